@@ -1,0 +1,116 @@
+#include "config.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define DAY_MS  86400000u
+#define WEEK_MS (7u * DAY_MS)
+
+#define FIELD(name, fallback, least, most)                                                                             \
+    {#name, (uint32_t)offsetof(pdr_config, name), (uint32_t)sizeof(((pdr_config *)0)->name), fallback, least, most}
+
+/* Times have upper limits so that sums of them in nanoseconds stay far below 2^64. */
+static const pdr_config_field fields[] = {
+    FIELD(policy, PDR_POLICY_DEFAULT, PDR_POLICY_DEFAULT, PDR_POLICY_POWER_OF_TWO),
+    FIELD(engine, PDR_ENGINE_SGLANG, PDR_ENGINE_SGLANG, PDR_ENGINE_SGLANG),
+    FIELD(max_endpoints, 1024, 1, 65535),
+    FIELD(max_targets, 0, 1, 65535), /* default: max_endpoints */
+    FIELD(max_bookings, 16384, 1, 1u << 24),
+    FIELD(max_leases, 256, 1, 65535),
+    FIELD(max_held, 0, 1, 1u << 24), /* default: 1024 or max_bookings, whichever is less */
+    FIELD(index_entries, 1048576, 1, 1u << 30),
+    FIELD(block_bytes, 512, 64, 65536),
+    FIELD(max_blocks, 4096, 1, 65535),
+    FIELD(max_body, 33554432, 1, UINT32_MAX),
+    FIELD(max_depth, 128, 1, 1024),
+    FIELD(max_batch, 1024, 1, 65535),
+    FIELD(seed, 0, 0, UINT64_MAX),
+    FIELD(bootstrap_port, 8998, 1, 65535),
+    FIELD(log_entries, 256, 1, 1u << 20),
+    FIELD(prefill_base_us, 10000, 1, 60000000),
+    FIELD(prefill_ns_per_token, 55100, 1, 1000000000),
+    FIELD(prefill_fs_per_token2, 1760000, 1, UINT32_MAX),
+    FIELD(decode_us_per_request, 50, 1, 60000000),
+    FIELD(decode_ps_per_token, 48900, 1, UINT32_MAX),
+    FIELD(kv_bytes_per_token, 262144, 1, 1u << 30),
+    FIELD(transfer_latency_us, 5000, 1, 60000000),
+    FIELD(transfer_mbps_host, 200000, 1, 100000000),
+    FIELD(transfer_mbps_rack, 50000, 1, 100000000),
+    FIELD(transfer_mbps_zone, 50000, 1, 100000000),
+    FIELD(transfer_mbps_far, 12500, 1, 100000000),
+    FIELD(milli_tokens_per_byte, 250, 1, 10000),
+    FIELD(hold, PDR_HOLD_ON, PDR_HOLD_ON, PDR_HOLD_OFF),
+    FIELD(hold_window_tokens, 8192, 1, 1u << 30),
+    FIELD(hold_max_wait_ms, 60000, 1, DAY_MS),
+    FIELD(hold_ageing_ms, 0, 0, DAY_MS),
+    FIELD(lease_ttl_ms, 10000, 100, DAY_MS),
+    FIELD(metrics_stale_ms, 5000, 1, DAY_MS),
+    FIELD(retry_max, 2, 1, 8), /* as many as pdr_exchange.exclude[] takes; or UINT32_MAX */
+    FIELD(breaker_failures, 3, 1, 1000000),
+    FIELD(breaker_open_ms, 1000, 1, 30000),
+    FIELD(first_byte_timeout_ms, 300000, 1, WEEK_MS),
+    FIELD(total_timeout_ms, 86400000, 1, WEEK_MS),
+};
+#define FIELDS (sizeof fields / sizeof *fields)
+
+const pdr_config_field *pdr_config_field_at(size_t i) { return i < FIELDS ? &fields[i] : NULL; }
+
+uint64_t pdr_config_get(const pdr_config *config, const pdr_config_field *field)
+{
+    const char *at = (const char *)config + field->offset;
+    uint64_t    wide;
+    uint32_t    narrow;
+    if (field->size == sizeof wide) {
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, at, sizeof narrow);
+    return narrow;
+}
+
+static void put(pdr_config *config, const pdr_config_field *field, uint64_t value)
+{
+    char    *at = (char *)config + field->offset;
+    uint32_t narrow = (uint32_t)value;
+    if (field->size == sizeof value)
+        memcpy(at, &value, sizeof value);
+    else
+        memcpy(at, &narrow, sizeof narrow);
+}
+
+/* Zero is always allowed: it is the default. */
+static int allowed(const pdr_config_field *field, uint64_t value)
+{
+    if (!value || (value >= field->least && value <= field->most)) {
+        return field->offset != offsetof(pdr_config, block_bytes) || value % 4 == 0;
+    }
+    return field->offset == offsetof(pdr_config, retry_max) && value == UINT32_MAX;
+}
+
+static const char *remark(const pdr_config_field *field)
+{
+    if (field->offset == offsetof(pdr_config, block_bytes)) return ", a multiple of 4";
+    if (field->offset == offsetof(pdr_config, retry_max)) return ", or 4294967295 for none";
+    return "";
+}
+
+int pdr_config_resolve(pdr_config *config, pdr_error *err)
+{
+    pdr_config c;
+    int        code = pdr_struct_in(&c, sizeof c, config, err);
+    if (code) return code;
+    for (size_t i = 0; i < FIELDS; i++) {
+        uint64_t value = pdr_config_get(&c, &fields[i]);
+        if (!allowed(&fields[i], value))
+            return pdr_fail(err, PDR_E_INVALID, "%s is %" PRIu64 ", allowed is %" PRIu64 "..%" PRIu64 "%s", fields[i].name,
+                            value, fields[i].least, fields[i].most, remark(&fields[i]));
+        if (!value) put(&c, &fields[i], fields[i].fallback);
+    }
+    if (c.reserved) return pdr_fail(err, PDR_E_INVALID, "reserved is %" PRIu32 ", it must be 0", c.reserved);
+    if (!c.max_targets) c.max_targets = c.max_endpoints;
+    if (!c.max_held) c.max_held = c.max_bookings < 1024 ? c.max_bookings : 1024;
+    if (c.max_held > c.max_bookings)
+        return pdr_fail(err, PDR_E_INVALID, "max_held is %" PRIu32 ", allowed is 1..max_bookings (%" PRIu32 ")", c.max_held,
+                        c.max_bookings);
+    return pdr_struct_out(config, &c, sizeof c, err);
+}
