@@ -1,5 +1,8 @@
 #include "config.h"
 
+#include "doc.h"
+#include "similar.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -113,4 +116,104 @@ int pdr_config_resolve(pdr_config *config, pdr_error *err)
         return pdr_fail(err, PDR_E_INVALID, "max_held is %" PRIu32 ", allowed is 1..max_bookings (%" PRIu32 ")", c.max_held,
                         c.max_bookings);
     return pdr_struct_out(config, &c, sizeof c, err);
+}
+
+static const struct {
+    const char *word;
+    uint32_t    offset, value;
+} words[] = {
+    {"default", offsetof(pdr_config, policy), PDR_POLICY_DEFAULT},
+    {"round_robin", offsetof(pdr_config, policy), PDR_POLICY_ROUND_ROBIN},
+    {"random", offsetof(pdr_config, policy), PDR_POLICY_RANDOM},
+    {"least_tokens", offsetof(pdr_config, policy), PDR_POLICY_LEAST_TOKENS},
+    {"power_of_two", offsetof(pdr_config, policy), PDR_POLICY_POWER_OF_TWO},
+    {"sglang", offsetof(pdr_config, engine), PDR_ENGINE_SGLANG},
+    {"default", offsetof(pdr_config, hold), PDR_HOLD_DEFAULT},
+    {"on", offsetof(pdr_config, hold), PDR_HOLD_ON},
+    {"off", offsetof(pdr_config, hold), PDR_HOLD_OFF},
+};
+#define WORDS (sizeof words / sizeof *words)
+
+/* Members that belong to pdr_apply_json(); one document may hold everything. */
+static const char *const others[] = {"endpoints", "pool"};
+#define OTHERS (sizeof others / sizeof *others)
+
+static const char *member_name(size_t i)
+{
+    if (i < FIELDS) return fields[i].name;
+    return i < FIELDS + OTHERS ? others[i - FIELDS] : NULL;
+}
+
+static int is_word_field(const pdr_config_field *field)
+{
+    for (size_t i = 0; i < WORDS; i++)
+        if (words[i].offset == field->offset) return 1;
+    return 0;
+}
+
+static int read_word(const pdr_doc *doc, uint32_t node, const pdr_config_field *field, pdr_config *config, pdr_error *err)
+{
+    const char *text = pdr_doc_string(doc, node);
+    char        list[96] = "";
+    for (size_t i = 0; i < WORDS; i++) {
+        if (words[i].offset != field->offset) continue;
+        if (text && !strcmp(text, words[i].word)) {
+            put(config, field, words[i].value);
+            return PDR_OK;
+        }
+        if (*list) strcat(list, ", ");
+        strcat(list, words[i].word);
+    }
+    return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %s%.40s%s, allowed is one of: %s", field->name, text ? "\"" : "",
+                        text ? text : pdr_doc_type_name(doc, node), text ? "\"" : "", list);
+}
+
+static int read_number(const pdr_doc *doc, uint32_t node, const pdr_config_field *field, pdr_config *config, pdr_error *err)
+{
+    const pdr_doc_node *n = &doc->nodes[node];
+    int                 shown = n->end - n->begin > 40 ? 40 : (int)(n->end - n->begin);
+    uint64_t            value;
+    if (n->type != PDR_DOC_NUMBER)
+        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %s, a whole number is expected", field->name, pdr_doc_type_name(doc, node));
+    /* Who writes "no retry" means it; elsewhere a zero is the default as in the struct. */
+    if (pdr_doc_whole(doc, node, &value) || !allowed(field, value))
+        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %.*s, allowed is a whole number %" PRIu64 "..%" PRIu64 "%s", field->name, shown,
+                            doc->text + n->begin, field->least, field->most, remark(field));
+    if (!value && field->offset == offsetof(pdr_config, retry_max)) value = UINT32_MAX;
+    put(config, field, value);
+    return PDR_OK;
+}
+
+static int read_member(const pdr_doc *doc, uint32_t node, unsigned char *seen, pdr_config *config, pdr_error *err)
+{
+    const char *key = pdr_doc_key(doc, node), *meant;
+    size_t      i = 0;
+    while (member_name(i) && strcmp(member_name(i), key)) i++;
+    if (!member_name(i)) {
+        meant = pdr_similar(key, member_name);
+        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "unknown member \"%.64s\"%s%s%s", key, meant ? ", perhaps \"" : "", meant ? meant : "",
+                            meant ? "\" is meant" : "");
+    }
+    if (seen[i]++) return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "member \"%s\" is there twice", key);
+    if (i >= FIELDS) return PDR_OK;
+    return is_word_field(&fields[i]) ? read_word(doc, node, &fields[i], config, err) : read_number(doc, node, &fields[i], config, err);
+}
+
+int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_error *err)
+{
+    unsigned char seen[FIELDS + OTHERS] = {0};
+    pdr_config    config, resolved;
+    pdr_doc       doc;
+    int           code;
+    if (!text || !pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "text or struct is missing");
+    pdr_init_struct(&config, sizeof config);
+    if ((code = pdr_doc_parse(&doc, text, len, err))) return code;
+    if (pdr_doc_type(&doc, 0) != PDR_DOC_OBJECT)
+        code = pdr_doc_fail(&doc, 0, err, PDR_E_PARSE, "the configuration is %s, an object is expected", pdr_doc_type_name(&doc, 0));
+    for (uint32_t m = code ? 0 : pdr_doc_first(&doc, 0); m && !code; m = pdr_doc_next(&doc, m))
+        code = read_member(&doc, m, seen, &config, err);
+    pdr_doc_free(&doc);
+    resolved = config; /* for what concerns two fields at once */
+    if (code || (code = pdr_config_resolve(&resolved, err))) return code;
+    return pdr_struct_out(out, &config, sizeof config, err);
 }

@@ -1,0 +1,12 @@
+/* Finds the name that a mistyped one was meant to be, for error messages. No allocation. */
+#ifndef PDR_SIMILAR_H
+#define PDR_SIMILAR_H
+
+#include <stddef.h>
+
+/* The i-th known name, NULL after the last. */
+typedef const char *(*pdr_names)(size_t i);
+/* The known name with the least edit distance (case apart) to `name` if it is near enough to be meant, else NULL. */
+const char *pdr_similar(const char *name, pdr_names known);
+
+#endif
