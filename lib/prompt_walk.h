@@ -1,0 +1,772 @@
+/*
+ * The two walks of a scan (prompt.h says what they do). Included once per instruction set by scan_*.c; all static but for the two
+ * functions that PATH() names.
+ */
+#include "chain.h"
+#include "json_scan.h"
+#include "prompt_keys.h"
+
+typedef struct walk {
+    scanner       s;
+    chain         c;
+    pdr_scan_job *job;
+    pdr_prompt   *out;
+    uint64_t      seen;               /* bit per PDR_IN_* */
+    const uint8_t *at[PDR_IN_COUNT];  /* its value, if seen */
+    const uint8_t *end[PDR_IN_COUNT];
+} walk;
+
+/* A string: between its quotes. */
+typedef struct text { const uint8_t *p, *end; int escaped; } text;
+
+static int refuse(walk *w, int code, const uint8_t *where, const char *subject, const char *sentence)
+{
+    w->job->code = code;
+    w->job->offset = (uint64_t)(where - w->s.body);
+    w->job->subject = subject;
+    w->job->sentence = sentence;
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- small readers */
+
+static inline int has(const walk *w, unsigned key) { return (int)(w->seen >> key & 1); }
+/* There and not null. */
+static inline int given(const walk *w, unsigned key) { return has(w, key) && *w->at[key] != 'n'; }
+
+static inline text string_at(walk *w, const uint8_t *p)
+{
+    text t;
+    t.p = p + 1;
+    t.end = known_string_end(&w->s, p + 1, &t.escaped);
+    return t;
+}
+
+#define NAME_BUFFER (KEY_MAX + 1 + DECODE_SLACK)
+/* A string as plain characters; of long ones at least KEY_MAX + 1 characters. */
+static inline const char *plain_text(walk *w, text t, char buffer[NAME_BUFFER], size_t *n)
+{
+    if (!t.escaped) {
+        *n = (size_t)(t.end - t.p);
+        return (const char *)t.p;
+    }
+    *n = decode_string(&w->s, &t.p, t.end, (uint8_t *)buffer, KEY_MAX + 1);
+    return buffer;
+}
+
+/* The first thing inside the container at p, or NULL; the thing behind the one that ends at p, or NULL. */
+static inline const uint8_t *first_item(const uint8_t *p)
+{
+    p = known_space(p + 1);
+    return *p == '}' || *p == ']' ? NULL : p;
+}
+static inline const uint8_t *next_item(const uint8_t *p)
+{
+    p = known_space(p);
+    return *p == ',' ? known_space(p + 1) : NULL;
+}
+/* The value behind the member's name that ends at p (the closing quote). */
+static inline const uint8_t *value_after(const uint8_t *p) { return known_space(known_space(p + 1) + 1); }
+
+/* The last member of that name in the object at p, or NULL. */
+static const uint8_t *find_member(walk *w, const uint8_t *p, const char *name)
+{
+    const uint8_t *found = NULL;
+    size_t         len = strlen(name), n;
+    char           buffer[NAME_BUFFER];
+    if (*p != '{') return NULL;
+    for (p = first_item(p); p; p = next_item(p)) {
+        text        t = string_at(w, p);
+        const char *k = plain_text(w, t, buffer, &n);
+        p = value_after(t.end);
+        if (n == len && !memcmp(k, name, len)) found = p;
+        p = known_value_end(&w->s, p);
+    }
+    return found;
+}
+
+/* A number without sign, fraction or exponent, held at 2^63 - 1; 0 if the value at p is none. */
+static int read_count(const uint8_t *p, uint64_t *value)
+{
+    uint64_t v = 0;
+    if ((unsigned)*p - '0' > 9) return 0;
+    for (; (unsigned)*p - '0' <= 9; p++) v = v > INT64_MAX / 10 - 1 ? INT64_MAX : v * 10 + (*p - '0');
+    if (*p == '.' || (*p | 0x20) == 'e') return 0;
+    *value = v > INT64_MAX ? INT64_MAX : v;
+    return 1;
+}
+
+/* What pydantic takes for true. */
+static int reads_true(walk *w, const uint8_t *p)
+{
+    char        buffer[NAME_BUFFER], low[4];
+    const char *k;
+    size_t      n;
+    uint64_t    v;
+    if (*p == 't') return 1;
+    if (read_count(p, &v)) return v == 1;
+    if (*p == '1') return p[1] == '.' && p[2] == '0' && (p[3] == ',' || p[3] == '}' || pdr_json_space(p[3]));
+    if (*p != '"') return 0;
+    k = plain_text(w, string_at(w, p), buffer, &n);
+    if (n < 1 || n > 4) return 0;
+    for (size_t i = 0; i < n; i++) low[i] = (char)(k[i] | ((unsigned)k[i] - 'A' < 26 ? 0x20 : 0));
+    return IS_TEXT(low, n, "true") || IS_TEXT(low, n, "1") || IS_TEXT(low, n, "on") || IS_TEXT(low, n, "yes") ||
+           IS_TEXT(low, n, "t") || IS_TEXT(low, n, "y");
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- feeding */
+
+/* XXH3 of a string's text. */
+static uint64_t text_digest(walk *w, text t, uint64_t seed)
+{
+    uint8_t      piece[1024 + DECODE_SLACK];
+    XXH3_state_t state;
+    if (!t.escaped) return XXH3_64bits_withSeed(t.p, (size_t)(t.end - t.p), seed);
+    pdr_hash_begin(&state, seed);
+    while (t.p < t.end) {
+        size_t n = decode_string(&w->s, &t.p, t.end, piece, 1024);
+        XXH3_64bits_update(&state, piece, n);
+    }
+    return XXH3_64bits_digest(&state);
+}
+
+static __attribute__((noinline)) void feed_escaped(walk *w, text t)
+{
+    uint8_t piece[CHAIN_STAGE + DECODE_SLACK];
+    while (t.p < t.end) {
+        size_t n = decode_string(&w->s, &t.p, t.end, piece, CHAIN_STAGE);
+        chain_feed(&w->c, piece, n);
+    }
+}
+
+static inline void feed_text(walk *w, text t)
+{
+    if (t.escaped)
+        feed_escaped(w, t);
+    else
+        chain_feed(&w->c, t.p, (size_t)(t.end - t.p));
+}
+
+static void feed_digest(walk *w, text t)
+{
+    uint64_t h = text_digest(w, t, 0);
+    uint8_t  bytes[8];
+    for (unsigned i = 0; i < 8; i++) bytes[i] = (uint8_t)(h >> 8 * i);
+    chain_mark(&w->c, 'H');
+    chain_feed(&w->c, bytes, sizeof bytes);
+}
+
+/*
+ * The value at p as canonical JSON; returns its end. media: strings by their digests. Members named cache_control of objects at
+ * depth cache_depth (1: the value itself) are left out.
+ */
+static const uint8_t *feed_json(walk *w, const uint8_t *p, int media, unsigned cache_depth)
+{
+    unsigned depth = 0;
+    char     buffer[NAME_BUFFER];
+    do {
+        p = known_space(p);
+        if (*p == ',' || *p == ':') {
+            p++;
+        } else if (*p == '{' || *p == '[') {
+            chain_mark(&w->c, (char)*p++);
+            depth++;
+        } else if (*p == '}' || *p == ']') {
+            chain_mark(&w->c, (char)*p++);
+            depth--;
+        } else if (*p == '"') {
+            text   t = string_at(w, p);
+            size_t n = 0;
+            p = t.end + 1;
+            if (*known_space(p) == ':' && depth) {
+                const char *k = depth == cache_depth ? plain_text(w, t, buffer, &n) : NULL;
+                if (k && IS_TEXT(k, n, "cache_control")) {
+                    p = known_value_end(&w->s, value_after(t.end));
+                    continue;
+                }
+                chain_mark(&w->c, ':');
+                feed_text(w, t);
+            } else if (media) {
+                feed_digest(w, t);
+            } else {
+                chain_mark(&w->c, '"');
+                feed_text(w, t);
+            }
+        } else {
+            const uint8_t *end = known_value_end(&w->s, p);
+            chain_mark(&w->c, '#');
+            chain_feed(&w->c, p, (size_t)(end - p));
+            p = end;
+        }
+    } while (depth);
+    return p;
+}
+
+/* A string's text, or another value as JSON, behind a mark. */
+static void feed_piece(walk *w, char mark, const uint8_t *p)
+{
+    chain_mark(&w->c, mark);
+    if (*p == '"')
+        feed_text(w, string_at(w, p));
+    else
+        feed_json(w, p, 0, 0);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- token ids */
+
+/* The ids of the list at p; NULL with the job's reason if one is none. */
+static __attribute__((noinline)) const uint8_t *feed_ids(walk *w, const uint8_t *p, const char *subject)
+{
+    uint8_t        piece[CHAIN_STAGE];
+    size_t         n = 0;
+    const uint8_t *item = first_item(p);
+    if (!item) {
+        refuse(w, PDR_E_UNSUPPORTED, p, subject, " holds an empty list of token ids; the engine cannot answer an empty prompt");
+        return NULL;
+    }
+    for (; item; item = next_item(p)) {
+        uint64_t v;
+        if (!read_count(item, &v) || v > UINT32_MAX) {
+            refuse(w, PDR_E_PARSE, item, subject, " must hold token ids (whole numbers from 0 to 4294967295) all of one kind");
+            return NULL;
+        }
+        for (unsigned i = 0; i < 4; i++) piece[n++] = (uint8_t)(v >> 8 * i);
+        w->out->prompt_tokens++;
+        for (p = item; (unsigned)*p - '0' <= 9;) p++;
+        if (n == sizeof piece) {
+            chain_feed(&w->c, piece, n);
+            n = 0;
+        }
+    }
+    chain_feed(&w->c, piece, n);
+    return known_space(p) + 1;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- messages */
+
+/* 1 if a content part of that type refers to an image, audio, video or file. */
+static int media_type(const char *k, size_t n)
+{
+    static const char words[4][6] = {"image", "audio", "video", "file"};
+    for (size_t at = 0; at + 4 <= n; at++)
+        for (int i = 0; i < 4; i++)
+            if (n - at >= strlen(words[i]) && !memcmp(k + at, words[i], strlen(words[i]))) return 1;
+    return 0;
+}
+
+static void feed_parts(walk *w, const uint8_t *p)
+{
+    char   buffer[NAME_BUFFER];
+    size_t n;
+    chain_mark(&w->c, 'L');
+    for (p = first_item(p); p; p = next_item(p)) {
+        const uint8_t *type = find_member(w, p, "type");
+        int            media = 0;
+        if (type && *type == '"') {
+            const char *k = plain_text(w, string_at(w, type), buffer, &n);
+            media = media_type(k, n < KEY_MAX ? n : KEY_MAX);
+            if (media) w->out->flags |= PDR_PROMPT_MEDIA;
+        }
+        chain_mark(&w->c, 'P');
+        p = feed_json(w, p, media, 1);
+    }
+}
+
+/* Members of the message at p that have no place of their own. */
+static void feed_other_members(walk *w, const uint8_t *p)
+{
+    char   buffer[NAME_BUFFER];
+    size_t n;
+    for (p = first_item(p); p; p = next_item(p)) {
+        text        t = string_at(w, p);
+        const char *k = plain_text(w, t, buffer, &n);
+        p = value_after(t.end);
+        if (message_key(k, n) == MSG_OTHER && *p != 'n') {
+            chain_mark(&w->c, 'X');
+            feed_text(w, t);
+            p = feed_json(w, p, 0, 0);
+        } else {
+            p = known_value_end(&w->s, p);
+        }
+    }
+}
+
+/* The message at p; returns its end. */
+static const uint8_t *feed_message(walk *w, const uint8_t *message)
+{
+    static const char marks[MSG_COUNT + 1] = "MNIRCK";
+    const uint8_t    *value[MSG_COUNT] = {0}, *end = message + 1, *p;
+    text              content = {0};
+    int               others = 0;
+    char              buffer[NAME_BUFFER];
+    size_t            n;
+    for (p = first_item(message); p; p = next_item(end)) {
+        text        t = string_at(w, p);
+        const char *k = plain_text(w, t, buffer, &n);
+        unsigned    key = message_key(k, n);
+        p = value_after(t.end);
+        if (key < MSG_COUNT)
+            value[key] = *p == 'n' ? NULL : p;
+        else if (key == MSG_OTHER && *p != 'n')
+            others = 1;
+        if (key == MSG_CONTENT && *p == '"') {
+            content = string_at(w, p);
+            end = content.end + 1;
+        } else {
+            end = known_value_end(&w->s, p);
+        }
+    }
+    for (unsigned i = 0; i < MSG_COUNT; i++) {
+        p = value[i];
+        if (!p) {
+            if (i == MSG_ROLE) chain_mark(&w->c, marks[i]);
+        } else if (i == MSG_CONTENT && *p == '"') {
+            chain_mark(&w->c, marks[i]);
+            feed_text(w, content);
+        } else if (i == MSG_CONTENT && *p == '[') {
+            feed_parts(w, p);
+        } else {
+            feed_piece(w, marks[i], p);
+        }
+    }
+    if (others) feed_other_members(w, message);
+    return known_space(end) + 1;
+}
+
+/* The list of messages at p; 0 or a code. */
+static int feed_messages(walk *w, const uint8_t *p)
+{
+    const uint8_t *item = *p == '[' ? first_item(p) : NULL;
+    if (!item) return refuse(w, PDR_E_PARSE, p, "", "messages must be a list of at least one message");
+    for (; item; item = next_item(p)) {
+        if (*item != '{') return refuse(w, PDR_E_PARSE, item, "", "every element of messages must be an object");
+        p = feed_message(w, item);
+    }
+    return PDR_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------- prompts and batches */
+
+static uint64_t salt_of(walk *w)
+{
+    static const uint8_t keys[4] = {PDR_IN_MODEL, PDR_IN_LORA_PATH, PDR_IN_CACHE_SALT, PDR_IN_EXTRA_KEY};
+    uint64_t             salt = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        const uint8_t *p = has(w, keys[i]) ? w->at[keys[i]] : NULL;
+        if (p && *p == '[') p = first_item(p);
+        if (p && *p == '"' && p[1] != '"') {
+            w->s.next_long = 0;
+            salt = text_digest(w, string_at(w, p), salt + i + 1);
+        }
+    }
+    return salt;
+}
+
+static void begin_chain(walk *w, unsigned kind)
+{
+    uint32_t cap = w->job->cap < w->job->limits.max_blocks ? (uint32_t)w->job->cap : w->job->limits.max_blocks;
+    chain_begin(&w->c, cap ? salt_of(w) : 0, kind, w->job->limits.block_bytes, w->job->hashes, cap);
+    w->s.next_long = 0;
+}
+
+/* The first prompt is done: what follows is only counted. */
+static void end_chain(walk *w)
+{
+    if (w->c.cap && w->c.bytes / w->c.block > w->c.n) w->out->flags |= PDR_PROMPT_TRUNCATED;
+    w->c.live = 0;
+}
+
+static int too_many(walk *w, const uint8_t *p, const char *subject)
+{
+    return refuse(w, PDR_E_TOO_LARGE, p, subject, " holds more prompts than max_batch allows");
+}
+
+static int empty_list(walk *w, const uint8_t *p, const char *subject)
+{
+    return refuse(w, PDR_E_UNSUPPORTED, p, subject, " is an empty list; at least one prompt was expected");
+}
+
+/* Text: a string, or a list of them, at p. */
+static int take_texts(walk *w, const uint8_t *p, const char *subject)
+{
+    uint32_t batch = 0;
+    begin_chain(w, PDR_KIND_TEXT);
+    for (unsigned key = PDR_IN_IMAGE_DATA; key <= PDR_IN_VIDEO_DATA; key++)
+        if (given(w, key)) {
+            chain_mark(&w->c, (char)('0' + key));
+            feed_json(w, w->at[key], 1, 0);
+            w->out->flags |= PDR_PROMPT_MEDIA;
+            w->s.next_long = 0;
+        }
+    if (*p == '"') {
+        feed_text(w, string_at(w, p));
+        end_chain(w);
+        return PDR_OK;
+    }
+    for (const uint8_t *item = first_item(p); item; item = next_item(p)) {
+        text t;
+        if (*item != '"') return refuse(w, PDR_E_PARSE, item, subject, " must be a string or a list of strings");
+        if (batch++ == w->job->limits.max_batch) return too_many(w, item, subject);
+        t = string_at(w, item);
+        feed_text(w, t);
+        if (batch == 1) end_chain(w);
+        p = t.end + 1;
+    }
+    w->out->flags |= PDR_PROMPT_BATCH;
+    w->out->batch = batch;
+    return PDR_OK;
+}
+
+/* Token ids: a list of them, or of lists of them, at p; it is not empty. */
+static int take_ids(walk *w, const uint8_t *p, const char *subject)
+{
+    const uint8_t *item = first_item(p);
+    uint32_t       batch = 0;
+    w->out->flags |= PDR_PROMPT_TOKENS;
+    begin_chain(w, PDR_KIND_TOKENS);
+    if (*item != '[') {
+        if (!feed_ids(w, p, subject)) return w->job->code;
+        end_chain(w);
+        return PDR_OK;
+    }
+    for (; item; item = next_item(p)) {
+        if (*item != '[') return refuse(w, PDR_E_PARSE, item, subject, " mixes token ids with lists of them");
+        if (batch++ == w->job->limits.max_batch) return too_many(w, item, subject);
+        if (!(p = feed_ids(w, item, subject))) return w->job->code;
+        if (batch == 1) end_chain(w);
+    }
+    w->out->flags |= PDR_PROMPT_BATCH;
+    w->out->batch = batch;
+    return PDR_OK;
+}
+
+/* Vectors: a list of lists of numbers (one prompt), or a list of those. Counted, not hashed. */
+static int take_embeds(walk *w, const uint8_t *p)
+{
+    static const char wrong[] = "input_embeds must be a list of vectors, or a list of such lists";
+    const uint8_t    *item = *p == '[' ? first_item(p) : NULL, *inner, *number;
+    uint32_t          batch = 0;
+    int               lists;
+    if (*p != '[') return refuse(w, PDR_E_PARSE, p, "", wrong);
+    if (!item) return empty_list(w, p, "input_embeds");
+    inner = *item == '[' ? first_item(item) : NULL;
+    if (!inner) return refuse(w, PDR_E_PARSE, item, "", wrong);
+    lists = *inner == '[';
+    w->out->flags |= PDR_PROMPT_TOKENS | (lists ? PDR_PROMPT_BATCH : 0);
+    begin_chain(w, PDR_KIND_JSON);
+    w->c.live = 0;
+    for (; item; item = next_item(p)) {
+        inner = *item == '[' ? first_item(item) : NULL;
+        if (!inner || (*inner == '[') != lists) return refuse(w, PDR_E_PARSE, item, "", wrong);
+        if (batch++ == w->job->limits.max_batch && lists) return too_many(w, item, "input_embeds");
+        for (p = item; lists && inner; inner = next_item(p)) {
+            number = *inner == '[' ? first_item(inner) : NULL;
+            if (!number || (*number != '-' && (unsigned)*number - '0' > 9)) return refuse(w, PDR_E_PARSE, inner, "", wrong);
+            w->out->prompt_tokens++;
+            p = known_value_end(&w->s, inner);
+        }
+        if (!lists && *inner != '-' && (unsigned)*inner - '0' > 9) return refuse(w, PDR_E_PARSE, item, "", wrong);
+        if (!lists) w->out->prompt_tokens++;
+        p = known_value_end(&w->s, item);
+    }
+    if (lists) w->out->batch = batch;
+    return PDR_OK;
+}
+
+/* Samples: the number at p, or NULL. */
+static int take_n(walk *w, const uint8_t *p, int null_allowed, uint32_t *n)
+{
+    uint64_t v;
+    *n = 1;
+    if (!p || (*p == 'n' && null_allowed)) return PDR_OK;
+    if (!read_count(p, &v) || v < 1 || v > UINT32_MAX)
+        return refuse(w, PDR_E_PARSE, p, "", "n must be a whole number, at least 1");
+    *n = (uint32_t)v;
+    return PDR_OK;
+}
+
+/* sampling_params of /generate: an object, or in a batch a list of one per prompt. Call when the batch is known. */
+static int take_sampling(walk *w)
+{
+    const uint8_t *p = w->at[PDR_IN_SAMPLING_PARAMS], *item, *limit, *end;
+    uint32_t       count = 0, n;
+    uint64_t       v;
+    int            code;
+    if (!given(w, PDR_IN_SAMPLING_PARAMS)) return PDR_OK;
+    if (*p != '{' && *p != '[')
+        return refuse(w, PDR_E_PARSE, p, "", "sampling_params must be an object or a list of objects");
+    w->s.next_long = 0;
+    for (item = *p == '{' ? p : first_item(p); item; item = *p == '{' ? NULL : next_item(end)) {
+        if (*item != '{') return refuse(w, PDR_E_PARSE, item, "", "every element of sampling_params must be an object");
+        if ((code = take_n(w, find_member(w, item, "n"), 0, &n))) return code;
+        if (count && n != w->out->samples)
+            return refuse(w, PDR_E_UNSUPPORTED, item, "", "n differs within sampling_params; the engine needs one for all");
+        w->out->samples = n;
+        limit = find_member(w, item, "max_new_tokens");
+        if (limit && read_count(limit, &v) && v > w->out->max_tokens) w->out->max_tokens = v;
+        count++;
+        end = known_value_end(&w->s, item);
+    }
+    if (*p == '[' && (!(w->out->flags & PDR_PROMPT_BATCH) || count != w->out->batch))
+        return refuse(w, PDR_E_UNSUPPORTED, p, "", "sampling_params is a list whose length is not that of the batch");
+    return PDR_OK;
+}
+
+static int take_generate(walk *w)
+{
+    static const char one[] = "one of text, input_ids and input_embeds is needed, and only one";
+    int               texts = given(w, PDR_IN_TEXT), ids = given(w, PDR_IN_INPUT_IDS), code;
+    const uint8_t    *p;
+    if (texts + ids + given(w, PDR_IN_INPUT_EMBEDS) != 1)
+        return refuse(w, PDR_E_UNSUPPORTED, w->s.body + w->out->object.begin, "", one);
+    if (texts) {
+        p = w->at[PDR_IN_TEXT];
+        if (*p != '"' && *p != '[') return refuse(w, PDR_E_PARSE, p, "text", " must be a string or a list of strings");
+        if (*p == '[' && !first_item(p)) return empty_list(w, p, "text");
+        code = take_texts(w, p, "text");
+    } else if (ids) {
+        p = w->at[PDR_IN_INPUT_IDS];
+        if (*p != '[') return refuse(w, PDR_E_PARSE, p, "input_ids", " must be a list of token ids or a list of such lists");
+        if (!first_item(p)) return empty_list(w, p, "input_ids");
+        code = take_ids(w, p, "input_ids");
+    } else {
+        code = take_embeds(w, w->at[PDR_IN_INPUT_EMBEDS]);
+    }
+    return code ? code : take_sampling(w);
+}
+
+static int take_completions(walk *w)
+{
+    const uint8_t *p = w->at[PDR_IN_PROMPT], *item;
+    if (!given(w, PDR_IN_PROMPT))
+        return refuse(w, PDR_E_PARSE, w->s.body + w->out->object.begin, "", "prompt is missing");
+    if (*p != '"' && *p != '[')
+        return refuse(w, PDR_E_PARSE, p, "prompt", " must be a string, a list of strings, token ids or lists of token ids");
+    if (*p == '[') {
+        if (!(item = first_item(p))) return empty_list(w, p, "prompt");
+        if (*item != '"') return take_ids(w, p, "prompt");
+    }
+    return take_texts(w, p, "prompt");
+}
+
+/* 1 if the tools take no part in the prompt. */
+static int tools_left_out(walk *w)
+{
+    char   buffer[NAME_BUFFER];
+    size_t n;
+    const char *k;
+    if (!given(w, PDR_IN_TOOLS) || w->at[PDR_IN_TOOLS][0] != '[' || !first_item(w->at[PDR_IN_TOOLS])) return 1;
+    if (!has(w, PDR_IN_TOOL_CHOICE) || *w->at[PDR_IN_TOOL_CHOICE] != '"') return 0;
+    k = plain_text(w, string_at(w, w->at[PDR_IN_TOOL_CHOICE]), buffer, &n);
+    return IS_TEXT(k, n, "none");
+}
+
+static int take_chat(walk *w)
+{
+    int code;
+    if (!given(w, PDR_IN_MESSAGES))
+        return refuse(w, PDR_E_PARSE, w->s.body + w->out->object.begin, "", "messages is missing");
+    begin_chain(w, PDR_KIND_MESSAGES);
+    if (!tools_left_out(w)) {
+        w->s.next_long = 0;
+        chain_mark(&w->c, 'T');
+        feed_json(w, w->at[PDR_IN_TOOLS], 0, 2);
+        w->s.next_long = 0;
+    }
+    if ((code = feed_messages(w, w->at[PDR_IN_MESSAGES]))) return code;
+    end_chain(w);
+    return PDR_OK;
+}
+
+/* Other calls (embeddings, responses, …): whatever prompt there is, without complaints. */
+static void take_other(walk *w)
+{
+    const uint8_t *p = w->at[PDR_IN_INPUT];
+    uint32_t       flags = w->out->flags;
+    if (given(w, PDR_IN_MESSAGES) && take_chat(w)) {
+        w->out->flags = flags;
+        chain_begin(&w->c, 0, PDR_KIND_JSON, w->job->limits.block_bytes, NULL, 0);
+    } else if (!given(w, PDR_IN_MESSAGES) && given(w, PDR_IN_INPUT)) {
+        begin_chain(w, *p == '"' ? PDR_KIND_TEXT : PDR_KIND_JSON);
+        if (*p == '"')
+            feed_text(w, string_at(w, p));
+        else
+            feed_json(w, p, 0, 0);
+        end_chain(w);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------------ small members */
+
+static void take_session(walk *w)
+{
+    static const uint8_t keys[] = {PDR_IN_SESSION_ID, PDR_IN_CONVERSATION_ID, PDR_IN_SESSION_PARAMS, PDR_IN_PROMPT_CACHE_KEY, PDR_IN_USER};
+    for (size_t i = 0; i < sizeof keys; i++) {
+        const uint8_t *p = has(w, keys[i]) ? w->at[keys[i]] : NULL;
+        if (!p) continue;
+        w->s.next_long = 0;
+        if (*p == '[') p = first_item(p);
+        if (p && *p == '{') p = find_member(w, p, "id");
+        if (!p || (*p == '"' && p[1] == '"')) continue;
+        if (*p == '"')
+            w->out->session = text_digest(w, string_at(w, p), 0);
+        else if (*p == '-' || (unsigned)*p - '0' <= 9)
+            w->out->session = XXH3_64bits(p, (size_t)(known_value_end(&w->s, p) - p));
+        if (w->out->session) return;
+    }
+}
+
+static void take_priority(walk *w)
+{
+    const uint8_t *p = w->at[PDR_IN_PRIORITY];
+    int            minus = has(w, PDR_IN_PRIORITY) && *p == '-';
+    uint64_t       v;
+    if (has(w, PDR_IN_PRIORITY) && read_count(p + minus, &v)) w->out->priority = minus ? -(int64_t)v : (int64_t)v;
+}
+
+/* logprobs and return_logprob: true, a number, or a list with one of them. */
+static int wants_logprobs(const walk *w, unsigned key)
+{
+    const uint8_t *p = has(w, key) ? w->at[key] : NULL;
+    if (p && *p == '[')
+        for (p = first_item(p); p && *p != 't';) {
+            while (*p != ',' && *p != ']') p++;
+            p = next_item(p);
+        }
+    return p && (*p == 't' || (unsigned)*p - '0' <= 9);
+}
+
+static int take_small_members(walk *w)
+{
+    pdr_prompt    *out = w->out;
+    const uint8_t *p;
+    uint64_t       v;
+    if (has(w, PDR_IN_MODEL) && *w->at[PDR_IN_MODEL] == '"') {
+        out->model.begin = (uint64_t)(w->at[PDR_IN_MODEL] - w->s.body);
+        out->model.end = (uint64_t)(w->end[PDR_IN_MODEL] - w->s.body);
+    }
+    w->s.next_long = 0;
+    if (has(w, PDR_IN_STREAM) && reads_true(w, w->at[PDR_IN_STREAM])) out->flags |= PDR_PROMPT_STREAM;
+    if (has(w, PDR_IN_STREAM_OPTIONS) && (p = find_member(w, w->at[PDR_IN_STREAM_OPTIONS], "include_usage")) && reads_true(w, p))
+        out->flags |= PDR_PROMPT_USAGE;
+    if (wants_logprobs(w, out->api == PDR_API_GENERATE ? PDR_IN_RETURN_LOGPROB : PDR_IN_LOGPROBS)) out->flags |= PDR_PROMPT_RETURN_LOGPROB;
+    if (has(w, PDR_IN_PRIORITY)) take_priority(w);
+    take_session(w);
+    if (out->api == PDR_API_GENERATE) return PDR_OK;
+    if (has(w, PDR_IN_MAX_TOKENS) && read_count(w->at[PDR_IN_MAX_TOKENS], &v)) out->max_tokens = v;
+    if (has(w, PDR_IN_MAX_COMPLETION_TOKENS) && read_count(w->at[PDR_IN_MAX_COMPLETION_TOKENS], &v) && v) out->max_tokens = v;
+    return out->api == PDR_API_OTHER ? PDR_OK : take_n(w, has(w, PDR_IN_N) ? w->at[PDR_IN_N] : NULL, 1, &out->samples);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- first walk */
+
+static unsigned name_of_member(walk *w, text t)
+{
+    char        buffer[NAME_BUFFER];
+    const char *k;
+    size_t      n;
+    if (!t.escaped) return body_key((const char *)t.p, (size_t)(t.end - t.p));
+    k = plain_text(w, t, buffer, &n);
+    return body_key(k, n);
+}
+
+/*
+ * The whole body. Owned members become edits: behind a member that stays, from the comma in front to the value's end; before the
+ * first one that stays, from the name to behind the comma that follows.
+ */
+static int walk_body(walk *w)
+{
+    scanner       *s = &w->s;
+    pdr_prompt    *out = w->out;
+    const uint8_t *p = skip_space(s, s->body), *comma = NULL, *last;
+    uint32_t       edits = 0;
+    if (p >= s->end || *p != '{') return PDR_E_PARSE;
+    out->object.begin = (uint64_t)(p - s->body);
+    last = ++p;
+    p = skip_space(s, p);
+    if (p < s->end && *p == '}') goto closed;
+    for (;;) {
+        const uint8_t *name = p, *value;
+        unsigned       key;
+        text           t;
+        if (p >= s->end || *p != '"' || !(p = string_end(s, p + 1, &t.escaped))) return PDR_E_PARSE;
+        t.p = name + 1;
+        t.end = p;
+        key = name_of_member(w, t);
+        p = skip_space(s, p + 1);
+        if (p >= s->end || *p != ':') return PDR_E_PARSE;
+        value = p = skip_space(s, p + 1);
+        if (!(last = p = skip_value(s, p, 1))) return PDR_E_PARSE;
+        p = skip_space(s, p);
+        if (p >= s->end || (*p != ',' && *p != '}')) return PDR_E_PARSE;
+        if (key == PDR_IN_OWNED) {
+            if (edits < PDR_MAX_EDITS) {
+                const uint8_t *begin = out->members ? comma : name, *end = !out->members && *p == ',' ? p + 1 : last;
+                out->edit[edits] = (pdr_span){(uint64_t)(begin - s->body), (uint64_t)(end - s->body)};
+            }
+            edits++;
+        } else {
+            out->members++;
+            if (key < PDR_IN_COUNT) {
+                w->seen |= 1ull << key;
+                w->at[key] = value;
+                w->end[key] = last;
+            }
+        }
+        if (*p == '}') break;
+        comma = p;
+        p = skip_space(s, p + 1);
+    }
+closed:
+    out->object.end = (uint64_t)(p + 1 - s->body);
+    out->insert_at = (uint64_t)(last - s->body);
+    if (skip_space(s, p + 1) != s->end) return PDR_E_PARSE;
+    if (edits > PDR_MAX_EDITS)
+        return refuse(w, PDR_E_TOO_LARGE, s->body + out->object.begin, "",
+                      "the body has too many members that only the router may set");
+    out->edits = edits;
+    return PDR_OK;
+}
+
+static int walk_all(walk *w)
+{
+    int code;
+    w->seen = 0;
+    if ((code = walk_body(w))) return code;
+    w->s.checked = 1;
+    chain_begin(&w->c, 0, PDR_KIND_JSON, w->job->limits.block_bytes, NULL, 0);
+    if ((code = take_small_members(w))) return code;
+    switch (w->out->api) {
+    case PDR_API_GENERATE: code = take_generate(w); break;
+    case PDR_API_CHAT: code = take_chat(w); break;
+    case PDR_API_COMPLETIONS: code = take_completions(w); break;
+    default: take_other(w); break;
+    }
+    w->out->blocks = w->c.n;
+    w->out->prompt_bytes = w->c.bytes;
+    return code;
+}
+
+int PATH(pdr_scan)(pdr_scan_job *job)
+{
+    walk w;
+    w.job = job;
+    w.out = job->out;
+    scanner_init(&w.s, job->body, job->len, job->limits.max_depth);
+    return walk_all(&w);
+}
+
+uint32_t PATH(pdr_tokens)(const uint32_t *ids, size_t count, uint64_t salt, uint32_t block_bytes, uint64_t *hashes, uint32_t cap)
+{
+    chain c;
+    chain_begin(&c, salt, PDR_KIND_TOKENS, block_bytes, hashes, cap);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    chain_feed(&c, (const uint8_t *)ids, count * sizeof *ids);
+#else
+    for (size_t i = 0; i < count; i++) {
+        uint32_t v = __builtin_bswap32(ids[i]);
+        chain_feed(&c, (const uint8_t *)&v, sizeof v);
+    }
+#endif
+    return c.n;
+}
