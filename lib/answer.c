@@ -1,6 +1,9 @@
 #include "answer.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum state { PLAIN, STRING, ESCAPE, NUMBER, PEEK /* is this container of a delta empty? */, TREE, OVER };
 enum context { TOP, ARRAY, RECORD, USAGE, DETAILS, META, FINISH, CHOICES, CHOICE, DELTA };
@@ -29,6 +32,9 @@ static inline bytes16 load16(const char *p)
 /* Index of the first byte of a comparison that is true, 16 if none. */
 static inline int first_true(bytes16 m)
 {
+#ifdef __SSE2__
+    return __builtin_ctz((unsigned)_mm_movemask_epi8((__m128i)m) | 0x10000u);
+#else
     uint64_t half[2];
     memcpy(half, &m, sizeof half);
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -38,6 +44,7 @@ static inline int first_true(bytes16 m)
     if (half[0]) return __builtin_ctzll(half[0]) >> 3;
     if (half[1]) return 8 + (__builtin_ctzll(half[1]) >> 3);
     return 16;
+#endif
 }
 
 /* The first '"' or '\' from p on, or end. */
@@ -139,7 +146,82 @@ static void string_present(struct pdr_answer *a, int empty)
 
 static int is_kept(uint8_t key) { return key == KEY_OBJECT || key == KEY_FINISH || key == KEY_TYPE; }
 
-/* A string begins at p (after its quote). Whole strings are taken at once, others go through the states STRING and ESCAPE. */
+/* To the end of a string whose text does not matter: past its quote with *state PLAIN, or `end` with STRING or ESCAPE. */
+static inline const char *skip_string(const char *p, const char *end, uint8_t *state)
+{
+    for (;;) {
+        const char *q = find_string_end(p, end);
+        if (q == end) {
+            *state = STRING;
+            return end;
+        }
+        if (*q == '"') {
+            *state = PLAIN;
+            return q + 1;
+        }
+        if (end - q < 2) {
+            *state = ESCAPE;
+            return end;
+        }
+        p = q + 2;
+    }
+}
+
+/* The string that is being read, whose text was kept for AS_KEY and AS_TEXT only, has ended. */
+static void end_string(struct pdr_answer *a)
+{
+    size_t n = a->bad ? sizeof a->text + 1 : a->text_len; /* too long or with escapes: equal to nothing */
+    a->state = a->string == AS_TREE ? TREE : PLAIN;
+    switch (a->string) {
+    case AS_KEY: a->key = key_of(a->context, a->text, n); break;
+    case AS_TEXT:
+        string_present(a, !n);
+        string_value(a, a->text, n);
+        a->key = NONE;
+        break;
+    case AS_VALUE:
+        string_present(a, !a->bad);
+        a->key = NONE;
+        break;
+    default: break;
+    }
+}
+
+static const char *keep_text(struct pdr_answer *a, const char *p, const char *end)
+{
+    const char *q = find_string_end(p, end);
+    size_t      n = (size_t)(q - p), space = sizeof a->text - a->text_len;
+    if (n > space) {
+        a->bad = 1;
+        n = space;
+    }
+    memcpy(a->text + a->text_len, p, n);
+    a->text_len = (uint8_t)(a->text_len + n);
+    if (q == end) return end;
+    if (*q == '"') {
+        end_string(a);
+    } else {
+        a->state = ESCAPE;
+        a->bad = 1;
+    }
+    return q + 1;
+}
+
+/* Goes on with a string that another chunk began, or that has escapes. */
+static const char *in_string(struct pdr_answer *a, const char *p, const char *end)
+{
+    uint8_t state;
+    if (a->string == AS_KEY || a->string == AS_TEXT) return keep_text(a, p, end);
+    a->bad |= *p != '"'; /* of AS_VALUE: not empty */
+    p = skip_string(p, end, &state);
+    if (state == PLAIN)
+        end_string(a);
+    else
+        a->state = state;
+    return p;
+}
+
+/* A string begins at p, after its quote. Those without escapes that end in this chunk are taken at once. */
 static const char *begin_string(struct pdr_answer *a, const char *p, const char *end)
 {
     int         value = a->after_colon || a->context <= ARRAY || a->context == CHOICES;
@@ -159,46 +241,7 @@ static const char *begin_string(struct pdr_answer *a, const char *p, const char 
     a->string = !value ? AS_KEY : is_kept(a->key) ? AS_TEXT : AS_VALUE;
     a->text_len = 0;
     a->bad = 0;
-    if (value && q > p) string_present(a, 0); /* more than nothing, whatever follows */
     return p;
-}
-
-static void end_string(struct pdr_answer *a)
-{
-    size_t n = a->bad ? sizeof a->text + 1 : a->text_len; /* of no length that is compared with */
-    a->state = a->string == AS_TREE ? TREE : PLAIN;
-    switch (a->string) {
-    case AS_KEY: a->key = key_of(a->context, a->text, n); break;
-    case AS_TEXT:
-    case AS_VALUE:
-        string_present(a, !a->bad && !a->text_len);
-        if (a->string == AS_TEXT) string_value(a, a->text, n);
-        a->key = NONE;
-        break;
-    default: break;
-    }
-}
-
-static const char *in_string(struct pdr_answer *a, const char *p, const char *end)
-{
-    const char *q = find_string_end(p, end);
-    size_t      n = (size_t)(q - p), space = sizeof a->text - a->text_len;
-    if (a->string != AS_TREE && n) {
-        if (n > space) {
-            a->bad = 1;
-            n = space;
-        }
-        memcpy(a->text + a->text_len, p, n);
-        a->text_len = (uint8_t)(a->text_len + n);
-    }
-    if (q == end) return end;
-    if (*q == '"') {
-        end_string(a);
-    } else {
-        a->state = ESCAPE;
-        a->bad = 1;
-    }
-    return q + 1;
 }
 
 static void enter(struct pdr_answer *a, uint8_t context)
@@ -273,6 +316,11 @@ static void begin_scalar(struct pdr_answer *a, char c)
     a->key = NONE;
 }
 
+static inline int is_scalar(char c)
+{
+    return (unsigned char)((c | 0x20) - 'a') < 26 || (unsigned char)(c - '0') < 10 || c == '.' || c == '-' || c == '+';
+}
+
 /* Returns 1 if that was the end of a record. */
 static int close_container(struct pdr_answer *a)
 {
@@ -314,10 +362,13 @@ static const char *in_plain(struct pdr_answer *a, const char *p, const char *end
         case ']':
             if ((*record = close_container(a)) || a->state != PLAIN) return p;
             break;
-        default: /* white space, a number or literal, or the rest of one */
-            if (!a->after_colon || !a->key || (unsigned char)c <= ' ') break;
-            begin_scalar(a, c);
-            if (a->state != PLAIN) return p - 1;
+        case ' ': break;
+        default: /* a number or literal, or the rest of one */
+            if (a->key && a->after_colon && (unsigned char)c > ' ') {
+                begin_scalar(a, c);
+                if (a->state != PLAIN) return p - 1;
+            }
+            while (p < end && is_scalar(*p)) p++;
             break;
         }
     }
@@ -346,14 +397,12 @@ static const char *in_tree(struct pdr_answer *a, const char *p, const char *end)
     while ((p = find_structure(p, end)) < end) {
         char c = *p++;
         if (c == '"') {
-            const char *q = find_string_end(p, end);
-            if (q < end && *q == '"') {
-                p = q + 1;
-                continue;
-            }
-            a->state = STRING;
+            uint8_t state;
+            p = skip_string(p, end, &state);
+            if (state == PLAIN) continue;
+            a->state = state;
             a->string = AS_TREE;
-            return q;
+            return p;
         }
         if ((c | 0x20) == '{')
             a->depth++;
@@ -387,6 +436,7 @@ int pdr_answer_feed(struct pdr_answer *a, const char **at, const char *end)
         case STRING: p = in_string(a, p, end); break;
         case ESCAPE:
             a->state = STRING;
+            a->bad = 1;
             p++;
             break;
         case NUMBER: p = in_number(a, p, end); break;
@@ -397,6 +447,35 @@ int pdr_answer_feed(struct pdr_answer *a, const char **at, const char *end)
     }
     *at = p;
     return record ? PDR_ANSWER_RECORD : PDR_ANSWER_MORE;
+}
+
+/* One of the words without which a record has neither counts nor errors begins at p. */
+static inline int begins_word(const char *p, const char *end)
+{
+    if (end - p < 7) return 0;
+    switch (p[1]) {
+    case 'u': return !memcmp(p, "\"usage\"", 7);
+    case 'e': return !memcmp(p, "\"error\"", 7);
+    case 'a': return !memcmp(p, "\"abort\"", 7);
+    case 'm': return end - p >= 11 && !memcmp(p, "\"meta_info\"", 11);
+    default: return 0;
+    }
+}
+
+int pdr_answer_may_matter(const char *p, const char *end)
+{
+    while (end - p >= 17) {
+        bytes16 v = load16(p), w = load16(p + 1);
+        bytes16 initial = (bytes16)(w == 'u') | (bytes16)(w == 'e') | (bytes16)(w == 'a') | (bytes16)(w == 'm');
+        int     i = first_true((bytes16)(v == '"') & initial);
+        p += i;
+        if (i == 16) continue;
+        if (begins_word(p, end)) return 1;
+        p++;
+    }
+    for (; p < end; p++)
+        if (*p == '"' && begins_word(p, end)) return 1;
+    return 0;
 }
 
 int pdr_answer_fresh(const struct pdr_answer *a) { return a->state == PLAIN && a->context == TOP; }

@@ -45,6 +45,11 @@ enum { PDR_ANSWER_MORE = 0, PDR_ANSWER_RECORD = 1 /* a record has just ended: lo
 
 /* Follows the bytes from *p on; *p gets where it stopped (`end` with PDR_ANSWER_MORE). */
 int pdr_answer_feed(struct pdr_answer *a, const char **p, const char *end);
+/*
+ * Whether a whole text could set anything but PDR_ANSWER_CHOICE, _ROLE and _CONTENT; 0 is certain. Much quicker than following it: most
+ * events of a stream are of no interest once the first token was seen.
+ */
+int pdr_answer_may_matter(const char *p, const char *end);
 /* Nothing but white space was seen. / The value at the top is complete. */
 int pdr_answer_fresh(const struct pdr_answer *a);
 int pdr_answer_over(const struct pdr_answer *a);

@@ -111,6 +111,13 @@ static const char *find_line_end(const char *p, const char *end, const char **lf
     return *lf < *cr ? *lf : *cr;
 }
 
+/* Whether the line end at p is followed by an empty line. */
+static int event_ends(const char *p, const char *end)
+{
+    if (end - p >= 2 && p[0] == '\r' && p[1] == '\n') p++;
+    return end - p >= 2 && (p[1] == '\n' || p[1] == '\r');
+}
+
 static void feed_sse(pdr_response *s, struct reader *r, const char *p, const char *end)
 {
     const char *lf = NULL, *cr = NULL, *stop;
@@ -124,8 +131,12 @@ static void feed_sse(pdr_response *s, struct reader *r, const char *p, const cha
             }
         }
         if (r->line == FIELD && !r->matched && end - p >= 6 && !memcmp(p, "data: ", 6)) {
+            int first = !r->has_data;
             begin_data(r);
             p += 6;
+            if (!first || !(s->flags & PDR_SEEN_FIRST_TOKEN)) continue;
+            stop = find_line_end(p, end, &lf, &cr); /* an event of one line, all of it here: worth a closer look? */
+            if (event_ends(stop, end) && p < stop && *p != DONE_TEXT[0] && !pdr_answer_may_matter(p, stop)) p = stop;
             continue;
         }
         if (r->line >= DATA) {
