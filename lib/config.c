@@ -186,11 +186,12 @@ static int read_number(const pdr_doc *doc, uint32_t node, const pdr_config_field
 
 static int read_member(const pdr_doc *doc, uint32_t node, unsigned char *seen, pdr_config *config, pdr_error *err)
 {
-    const char *key = pdr_doc_key(doc, node), *meant;
+    const char *names[FIELDS + OTHERS + 1], *key = pdr_doc_key(doc, node), *meant;
     size_t      i = 0;
     while (member_name(i) && strcmp(member_name(i), key)) i++;
     if (!member_name(i)) {
-        meant = pdr_similar(key, member_name);
+        for (i = 0; i < FIELDS + OTHERS + 1; i++) names[i] = member_name(i);
+        meant = pdr_similar(key, names);
         return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "unknown member \"%.64s\"%s%s%s", key, meant ? ", perhaps \"" : "", meant ? meant : "",
                             meant ? "\" is meant" : "");
     }
@@ -208,9 +209,9 @@ int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_erro
     if (!text || !pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "text or struct is missing");
     pdr_init_struct(&config, sizeof config);
     if ((code = pdr_doc_parse(&doc, text, len, err))) return code;
-    if (pdr_doc_type(&doc, 0) != PDR_DOC_OBJECT)
-        code = pdr_doc_fail(&doc, 0, err, PDR_E_PARSE, "the configuration is %s, an object is expected", pdr_doc_type_name(&doc, 0));
-    for (uint32_t m = code ? 0 : pdr_doc_first(&doc, 0); m && !code; m = pdr_doc_next(&doc, m))
+    if (pdr_doc_type(&doc, PDR_DOC_ROOT) != PDR_DOC_OBJECT)
+        code = pdr_doc_fail(&doc, PDR_DOC_ROOT, err, PDR_E_PARSE, "the configuration is %s, an object is expected", pdr_doc_type_name(&doc, PDR_DOC_ROOT));
+    for (uint32_t m = code ? 0 : pdr_doc_first(&doc, PDR_DOC_ROOT); m && !code; m = pdr_doc_next(&doc, m))
         code = read_member(&doc, m, seen, &config, err);
     pdr_doc_free(&doc);
     resolved = config; /* for what concerns two fields at once */

@@ -280,7 +280,7 @@ int pdr_doc_parse(pdr_doc *doc, const char *text, size_t len, pdr_error *err)
     doc->strings[doc->used++] = 0;
     if (len >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) s.p += 3;
     skip_space(&s);
-    if (!(code = new_node(&s, &root)) && !(code = read_value(&s, root, 1))) {
+    if (!(code = new_node(&s, &root)) && !(code = new_node(&s, &root)) && !(code = read_value(&s, root, 1))) {
         skip_space(&s);
         if (s.p < s.end) code = fail(&s, s.p, "something follows the document");
     }

@@ -14,7 +14,9 @@
 
 enum { PDR_DOC_NULL = 0, PDR_DOC_FALSE, PDR_DOC_TRUE, PDR_DOC_NUMBER, PDR_DOC_STRING, PDR_DOC_ARRAY, PDR_DOC_OBJECT };
 
-/* Nodes are numbered in text order; the root is 0, which is also "none" where a member or an item is meant. */
+/* Nodes are numbered in text order from PDR_DOC_ROOT on. Node 0 is "none": a null without members, so that what is not there can be asked on. */
+#define PDR_DOC_ROOT 1u
+
 typedef struct pdr_doc_node {
     uint32_t type;
     uint32_t begin, end; /* of the value in the text */
@@ -36,7 +38,7 @@ typedef struct pdr_doc {
 int  pdr_doc_parse(pdr_doc *doc, const char *text, size_t len, pdr_error *err);
 void pdr_doc_free(pdr_doc *doc);
 
-/* A member of an object, the first of that name; 0 if there is none or `object` is none. pdr_doc_at: a path "spec.selector.x". */
+/* A member of an object, the first of that name; 0 if there is none or `object` is no object. pdr_doc_at: a path "spec.selector.x". */
 uint32_t    pdr_doc_get(const pdr_doc *doc, uint32_t object, const char *name);
 uint32_t    pdr_doc_at(const pdr_doc *doc, uint32_t object, const char *path);
 static inline uint32_t    pdr_doc_first(const pdr_doc *doc, uint32_t node) { return doc->nodes[node].child; }

@@ -45,7 +45,7 @@ static int read_scaled(const pdr_doc *doc, uint32_t node, int scale, uint64_t li
 {
     const pdr_doc_node *v = &doc->nodes[node];
     const char         *next;
-    if (!node || v->type == PDR_DOC_NULL) return 0;
+    if (v->type == PDR_DOC_NULL) return 0;
     if (v->type != PDR_DOC_NUMBER) return -1;
     if (pdr_number_read(doc->text + v->begin, doc->text + v->end, scale, value, &next) || *value > limit) return -1;
     return 1;
@@ -80,7 +80,6 @@ static uint32_t read_entry(const pdr_doc *doc, uint32_t entry, pdr_load *load)
         uint32_t      from = m->section ? pdr_doc_get(doc, entry, m->section) : entry;
         uint64_t      value;
         int           got;
-        if (!from) continue;
         got = read_scaled(doc, pdr_doc_get(doc, from, m->name), m->ratio ? 3 : 0, m->ratio ? 2000 : COUNT_LIMIT, &value);
         if (got < 0) bad++;
         if (got <= 0) continue;
@@ -101,8 +100,8 @@ int pdr_loads_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, s
     *n = 0;
     if (ignored) *ignored = 0;
     if ((code = pdr_doc_parse(&doc, text, len, err))) return code == PDR_E_SYSTEM ? code : PDR_E_PARSE;
-    loads = pdr_doc_get(&doc, 0, "loads");
-    if (!loads || pdr_doc_type(&doc, loads) != PDR_DOC_ARRAY) {
+    loads = pdr_doc_get(&doc, PDR_DOC_ROOT, "loads");
+    if (pdr_doc_type(&doc, loads) != PDR_DOC_ARRAY) {
         code = pdr_fail(err, PDR_E_PARSE, "the answer has no array \"loads\"");
         goto out;
     }
@@ -147,9 +146,9 @@ static void info_number(info_reader *r, uint32_t node, uint64_t least, uint64_t 
 
 static int info_text(info_reader *r, const char *name, uint32_t have, char *field, size_t size)
 {
-    uint32_t    node = pdr_doc_get(r->doc, 0, name);
+    uint32_t    node = pdr_doc_get(r->doc, PDR_DOC_ROOT, name);
     const char *text = pdr_doc_string(r->doc, node);
-    if (!node || pdr_doc_type(r->doc, node) == PDR_DOC_NULL) return 0;
+    if (pdr_doc_type(r->doc, node) == PDR_DOC_NULL) return 0;
     if (!text || !*text || strlen(text) >= size) {
         r->bad++;
         return 0;
@@ -175,13 +174,11 @@ static void info_role(info_reader *r)
 /* max_running_requests is null unless it was asked for; what the scheduler made of it stands in its state. */
 static void info_max_running(info_reader *r)
 {
-    uint32_t states = pdr_doc_get(r->doc, 0, "internal_states"), total = 0, dp = r->info->dp_size;
-    uint32_t first = states && pdr_doc_type(r->doc, states) == PDR_DOC_ARRAY ? pdr_doc_first(r->doc, states) : 0;
-    if (first)
-        info_number(r, pdr_doc_get(r->doc, first, "effective_max_running_requests_per_dp"), 1, UINT32_MAX, PDR_SERVER_MAX_RUNNING,
-                    &r->info->max_running);
+    uint32_t states = pdr_doc_get(r->doc, PDR_DOC_ROOT, "internal_states"), total = 0, dp = r->info->dp_size;
+    info_number(r, pdr_doc_get(r->doc, pdr_doc_first(r->doc, states), "effective_max_running_requests_per_dp"), 1, UINT32_MAX,
+                PDR_SERVER_MAX_RUNNING, &r->info->max_running);
     if (r->info->have & PDR_SERVER_MAX_RUNNING) return;
-    info_number(r, pdr_doc_get(r->doc, 0, "max_running_requests"), 1, UINT32_MAX, PDR_SERVER_MAX_RUNNING, &total);
+    info_number(r, pdr_doc_get(r->doc, PDR_DOC_ROOT, "max_running_requests"), 1, UINT32_MAX, PDR_SERVER_MAX_RUNNING, &total);
     if (r->info->have & PDR_SERVER_MAX_RUNNING) r->info->max_running = dp > 1 && total >= dp ? total / dp : total;
 }
 
@@ -195,12 +192,12 @@ int pdr_server_info_parse(const char *text, size_t len, pdr_server_info *out, ui
     if (ignored) *ignored = 0;
     if ((code = pdr_doc_parse(&doc, text, len, err))) return code == PDR_E_SYSTEM ? code : PDR_E_PARSE;
     info_role(&r);
-    info_number(&r, pdr_doc_get(&doc, 0, "dp_size"), 1, 65535, PDR_SERVER_DP_SIZE, &out->dp_size);
-    info_number(&r, pdr_doc_get(&doc, 0, "tp_size"), 1, 65535, PDR_SERVER_TP_SIZE, &out->tp_size);
-    info_number(&r, pdr_doc_get(&doc, 0, "page_size"), 1, 1u << 20, PDR_SERVER_PAGE_SIZE, &out->page_size);
+    info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "dp_size"), 1, 65535, PDR_SERVER_DP_SIZE, &out->dp_size);
+    info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "tp_size"), 1, 65535, PDR_SERVER_TP_SIZE, &out->tp_size);
+    info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "page_size"), 1, 1u << 20, PDR_SERVER_PAGE_SIZE, &out->page_size);
     if (!(out->have & PDR_SERVER_ROLE) || out->role != PDR_ROLE_DECODE)
-        info_number(&r, pdr_doc_get(&doc, 0, "disaggregation_bootstrap_port"), 1, 65535, PDR_SERVER_BOOTSTRAP_PORT, &out->bootstrap_port);
-    got = read_scaled(&doc, pdr_doc_get(&doc, 0, "max_total_num_tokens"), 0, COUNT_LIMIT, &capacity);
+        info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "disaggregation_bootstrap_port"), 1, 65535, PDR_SERVER_BOOTSTRAP_PORT, &out->bootstrap_port);
+    got = read_scaled(&doc, pdr_doc_get(&doc, PDR_DOC_ROOT, "max_total_num_tokens"), 0, COUNT_LIMIT, &capacity);
     if (got > 0 && capacity) {
         out->kv_capacity = capacity;
         out->have |= PDR_SERVER_KV_CAPACITY;

@@ -26,16 +26,15 @@ static size_t distance(const char *a, const char *b)
     return row[m];
 }
 
-const char *pdr_similar(const char *name, pdr_names known)
+const char *pdr_similar(const char *name, const char *const *known)
 {
-    const char *best = NULL, *candidate;
-    size_t      least = strlen(name) / 3 + 1; /* about a third of the letters may be wrong */
-    for (size_t i = 0; (candidate = known(i)); i++) {
-        size_t d = distance(name, candidate);
-        if (d < least || (d == least && !best)) {
-            least = d;
-            best = candidate;
-        }
+    const char *best = NULL;
+    size_t      least = strlen(name) / 3 + 2; /* about a third of the letters may be wrong */
+    for (; *known; known++) {
+        size_t d = distance(name, *known);
+        if (d >= least) continue;
+        least = d;
+        best = *known;
     }
     return best;
 }

@@ -4,9 +4,7 @@
 
 #include <stddef.h>
 
-/* The i-th known name, NULL after the last. */
-typedef const char *(*pdr_names)(size_t i);
-/* The known name with the least edit distance (case apart) to `name` if it is near enough to be meant, else NULL. */
-const char *pdr_similar(const char *name, pdr_names known);
+/* The name of a NULL-ended list with the least edit distance (case apart) to `name` if it is near enough to be meant, else NULL. */
+const char *pdr_similar(const char *name, const char *const *known);
 
 #endif
