@@ -373,7 +373,7 @@ static void first_byte(turn *t, uint32_t leg)
     prompt_computed(t);
     if (leg == P) return;
     t->fx.first_token_us = us_since(t, t->x.sent_ns);
-    if (t->x.phase == PHASE_OPEN) relay(t, D);
+    relay(t, D);
 }
 
 static void on_end(turn *t, const pdr_event *ev)

@@ -140,7 +140,7 @@ typedef struct pdr_config {
     uint32_t retry_max;               /* further pairs tried for one request [2]; UINT32_MAX: none */
     uint32_t breaker_failures;        /* failures in a row that take an endpoint out [3] */
     uint32_t breaker_open_ms;         /* for how long, before one request may try it again [1000], doubling to 30 s */
-    uint32_t first_byte_timeout_ms;   /* no head from either leg for this long after sending fails the attempt [300000] */
+    uint32_t first_byte_timeout_ms;   /* no byte of an answer's body from either leg for this long after sending fails the attempt [300000] */
     uint32_t total_timeout_ms;        /* the whole exchange [86400000] */
     uint32_t reserved;
 } pdr_config;
@@ -484,14 +484,14 @@ PDR_API int  pdr_response_feed(pdr_response *s, const char *chunk, size_t len); 
  */
 enum {
     PDR_EV_HEAD = 1,        /* leg answered: status */
-    PDR_EV_BODY = 2,        /* leg's first body byte (decode: first token) */
+    PDR_EV_BODY = 2,        /* leg's first body byte (decode: first token); a 2xx answer of decode is relayed from here on, not from its head */
     PDR_EV_END = 3,         /* leg's response is complete */
-    PDR_EV_FAILED = 4,      /* leg broke: detail PDR_FAIL_* */
+    PDR_EV_FAILED = 4,      /* leg broke: detail PDR_FAIL_*; the host has closed it */
     PDR_EV_CLIENT_GONE = 5,
-    PDR_EV_SENT = 6,        /* the host has begun to send the answer to the client: no retry from here on */
+    PDR_EV_SENT = 6,        /* the host begins to send the answer to the client: no retry from here on. Report it before the first byte goes out */
     PDR_EV_TICK = 7         /* now_ns: deadlines are checked */
 };
-enum { PDR_FAIL_CONNECT = 1 /* nothing was sent */, PDR_FAIL_STALE = 2 /* a kept-alive connection was closed before an answer */, PDR_FAIL_RESET = 3, PDR_FAIL_TIMEOUT = 4, PDR_FAIL_PROTOCOL = 5 };
+enum { PDR_FAIL_CONNECT = 1 /* nothing was sent; a connect timeout too */, PDR_FAIL_STALE = 2 /* a kept-alive connection was closed before an answer */, PDR_FAIL_RESET = 3, PDR_FAIL_TIMEOUT = 4, PDR_FAIL_PROTOCOL = 5 /* not HTTP, or an error inside a 200 answer (PDR_SEEN_ERROR) */ };
 typedef struct pdr_event {
     uint32_t struct_size;
     uint32_t type;               /* PDR_EV_* */
@@ -508,7 +508,7 @@ enum {
     PDR_ACT_SEND = 1,       /* send this leg now (connect, request, body) */
     PDR_ACT_CANCEL = 2,     /* close this leg; its events no longer matter */
     PDR_ACT_DRAIN = 3,      /* read this leg to its end and throw it away (never close it) */
-    PDR_ACT_RELAY = 4,      /* pass this leg's head and body to the client */
+    PDR_ACT_RELAY = 4,      /* pass this leg's head and body to the client; the leg's PDR_EV_END completes the client's answer */
     PDR_ACT_RESPOND = 5,    /* answer the client: status, code (PDR_ERR_*) */
     PDR_ACT_ROUTE = 6,      /* choose a new pair (pdr_route_prompt with exclude[] of the exchange), then pdr_exchange_rerouted() */
     PDR_ACT_ABORT = 7,      /* the answer cannot be completed: error event if it is a stream, then close the client's connection */

@@ -170,6 +170,24 @@ static inline const char *model_start(node *s, const pdr_decision *d, const pdr_
     return model_outcome(s, act, n, &fx);
 }
 
+/* The right leg, and nobody for what is nobody's fault. */
+static inline const char *model_blame(const node *s, const pdr_event *ev, const pdr_exchange_effects *fx)
+{
+    for (uint32_t leg = 0; leg < 2; leg++) {
+        uint32_t verdict = fx->leg[leg].verdict;
+        int      own = ev->type >= PDR_EV_HEAD && ev->type <= PDR_EV_FAILED && ev->leg == leg;
+        if (verdict == PDR_VERDICT_GOOD) MUST(own && (ev->type == PDR_EV_END || s->m.head[leg] == 4));
+        if (verdict == PDR_VERDICT_BUSY) MUST(own && (ev->status == 429 || ev->status == 503));
+        if (verdict == PDR_VERDICT_FAILED) MUST(s->m.failed[leg] || ev->type == PDR_EV_TICK);
+        if (verdict == PDR_VERDICT_FAILED && ev->type == PDR_EV_TICK) MUST(s->m.leg[!leg] == LEG_UNSENT);
+        if (verdict && !own) MUST(verdict == PDR_VERDICT_SUSPECT || ev->type == PDR_EV_TICK);
+        if (verdict && !own && ev->type == PDR_EV_FAILED) MUST(ev->detail == PDR_FAIL_TIMEOUT || ev->detail == PDR_FAIL_PROTOCOL);
+        if (verdict > PDR_VERDICT_GOOD && fx->retry) MUST(model_excluded(&s->x, fx->leg[leg].endpoint));
+        if (fx->leg[leg].answered) MUST(own && s->m.head[leg] == 2);
+    }
+    return NULL;
+}
+
 /* Whether a leg event may come from a host that follows the rules; others must change nothing. */
 static inline int model_possible(const model *m, const pdr_event *ev)
 {
@@ -199,7 +217,7 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     m->now = ev->now_ns;
     switch (ev->type) {
     case PDR_EV_HEAD:
-        if (ev->status < 100 || ev->status > 199) m->head[ev->leg] = (uint8_t)(ev->status / 100 < 6 ? ev->status / 100 : 9);
+        if (ev->status < 100 || ev->status > 199) m->head[ev->leg] = (uint8_t)(ev->status >= 200 && ev->status < 600 ? ev->status / 100 : 9);
         if (m->head[ev->leg] != 0 && m->head[ev->leg] != 2 && m->head[ev->leg] != 4) m->failed[ev->leg] = 1;
         break;
     case PDR_EV_BODY: m->body[ev->leg] = 1; break;
@@ -221,10 +239,7 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     if ((bad = model_outcome(s, act, n, &fx))) return bad;
     if (ev->type == PDR_EV_CLIENT_GONE) MUST(m->finished || m->served);
     if (ev->type == PDR_EV_TICK && ev->now_ns < before.x.deadline_ns) MUST(n == 0 && !memcmp(&before.x, &s->x, sizeof s->x));
-    if (m->routing)
-        for (int leg = 0; leg < 2; leg++)
-            if (fx.leg[leg].verdict > PDR_VERDICT_GOOD && fx.retry) MUST(model_excluded(&s->x, fx.leg[leg].endpoint));
-    return NULL;
+    return model_blame(s, ev, &fx);
 }
 
 /* `d` with code PDR_OK, or NULL with another code. */
