@@ -1,0 +1,76 @@
+/*
+ * The block: where everything lies in it, and how one process sees it.
+ *
+ * The header at offset 0 carries magic, layout version, sizes, a digest of the configuration and the boot identity, and is checked before anything else is
+ * believed. Regions follow at offsets computed from the resolved configuration alone, 64-byte aligned; no pointer is stored anywhere. pdr_books are the
+ * pointers of this process, made per call (a few additions). pdr_books_lock() takes the lock, and if its last holder died inside, repairs first.
+ */
+#ifndef PDR_BLOCK_H
+#define PDR_BLOCK_H
+
+#include "apply.h"
+#include "err.h"
+#include "hold.h"
+#include "index.h"
+#include "ledger.h"
+#include "lock.h"
+#include "log.h"
+#include "pair.h"
+#include "room.h"
+
+#define PDR_LAYOUT_VERSION 1
+
+/* What is learnt about requests in general; what is learnt about a server is in its target. */
+typedef struct pdr_learnt {
+    uint64_t tokens_per_byte_q20; /* prompt tokens per canonical byte */
+    uint64_t output_tokens_q10;   /* mean answer */
+    uint64_t samples;
+} pdr_learnt;
+
+struct pdr_router {
+    char       magic[8];
+    uint32_t   layout, header_bytes;
+    uint64_t   size, digest, boot;
+    uint32_t   ready, recovering; /* ready: initialised to the end */
+    pdr_config config;
+    uint64_t   offset[20];        /* PDR_REGION_* */
+    pdr_lock   lock __attribute__((aligned(64)));
+    uint64_t   clock_ns;          /* the latest time seen */
+    uint64_t   random;            /* number of random draws */
+    pdr_learnt learnt;
+    pdr_stats  stats;             /* counters only; gauges are filled in on request */
+    pdr_pool   pool;
+    pdr_rates  rates;
+    struct pdr_room_state room __attribute__((aligned(64)));
+};
+
+enum {
+    PDR_REGION_REGISTRY, PDR_REGION_ENDPOINTS, PDR_REGION_TARGETS, PDR_REGION_INFOS, PDR_REGION_TAKEN, PDR_REGION_LISTS,
+    PDR_REGION_LEDGER, PDR_REGION_LEASES, PDR_REGION_BOOKINGS, PDR_REGION_HOLD, PDR_REGION_HELD, PDR_REGION_LOG, PDR_REGION_RECORDS,
+    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_END
+};
+
+/* The block as this process sees it. */
+typedef struct pdr_books {
+    pdr_router  *r;
+    pdr_registry registry;
+    pdr_ledger   ledger;
+    pdr_hold     hold;
+    pdr_log      log;
+    pdr_index   *index;
+    pdr_scratch  scratch;
+    uint16_t    *depth;      /* scratch, per target */
+    uint64_t    *planned_us; /* scratch, per target */
+    uint64_t     now_ns;
+} pdr_books;
+
+/* Pointers for a block whose header was checked. b->ledger points into b: a pdr_books is not copied. */
+void pdr_books_open(pdr_books *b, pdr_router *r);
+/*
+ * Opens and locks. now_ns 0: the latest time seen. Time never goes back: an older now_ns counts as the latest one seen.
+ * PDR_E_INVALID (r NULL or not a ready block), PDR_E_BUSY.
+ */
+int  pdr_books_lock(pdr_books *b, pdr_router *r, uint64_t now_ns);
+void pdr_books_unlock(pdr_books *b);
+
+#endif

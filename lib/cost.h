@@ -1,0 +1,101 @@
+/*
+ * The arithmetic of expected time, in integer microseconds: what every policy, the books and pdr_explain share. Pure functions.
+ *
+ * Prefill: T(u, m) = base + u*linear + u*(m + u/2)*quadratic for u uncached tokens behind m cached ones. Form and priors: Qwen3-32B bf16 TP2
+ * on H100 (a published measurement of 15.9k tokens/s for 8,192-token chunks; docs/scheduling.md). Each target's learnt slowness multiplies it.
+ * Wait: the predicted work booked there, drained by elapsed time; a worker that is overdue is expected to be so for as long again
+ * (a stuck worker looks worse with every moment). Price: what the work costs those behind it, work * mean queue.
+ */
+#ifndef PDR_COST_H
+#define PDR_COST_H
+
+#include "registry.h"
+
+enum { PDR_COST_TOKENS_MAX = 1 << 20, PDR_OVERDUE_MAX_US = 600000000 };
+
+/* What a choice must know about a request. */
+typedef struct pdr_job {
+    uint64_t prompt_tokens;
+    uint64_t output_tokens;       /* expected */
+    uint64_t block_millitokens;   /* tokens per prefix block, times 1000 */
+    uint32_t api, samples, batch, excluded;
+    uint32_t exclude[8];
+} pdr_job;
+
+typedef struct pdr_rates {
+    uint64_t base_us, linear_ns, quadratic_fs;
+    uint64_t decode_us_per_request, decode_ps_per_token;
+    uint64_t kv_bytes_per_token, transfer_latency_us;
+    uint64_t mbps_host, mbps_rack, mbps_zone, mbps_far;
+} pdr_rates;
+
+static inline uint64_t pdr_prefill_us(const pdr_rates *k, uint64_t uncached, uint64_t cached)
+{
+    uint64_t u = uncached < PDR_COST_TOKENS_MAX ? uncached : PDR_COST_TOKENS_MAX;
+    uint64_t m = cached < PDR_COST_TOKENS_MAX ? cached : PDR_COST_TOKENS_MAX;
+    return k->base_us + u * k->linear_ns / 1000 + u * (m + u / 2) / 1000 * k->quadratic_fs / 1000000;
+}
+
+static inline uint64_t pdr_scale_q10(uint64_t us, uint32_t q10) { return us * q10 >> 10; }
+
+static inline uint64_t pdr_elapsed_us(uint64_t now_ns, uint64_t since_ns) { return now_ns > since_ns ? (now_ns - since_ns) / 1000 : 0; }
+
+static inline uint64_t pdr_wait_us(const pdr_target *t, uint64_t now_ns)
+{
+    uint64_t wait = 0;
+    if (t->requests) {
+        uint64_t elapsed = pdr_elapsed_us(now_ns, t->since_ns);
+        wait = elapsed <= t->work_us ? t->work_us - elapsed : elapsed - t->work_us;
+        if (wait > PDR_OVERDUE_MAX_US) wait = PDR_OVERDUE_MAX_US;
+    }
+    if (t->foreign_us) {
+        uint64_t elapsed = pdr_elapsed_us(now_ns, t->foreign_ns);
+        if (elapsed < t->foreign_us) wait += t->foreign_us - elapsed;
+    }
+    return wait;
+}
+
+/* Tokens of the request that `depth` leading blocks stand for; the last token is always computed. */
+static inline uint64_t pdr_matched_tokens(const pdr_job *job, uint64_t depth)
+{
+    uint64_t matched = depth * job->block_millitokens / 1000;
+    if (matched < job->prompt_tokens) return matched;
+    return job->prompt_tokens ? job->prompt_tokens - 1 : 0;
+}
+
+typedef struct pdr_prefill_terms { uint64_t matched, uncached, wait, work, price; } pdr_prefill_terms;
+
+/* `mean_queue_q10`: requests in prefill or held, per prefill target, times 1024. */
+static inline pdr_prefill_terms pdr_prefill_terms_of(const pdr_target *t, const pdr_rates *k, const pdr_job *job, uint64_t depth,
+                                                     uint64_t mean_queue_q10, uint64_t now_ns)
+{
+    pdr_prefill_terms x;
+    x.matched = pdr_matched_tokens(job, depth);
+    x.uncached = job->prompt_tokens - x.matched;
+    x.wait = pdr_wait_us(t, now_ns);
+    x.work = pdr_scale_q10(pdr_prefill_us(k, x.uncached, x.matched), t->slowness_q10);
+    x.price = x.work * mean_queue_q10 >> 10;
+    return x;
+}
+
+/*
+ * What decoding there costs: each output token's step is longer by what already runs (or is promised, requests still in prefill included: leaving
+ * them out is ruinous with long contexts). Beyond the KV memory or the running limit the request queues: a token of KV
+ * frees up about every 100 µs on a loaded worker.
+ */
+static inline uint64_t pdr_decode_us(const pdr_target *t, const pdr_rates *k, const pdr_job *job)
+{
+    uint64_t requests = (uint64_t)t->d_requests + t->d_foreign_requests, tokens = t->d_tokens + t->d_foreign_tokens;
+    uint64_t us = job->output_tokens * (requests * k->decode_us_per_request + tokens / 1000 * k->decode_ps_per_token / 1000);
+    uint64_t need = tokens + job->prompt_tokens + job->output_tokens;
+    if (t->kv_capacity && need > t->kv_capacity) us += (need - t->kv_capacity) * 100;
+    if (t->max_running && requests >= t->max_running) us += (requests - t->max_running + 1) * 100000;
+    return us;
+}
+
+static inline uint64_t pdr_transfer_us(const pdr_rates *k, uint64_t tokens, uint64_t mbps)
+{
+    return k->transfer_latency_us + tokens * k->kv_bytes_per_token / mbps; /* bytes / (MB/s) = µs */
+}
+
+#endif

@@ -1,0 +1,350 @@
+#include "ledger.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { SLOT_BITS = 24, LEASE_BITS = 12 };
+
+void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases)
+{
+    memset(l->head, 0, sizeof *l->head);
+    l->head->max_bookings = max_bookings;
+    l->head->max_leases = max_leases;
+    memset(l->leases, 0, max_leases * sizeof *l->leases);
+    for (uint32_t i = 0; i < max_bookings; i++) {
+        l->bookings[i].state = PDR_BOOKING_FREE;
+        l->bookings[i].generation = 0;
+    }
+    pdr_ledger_rebuild(l);
+}
+
+/* ---- leases */
+
+uint32_t pdr_lease_id(const pdr_ledger *l, uint32_t slot) { return l->leases[slot].generation << LEASE_BITS | slot; }
+
+pdr_lease *pdr_lease_at(const pdr_ledger *l, uint32_t lease, uint32_t *slot)
+{
+    uint32_t i = lease & ((1u << LEASE_BITS) - 1);
+    if (i >= l->head->max_leases || !l->leases[i].open || pdr_lease_id(l, i) != lease) return NULL;
+    if (slot) *slot = i;
+    return &l->leases[i];
+}
+
+int pdr_lease_new(const pdr_ledger *l, const char *name, uint64_t now_ns, uint32_t *lease)
+{
+    for (uint32_t i = 0; i < l->head->max_leases; i++) {
+        pdr_lease *s = &l->leases[i];
+        if (s->open) continue;
+        uint32_t generation = (s->generation + 1) & ((1u << (32 - LEASE_BITS)) - 1);
+        memset(s, 0, sizeof *s);
+        s->generation = generation ? generation : 1;
+        s->first = PDR_NONE;
+        s->beat_ns = now_ns;
+        snprintf(s->name, sizeof s->name, "%s", name ? name : "");
+        __atomic_store_n(&s->open, 1u, __ATOMIC_RELEASE);
+        l->head->leases++;
+        *lease = pdr_lease_id(l, i);
+        return PDR_OK;
+    }
+    return PDR_E_FULL;
+}
+
+void pdr_lease_woken(const pdr_ledger *l, pdr_lease *s)
+{
+    if (!s->wake) return;
+    s->wake = 0;
+    __atomic_fetch_sub(&l->head->wakes, 1u, __ATOMIC_RELAXED);
+}
+
+void pdr_lease_end(const pdr_ledger *l, uint32_t slot)
+{
+    pdr_lease *s = &l->leases[slot];
+    pdr_lease_woken(l, s);
+    s->open = 0;
+    l->head->leases--;
+}
+
+/* ---- bookings */
+
+uint64_t pdr_booking_id(const pdr_ledger *l, const pdr_booking *b)
+{
+    return (uint64_t)b->generation << SLOT_BITS | (uint64_t)(b - l->bookings);
+}
+
+pdr_booking *pdr_booking_at(const pdr_ledger *l, uint64_t id)
+{
+    uint64_t slot = id & ((1u << SLOT_BITS) - 1);
+    if (slot >= l->head->max_bookings) return NULL;
+    pdr_booking *b = &l->bookings[slot];
+    return b->state != PDR_BOOKING_FREE && pdr_booking_id(l, b) == id ? b : NULL;
+}
+
+static void link_to_lease(const pdr_ledger *l, pdr_booking *b)
+{
+    pdr_lease *s = &l->leases[b->lease];
+    uint32_t   at = (uint32_t)(b - l->bookings);
+    b->prev = PDR_NONE;
+    b->next = s->first;
+    if (s->first != PDR_NONE) l->bookings[s->first].prev = at;
+    s->first = at;
+    s->bookings++;
+}
+
+static void unlink_from_lease(const pdr_ledger *l, pdr_booking *b)
+{
+    pdr_lease *s = &l->leases[b->lease];
+    if (b->prev != PDR_NONE)
+        l->bookings[b->prev].next = b->next;
+    else
+        s->first = b->next;
+    if (b->next != PDR_NONE) l->bookings[b->next].prev = b->prev;
+    s->bookings--;
+}
+
+pdr_booking *pdr_booking_new(const pdr_ledger *l, uint32_t lease_slot)
+{
+    uint32_t at = l->head->free_first;
+    if (at == PDR_NONE) return NULL;
+    pdr_booking *b = &l->bookings[at];
+    uint32_t     generation = b->generation + 1, next = b->next;
+    memset(b, 0, sizeof *b);
+    b->generation = generation ? generation : 1;
+    b->lease = lease_slot;
+    b->prefill = b->decode = b->held = PDR_NONE;
+    l->head->free_first = next;
+    l->head->bookings++;
+    link_to_lease(l, b);
+    __atomic_store_n(&b->state, PDR_BOOKING_HELD, __ATOMIC_RELEASE);
+    return b;
+}
+
+static int in_prefill(const pdr_booking *b) { return b->state == PDR_BOOKING_PREFILL || b->state == PDR_BOOKING_READY; }
+static int placed(const pdr_booking *b) { return in_prefill(b) || b->state == PDR_BOOKING_DECODE; }
+
+static int announced(const pdr_booking *b) { return b->state == PDR_BOOKING_READY || b->state == PDR_BOOKING_REFUSED; }
+
+/* What a charged record adds to its targets, endpoints and counts. */
+static void add_sums(const pdr_ledger *l, const pdr_booking *b)
+{
+    if (in_prefill(b)) {
+        l->head->in_prefill++;
+        if (b->prefill != PDR_NONE) {
+            pdr_target *t = &l->registry->targets[b->prefill];
+            t->work_us += b->work_us;
+            t->tokens += b->uncached_tokens;
+            t->requests++;
+        }
+    }
+    l->head->rooms += b->room ? (b->batch ? b->batch : 1) : 0;
+    if (b->prefill != PDR_NONE && b->prefill != b->decode) l->registry->endpoints[l->registry->targets[b->prefill].endpoint].bookings++;
+    if (b->decode != PDR_NONE) {
+        pdr_target *t = &l->registry->targets[b->decode];
+        t->d_tokens += b->context_tokens;
+        t->d_requests++;
+        l->registry->endpoints[t->endpoint].bookings++;
+    }
+}
+
+void pdr_booking_charge(const pdr_ledger *l, pdr_booking *b, uint32_t state, uint64_t now_ns)
+{
+    b->booked_ns = now_ns;
+    if (b->prefill != PDR_NONE && !l->registry->targets[b->prefill].requests) {
+        l->registry->targets[b->prefill].since_ns = now_ns;
+        b->alone = 1;
+    }
+    __atomic_store_n(&b->state, state, __ATOMIC_RELEASE);
+    add_sums(l, b);
+}
+
+static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
+{
+    l->head->in_prefill--;
+    if (b->prefill == PDR_NONE) return;
+    pdr_target *t = &l->registry->targets[b->prefill];
+    t->work_us -= b->work_us;
+    t->tokens -= b->uncached_tokens;
+    t->requests--;
+    t->since_ns = now_ns;
+}
+
+void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
+{
+    if (!in_prefill(b)) return;
+    __atomic_store_n(&b->state, PDR_BOOKING_DECODE, __ATOMIC_RELEASE);
+    leave_prefill(l, b, now_ns);
+}
+
+void pdr_booking_free(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
+{
+    uint32_t endpoint_p = PDR_NONE, endpoint_d = PDR_NONE;
+    int      was_placed = placed(b), was_prefill = in_prefill(b);
+    pdr_booking_told(l, b);
+    if (announced(b)) l->head->announced--;
+    __atomic_store_n(&b->state, PDR_BOOKING_FREE, __ATOMIC_RELEASE);
+    if (was_prefill) leave_prefill(l, b, now_ns);
+    if (was_placed) {
+        l->head->rooms -= b->room ? (b->batch ? b->batch : 1) : 0;
+        if (b->prefill != PDR_NONE && b->prefill != b->decode) {
+            endpoint_p = l->registry->targets[b->prefill].endpoint;
+            l->registry->endpoints[endpoint_p].bookings--;
+        }
+        if (b->decode != PDR_NONE) {
+            pdr_target *t = &l->registry->targets[b->decode];
+            t->d_tokens -= b->context_tokens;
+            t->d_requests--;
+            endpoint_d = t->endpoint;
+            l->registry->endpoints[endpoint_d].bookings--;
+        }
+    }
+    unlink_from_lease(l, b);
+    l->head->bookings--;
+    b->next = l->head->free_first;
+    l->head->free_first = (uint32_t)(b - l->bookings);
+    if (endpoint_p != PDR_NONE) pdr_registry_reap(l->registry, endpoint_p);
+    if (endpoint_d != PDR_NONE && endpoint_d != endpoint_p) pdr_registry_reap(l->registry, endpoint_d);
+}
+
+void pdr_booking_announce(const pdr_ledger *l, pdr_booking *b)
+{
+    pdr_lease *s = &l->leases[b->lease];
+    b->told = 0;
+    s->released++;
+    l->head->announced++;
+    if (!s->wake) {
+        s->wake = 1;
+        __atomic_fetch_add(&l->head->wakes, 1u, __ATOMIC_RELEASE);
+    }
+}
+
+void pdr_booking_told(const pdr_ledger *l, pdr_booking *b)
+{
+    if (!announced(b) || b->told) return;
+    b->told = 1;
+    l->leases[b->lease].released--;
+}
+
+void pdr_booking_taken(const pdr_ledger *l, pdr_booking *b)
+{
+    pdr_booking_told(l, b);
+    l->head->announced--;
+    __atomic_store_n(&b->state, PDR_BOOKING_PREFILL, __ATOMIC_RELEASE);
+}
+
+/* ---- rebuilding and checking */
+
+static void clear_sums(const pdr_ledger *l)
+{
+    const pdr_registry *g = l->registry;
+    for (uint32_t i = 0; i < g->head->max_targets; i++) {
+        pdr_target *t = &g->targets[i];
+        t->work_us = t->tokens = t->d_tokens = 0;
+        t->requests = t->d_requests = 0;
+    }
+    for (uint32_t i = 0; i < g->head->max_endpoints; i++) g->endpoints[i].bookings = 0;
+    for (uint32_t i = 0; i < l->head->max_leases; i++) {
+        l->leases[i].first = PDR_NONE;
+        l->leases[i].bookings = l->leases[i].released = l->leases[i].wake = 0;
+    }
+    l->head->bookings = l->head->in_prefill = l->head->leases = l->head->wakes = l->head->announced = 0;
+    l->head->rooms = 0;
+    l->head->free_first = PDR_NONE;
+}
+
+/* A record half written when its process died: points nowhere sensible. Such a one is dropped. */
+static int sound(const pdr_ledger *l, const pdr_booking *b)
+{
+    uint32_t targets = l->registry->head->max_targets;
+    if (b->state > PDR_BOOKING_REFUSED || b->lease >= l->head->max_leases || !l->leases[b->lease].open) return 0;
+    if (b->prefill != PDR_NONE && (b->prefill >= targets || !l->registry->taken[b->prefill])) return 0;
+    if (b->decode != PDR_NONE && (b->decode >= targets || !l->registry->taken[b->decode])) return 0;
+    return 1;
+}
+
+void pdr_ledger_rebuild(const pdr_ledger *l)
+{
+    clear_sums(l);
+    for (uint32_t i = 0; i < l->head->max_leases; i++) l->head->leases += l->leases[i].open ? 1 : 0;
+    for (uint32_t i = l->head->max_bookings; i-- > 0;) {
+        pdr_booking *b = &l->bookings[i];
+        if (b->state != PDR_BOOKING_FREE && !sound(l, b)) b->state = PDR_BOOKING_FREE;
+        if (b->state == PDR_BOOKING_FREE) {
+            b->next = l->head->free_first;
+            l->head->free_first = i;
+            continue;
+        }
+        l->head->bookings++;
+        link_to_lease(l, b);
+        if (placed(b)) add_sums(l, b);
+        if (announced(b)) pdr_booking_announce(l, b);
+    }
+}
+
+/* One number that stands for a target's five sums: a linear mix, so that it can be added up booking by booking. */
+static uint64_t mix(uint64_t work, uint64_t tokens, uint64_t requests, uint64_t d_tokens, uint64_t d_requests)
+{
+    return work + tokens * 0x9E3779B97F4A7C15u + requests * 0xBF58476D1CE4E5B9u + d_tokens * 0x94D049BB133111EBu +
+           d_requests * 0xD6E8FEB86659FD93u;
+}
+
+static int check_sums(const pdr_ledger *l, uint64_t *scratch, char *why, size_t cap)
+{
+    const pdr_registry *g = l->registry;
+    memset(scratch, 0, g->head->max_targets * sizeof *scratch);
+    for (uint32_t k = 0; k < l->head->max_bookings; k++) {
+        const pdr_booking *b = &l->bookings[k];
+        if (in_prefill(b) && b->prefill != PDR_NONE) scratch[b->prefill] += mix(b->work_us, b->uncached_tokens, 1, 0, 0);
+        if (placed(b) && b->decode != PDR_NONE) scratch[b->decode] += mix(0, 0, 0, b->context_tokens, 1);
+    }
+    for (uint32_t i = 0; i < g->head->max_targets; i++) {
+        const pdr_target *t = &g->targets[i];
+        if (g->taken[i] && mix(t->work_us, t->tokens, t->requests, t->d_tokens, t->d_requests) != scratch[i])
+            return snprintf(why, cap, "target %u: its sums (%u in prefill, %u in decode) are not those of its bookings", i, t->requests,
+                            t->d_requests);
+    }
+    return 0;
+}
+
+static int check_lease(const pdr_ledger *l, uint32_t slot, uint32_t *linked, char *why, size_t cap)
+{
+    const pdr_lease *s = &l->leases[slot];
+    uint32_t         n = 0, prev = PDR_NONE;
+    if (!s->open) return s->bookings ? snprintf(why, cap, "lease %u: closed with %u bookings", slot, s->bookings) : 0;
+    for (uint32_t i = s->first; i != PDR_NONE; prev = i, i = l->bookings[i].next) {
+        if (i >= l->head->max_bookings || n++ > l->head->max_bookings) return snprintf(why, cap, "lease %u: its list is broken", slot);
+        const pdr_booking *b = &l->bookings[i];
+        if (b->state == PDR_BOOKING_FREE || b->lease != slot || b->prev != prev)
+            return snprintf(why, cap, "lease %u: booking %u does not belong in its list", slot, i);
+    }
+    if (n != s->bookings) return snprintf(why, cap, "lease %u: %u bookings listed, %u counted", slot, n, s->bookings);
+    *linked += n;
+    return 0;
+}
+
+int pdr_ledger_check(const pdr_ledger *l, uint64_t *scratch, char *why, size_t cap)
+{
+    uint32_t used = 0, prefill = 0, linked = 0, free_n = 0, open = 0;
+    uint64_t rooms = 0;
+    int      bad;
+    for (uint32_t i = 0; i < l->head->max_bookings; i++) {
+        const pdr_booking *b = &l->bookings[i];
+        if (b->state == PDR_BOOKING_FREE) continue;
+        if (!sound(l, b)) return snprintf(why, cap, "booking %u: not sound (state %u)", i, b->state);
+        used++;
+        prefill += in_prefill(b) ? 1 : 0;
+        if (placed(b) && b->room) rooms += b->batch ? b->batch : 1;
+    }
+    for (uint32_t i = l->head->free_first; i != PDR_NONE && free_n <= l->head->max_bookings; i = l->bookings[i].next) {
+        if (i >= l->head->max_bookings || l->bookings[i].state != PDR_BOOKING_FREE) return snprintf(why, cap, "free list: booking %u is not free", i);
+        free_n++;
+    }
+    for (uint32_t i = 0; i < l->head->max_leases; i++) {
+        open += l->leases[i].open ? 1 : 0;
+        if ((bad = check_lease(l, i, &linked, why, cap))) return bad;
+    }
+    if (used != l->head->bookings || linked != used || free_n != l->head->max_bookings - used || open != l->head->leases ||
+        prefill != l->head->in_prefill || rooms != l->head->rooms)
+        return snprintf(why, cap, "ledger: counts differ (used %u/%u, linked %u, free %u, leases %u/%u, in prefill %u/%u, rooms %llu/%llu)", used,
+                        l->head->bookings, linked, free_n, open, l->head->leases, prefill, l->head->in_prefill, (unsigned long long)rooms,
+                        (unsigned long long)l->head->rooms);
+    return check_sums(l, scratch, why, cap);
+}

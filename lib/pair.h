@@ -1,0 +1,42 @@
+/*
+ * The choice of a (prefill, decode) pair: the exact minimum of prefill cost + transfer + decode cost over all pairs, in O(P + D + groups).
+ *
+ * The sum separates but for the transfer, and that depends on a prefill only through its distance tier to the decode server (same host, rack, zone, or
+ * farther). So the best prefill of each host, rack, zone and of all is kept, and each decode compares at most four sums. Servers that
+ * do both alone are candidates as well. Ties: the prefill, then the decode that was not picked for the longest time, then the lowest number.
+ *
+ * Works in scratch memory of the block (three numbers per target and group), under the lock. About 5 ns per candidate.
+ */
+#ifndef PDR_PAIR_H
+#define PDR_PAIR_H
+
+#include "policy.h"
+
+typedef struct pdr_scratch {
+    uint64_t *prefill_cost, *decode_cost; /* [max_targets] */
+    uint32_t *best_host, *best_rack, *best_zone; /* [max_endpoints]: position in the prefill list, PDR_NONE */
+} pdr_scratch;
+
+enum { PDR_TIER_HOST = 0, PDR_TIER_RACK = 1, PDR_TIER_ZONE = 2, PDR_TIER_FAR = 3 };
+
+typedef struct pdr_choice {
+    uint32_t mode;              /* PDR_MODE_* */
+    uint32_t prefill, decode;   /* target numbers; prefill PDR_NONE in PDR_MODE_SINGLE */
+    uint64_t prefill_cost, decode_cost, transfer_us, cost;
+    uint64_t pairs;             /* possible ones */
+    uint64_t retry_ns;          /* with no pair: when a breaker lets somebody in again, 0 unknown */
+} pdr_choice;
+
+int pdr_tier(const pdr_target *p, const pdr_target *d);
+uint64_t pdr_tier_us(const pdr_rates *k, int tier, uint64_t tokens);
+/* PDR_BARRED_*: why a target cannot be used for this job now. */
+uint32_t pdr_barred(const pdr_target *t, const pdr_job *job, uint64_t now_ns);
+
+/*
+ * `view` carries targets, depth, job, rates, time and numbers; lists come from the registry. PDR_OK, or PDR_E_NO_PAIR. `single_only`: no
+ * pair may be used (the job is not one for PD); `any_single`: every server may serve it alone (API other than generation).
+ */
+int pdr_pair_choose(const pdr_registry *g, const pdr_policy *policy, const pdr_view *view, const pdr_scratch *s, int single_only,
+                    int any_single, pdr_choice *out);
+
+#endif

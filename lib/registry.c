@@ -1,0 +1,296 @@
+#include "registry.h"
+
+#include "err.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+_Static_assert(sizeof(pdr_target) == 128, "a target is two cache lines");
+_Static_assert(offsetof(pdr_target, d_tokens) == 64, "line 1 begins with what decode reads");
+
+enum { PRIOR_SLOWNESS = 1024 };
+
+void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets)
+{
+    memset(g->head, 0, sizeof *g->head);
+    g->head->max_endpoints = max_endpoints;
+    g->head->max_targets = max_targets;
+    for (uint32_t i = 0; i < max_endpoints; i++) g->endpoints[i].slot = PDR_SLOT_FREE;
+    memset(g->taken, 0, max_targets);
+}
+
+static uint32_t hash_text(const char *s)
+{
+    uint32_t h = 2166136261u; /* FNV-1a */
+    for (; *s; s++) h = (h ^ (unsigned char)*s) * 16777619u;
+    return h;
+}
+
+static int terminated(const char *s, size_t cap) { return memchr(s, 0, cap) != NULL; }
+
+static int host_ok(const char *s)
+{
+    for (; *s; s++)
+        if (!isalnum((unsigned char)*s) && !strchr(".-_:%", *s)) return 0;
+    return 1;
+}
+
+int pdr_registry_validate(const pdr_endpoint *e, pdr_error *err)
+{
+    if (!terminated(e->name, sizeof e->name) || !terminated(e->host, sizeof e->host) ||
+        !terminated(e->bootstrap_host, sizeof e->bootstrap_host) || !terminated(e->topology_host, sizeof e->topology_host) ||
+        !terminated(e->topology_rack, sizeof e->topology_rack) || !terminated(e->topology_zone, sizeof e->topology_zone) ||
+        !terminated(e->labels, sizeof e->labels))
+        return pdr_fail(err, PDR_E_INVALID, "a text of the endpoint is not terminated");
+    if (!e->host[0] || !host_ok(e->host)) return pdr_fail(err, PDR_E_INVALID, "host \"%.64s\" is not a host name or address", e->host);
+    if (!host_ok(e->bootstrap_host))
+        return pdr_fail(err, PDR_E_INVALID, "bootstrap_host \"%.64s\" is not a host name or address", e->bootstrap_host);
+    /* SGLang takes this address for a fake KV transport: python/sglang/srt/disaggregation/utils.py, FAKE_BOOTSTRAP_HOST */
+    if (!strcmp(e->host, "2.2.2.2") || !strcmp(e->bootstrap_host, "2.2.2.2"))
+        return pdr_fail(err, PDR_E_INVALID, "2.2.2.2 is the engine's fake bootstrap host and cannot be an endpoint");
+    if (e->port < 1 || e->port > 65535) return pdr_fail(err, PDR_E_INVALID, "port %u is not in 1..65535", e->port);
+    if (e->bootstrap_port > 65535)
+        return pdr_fail(err, PDR_E_INVALID, "bootstrap_port %u is not in 0..65535", e->bootstrap_port);
+    if (e->role < PDR_ROLE_PREFILL || e->role > PDR_ROLE_BOTH)
+        return pdr_fail(err, PDR_E_INVALID, "role %u is not prefill, decode or both", e->role);
+    if (e->dp_size > 1024) return pdr_fail(err, PDR_E_INVALID, "dp_size %u is above 1024", e->dp_size);
+    return PDR_OK;
+}
+
+void pdr_registry_default_name(pdr_endpoint *e)
+{
+    const char *format = strchr(e->host, ':') ? "[%.110s]:%u" : "%.112s:%u";
+    if (!e->name[0]) snprintf(e->name, sizeof e->name, format, e->host, e->port);
+}
+
+int pdr_registry_find(const pdr_registry *g, const char *name, uint32_t *id)
+{
+    uint32_t h = hash_text(name);
+    for (uint32_t i = 0; i < g->head->high; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        if (rec->slot == PDR_SLOT_USED && rec->name_hash == h && !strcmp(rec->e.name, name)) {
+            *id = i;
+            return PDR_OK;
+        }
+    }
+    return PDR_E_NOT_FOUND;
+}
+
+pdr_endpoint_rec *pdr_registry_at(const pdr_registry *g, uint32_t id)
+{
+    if (id >= g->head->high || g->endpoints[id].slot != PDR_SLOT_USED) return NULL;
+    return &g->endpoints[id];
+}
+
+uint32_t pdr_registry_clash(const pdr_registry *g, const pdr_endpoint *e)
+{
+    for (uint32_t i = 0; i < g->head->high; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        if (rec->slot == PDR_SLOT_USED && rec->e.port == e->port && !strcmp(rec->e.host, e->host) && strcmp(rec->e.name, e->name)) return i;
+    }
+    return PDR_NONE;
+}
+
+static uint32_t count_targets(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
+
+/* First run of n free targets; PDR_NONE if there is none. */
+static uint32_t find_run(const pdr_registry *g, uint32_t n)
+{
+    uint32_t run = 0;
+    for (uint32_t i = 0; i < g->head->max_targets; i++) {
+        run = g->taken[i] ? 0 : run + 1;
+        if (run == n) return i + 1 - n;
+    }
+    return PDR_NONE;
+}
+
+static void fill_target(pdr_target *t, const pdr_endpoint *e, uint32_t id, uint32_t rank)
+{
+    t->endpoint = id;
+    t->rank = e->dp_size > 1 ? rank : PDR_NONE;
+    t->dp_size = e->dp_size > 1 ? e->dp_size : 1;
+    if (e->kv_capacity) t->kv_capacity = e->kv_capacity;
+    if (e->max_running) t->max_running = e->max_running;
+}
+
+static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_error *err)
+{
+    uint32_t n = count_targets(e), first = find_run(g, n), slot = 0;
+    while (slot < g->head->max_endpoints && g->endpoints[slot].slot != PDR_SLOT_FREE) slot++;
+    if (slot == g->head->max_endpoints)
+        return pdr_fail(err, PDR_E_FULL, "the table of endpoints is full (max_endpoints %u)", g->head->max_endpoints);
+    if (first == PDR_NONE)
+        return pdr_fail(err, PDR_E_FULL, "the table of targets has no %u free in a row (max_targets %u)", n, g->head->max_targets);
+    pdr_endpoint_rec *rec = &g->endpoints[slot];
+    memset(rec, 0, sizeof *rec);
+    rec->e = *e;
+    rec->name_hash = hash_text(e->name);
+    rec->first_target = first;
+    rec->targets = n;
+    for (uint32_t i = 0; i < n; i++) {
+        memset(&g->targets[first + i], 0, sizeof *g->targets);
+        memset(&g->infos[first + i], 0, sizeof *g->infos);
+        g->targets[first + i].slowness_q10 = PRIOR_SLOWNESS;
+        g->infos[first + i].belief_q10 = 1024;
+        fill_target(&g->targets[first + i], e, slot, i);
+        g->taken[first + i] = 1;
+    }
+    __atomic_store_n(&rec->slot, PDR_SLOT_USED, __ATOMIC_RELEASE);
+    if (slot >= g->head->high) g->head->high = slot + 1;
+    *id = slot;
+    return PDR_OK;
+}
+
+int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id, pdr_error *err)
+{
+    pdr_endpoint e = *in;
+    uint32_t     at = PDR_NONE;
+    int          code = pdr_registry_validate(&e, err);
+    if (code) return code;
+    pdr_registry_default_name(&e);
+    if (pdr_registry_find(g, e.name, &at)) at = PDR_NONE;
+    if (at != PDR_NONE && count_targets(&g->endpoints[at].e) != count_targets(&e)) {
+        /* another number of ranks is another server: requests in flight end on the old record */
+        pdr_registry_remove(g, at);
+        at = PDR_NONE;
+    }
+    if (at == PDR_NONE) {
+        code = add(g, &e, &at, err);
+    } else {
+        pdr_endpoint_rec *rec = &g->endpoints[at];
+        rec->e = e;
+        for (uint32_t i = 0; i < rec->targets; i++) fill_target(&g->targets[rec->first_target + i], &e, at, i);
+    }
+    if (!code) *id = at;
+    return code;
+}
+
+void pdr_registry_reap(const pdr_registry *g, uint32_t id)
+{
+    pdr_endpoint_rec *rec = &g->endpoints[id];
+    if (rec->slot != PDR_SLOT_LEAVING || rec->bookings) return;
+    for (uint32_t i = 0; i < rec->targets; i++) g->taken[rec->first_target + i] = 0;
+    __atomic_store_n(&rec->slot, PDR_SLOT_FREE, __ATOMIC_RELEASE);
+    while (g->head->high && g->endpoints[g->head->high - 1].slot == PDR_SLOT_FREE) g->head->high--;
+}
+
+void pdr_registry_remove(const pdr_registry *g, uint32_t id)
+{
+    g->endpoints[id].slot = PDR_SLOT_LEAVING;
+    pdr_registry_reap(g, id);
+    pdr_registry_relist(g);
+}
+
+/* Dense number of endpoint `id`'s topology text among the used endpoints: that of the first with the same text. */
+static uint32_t group_of(const pdr_registry *g, uint32_t id, size_t field, uint32_t *groups, size_t target_field)
+{
+    const char *text = (const char *)&g->endpoints[id].e + field;
+    if (!text[0]) return PDR_NO_GROUP;
+    for (uint32_t i = 0; i < id; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        if (rec->slot != PDR_SLOT_USED || strcmp((const char *)&rec->e + field, text)) continue;
+        return *(const uint32_t *)(const void *)((const char *)&g->targets[rec->first_target] + target_field);
+    }
+    return (*groups)++;
+}
+
+void pdr_registry_relist(const pdr_registry *g)
+{
+    pdr_registry_head *h = g->head;
+    uint32_t           hosts = 0, racks = 0, zones = 0, p = 0, d = 0, s = 0, n = 0, targets = 0;
+    for (uint32_t id = 0; id < h->high; id++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[id];
+        if (rec->slot == PDR_SLOT_FREE) continue;
+        targets += rec->targets;
+        if (rec->slot != PDR_SLOT_USED) continue;
+        n++;
+        uint32_t host = group_of(g, id, offsetof(pdr_endpoint, topology_host), &hosts, offsetof(pdr_target, host));
+        uint32_t rack = group_of(g, id, offsetof(pdr_endpoint, topology_rack), &racks, offsetof(pdr_target, rack));
+        uint32_t zone = group_of(g, id, offsetof(pdr_endpoint, topology_zone), &zones, offsetof(pdr_target, zone));
+        for (uint32_t i = 0; i < rec->targets; i++) {
+            pdr_target *t = &g->targets[rec->first_target + i];
+            t->host = host;
+            t->rack = rack;
+            t->zone = zone;
+            if (rec->down || rec->draining) continue;
+            if (rec->e.role == PDR_ROLE_PREFILL) g->prefill[p++] = rec->first_target + i;
+            if (rec->e.role == PDR_ROLE_DECODE) g->decode[d++] = rec->first_target + i;
+            if (rec->e.role == PDR_ROLE_BOTH) g->single[s++] = rec->first_target + i;
+        }
+    }
+    h->endpoints = n;
+    h->targets = targets;
+    h->prefill_n = p;
+    h->decode_n = d;
+    h->single_n = s;
+    h->hosts = hosts;
+    h->racks = racks;
+    h->zones = zones;
+}
+
+uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns)
+{
+    if (rec->slot != PDR_SLOT_USED) return PDR_STATE_REMOVED;
+    if (rec->down || (t && t->open_until_ns > now_ns)) return PDR_STATE_DOWN;
+    return rec->draining ? PDR_STATE_DRAINING : PDR_STATE_READY;
+}
+
+void pdr_registry_success(const pdr_registry *g, uint32_t target)
+{
+    pdr_target       *t = &g->targets[target];
+    pdr_endpoint_rec *rec = &g->endpoints[t->endpoint];
+    rec->failures = 0;
+    for (uint32_t i = 0; i < rec->targets; i++) g->targets[rec->first_target + i].open_until_ns = 0;
+}
+
+void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t now_ns)
+{
+    pdr_target       *t = &g->targets[target];
+    pdr_endpoint_rec *rec = &g->endpoints[t->endpoint];
+    rec->failures++;
+    g->infos[target].failures++;
+    if (!hard && rec->failures < threshold) return;
+    for (uint32_t i = 0; i < rec->targets; i++) g->targets[rec->first_target + i].open_until_ns = now_ns + open_ns;
+}
+
+static int check_endpoint(const pdr_registry *g, uint32_t id, char *why, size_t cap)
+{
+    const pdr_endpoint_rec *rec = &g->endpoints[id];
+    if (rec->slot > PDR_SLOT_LEAVING) return snprintf(why, cap, "endpoint %u: slot state %u", id, rec->slot);
+    if (rec->slot == PDR_SLOT_FREE) return 0;
+    if (rec->targets != count_targets(&rec->e) || rec->first_target >= g->head->max_targets ||
+        rec->targets > g->head->max_targets - rec->first_target)
+        return snprintf(why, cap, "endpoint %u: targets %u+%u are out of range", id, rec->first_target, rec->targets);
+    for (uint32_t i = 0; i < rec->targets; i++) {
+        if (!g->taken[rec->first_target + i]) return snprintf(why, cap, "endpoint %u: target %u is not marked taken", id, rec->first_target + i);
+        if (g->targets[rec->first_target + i].endpoint != id)
+            return snprintf(why, cap, "target %u belongs to endpoint %u, not %u", rec->first_target + i,
+                            g->targets[rec->first_target + i].endpoint, id);
+    }
+    if (rec->slot == PDR_SLOT_LEAVING && !rec->bookings) return snprintf(why, cap, "endpoint %u: removed and idle, but not reaped", id);
+    return 0;
+}
+
+int pdr_registry_check(const pdr_registry *g, char *why, size_t cap)
+{
+    const pdr_registry_head *h = g->head;
+    uint32_t                 used = 0, targets = 0, taken = 0, listed = 0;
+    if (h->high > h->max_endpoints) return snprintf(why, cap, "registry: high mark %u above %u", h->high, h->max_endpoints);
+    for (uint32_t id = 0; id < h->max_endpoints; id++) {
+        int bad = check_endpoint(g, id, why, cap);
+        if (bad) return bad;
+        if (g->endpoints[id].slot == PDR_SLOT_FREE) continue;
+        if (id >= h->high) return snprintf(why, cap, "endpoint %u is used beyond the high mark %u", id, h->high);
+        targets += g->endpoints[id].targets;
+        if (g->endpoints[id].slot != PDR_SLOT_USED) continue;
+        used++;
+        if (!g->endpoints[id].down && !g->endpoints[id].draining) listed += g->endpoints[id].targets;
+    }
+    for (uint32_t i = 0; i < h->max_targets; i++) taken += g->taken[i];
+    if (used != h->endpoints || targets != h->targets || taken != targets)
+        return snprintf(why, cap, "registry: counts %u/%u/%u do not match %u/%u", used, targets, taken, h->endpoints, h->targets);
+    if (listed != h->prefill_n + h->decode_n + h->single_n)
+        return snprintf(why, cap, "registry: %u candidates listed, %u expected", h->prefill_n + h->decode_n + h->single_n, listed);
+    return 0;
+}

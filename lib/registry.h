@@ -1,0 +1,110 @@
+/*
+ * Registry: endpoints, their targets (DP ranks), the books' per-target sums, and the lists of candidates.
+ *
+ * Everything is plain data in the block, reached through a pdr_registry (pointers of this process, made per call). All functions are called
+ * with the router's lock held. Costs: reading a target is one or two cache lines; the candidate lists are rebuilt, O(targets), when an endpoint is put,
+ * removed, drained, or its health changes. An endpoint's slot is its id; a removed one's slot is free again when its last booking has ended.
+ */
+#ifndef PDR_REGISTRY_H
+#define PDR_REGISTRY_H
+
+#include "pdroute/pdroute.h"
+
+#define PDR_NO_GROUP UINT32_MAX
+
+/* A target: what a choice reads. Line 0 for prefill, line 1 for decode; kept apart from what is only shown. */
+typedef struct pdr_target {
+    /* line 0 */
+    uint64_t work_us;        /* predicted prefill time of the bookings in prefill here */
+    uint64_t since_ns;       /* when the present head of that work began */
+    uint64_t tokens;         /* uncached tokens of those bookings */
+    uint64_t foreign_us;     /* prefill work that the engine reported beyond ours, at foreign_ns */
+    uint64_t foreign_ns;
+    uint64_t open_until_ns;  /* breaker: no requests before this */
+    uint32_t requests;       /* bookings in prefill here */
+    uint32_t slowness_q10;   /* learnt: 1024 as the prior says, 2048 twice as slow */
+    uint32_t endpoint;
+    uint32_t last_pick;      /* tie-break: the longest unpicked goes first */
+    /* line 1 */
+    uint64_t d_tokens;       /* context tokens of the bookings that decode (or will) here */
+    uint64_t kv_capacity;    /* tokens, 0 unknown */
+    uint64_t d_foreign_tokens;
+    uint32_t d_requests;
+    uint32_t d_foreign_requests;
+    uint32_t max_running;    /* 0 unknown */
+    uint32_t rank;           /* PDR_NONE without DP */
+    uint32_t host, rack, zone; /* dense group numbers, PDR_NO_GROUP unknown */
+    uint32_t d_last_pick;
+    uint32_t dp_size;
+    uint32_t pad;
+} __attribute__((aligned(64))) pdr_target;
+
+/* What is only counted and shown. */
+typedef struct pdr_target_info {
+    pdr_load report;         /* the last one, merged */
+    uint64_t report_ns;      /* 0: never */
+    uint64_t legs, failures, cached_tokens, prompt_tokens;
+    uint32_t belief_q10;     /* learnt: share of the KV memory that really keeps prefixes, 1024 all */
+    uint32_t pad;
+} pdr_target_info;
+
+enum { PDR_DRAIN_OPERATOR = 1, PDR_DRAIN_DOCUMENT = 2 };
+enum { PDR_SLOT_FREE = 0, PDR_SLOT_USED = 1, PDR_SLOT_LEAVING = 2 /* removed, bookings not yet ended */ };
+
+typedef struct pdr_endpoint_rec {
+    uint32_t     slot;       /* PDR_SLOT_*; written last when used, first when freed */
+    uint32_t     draining;   /* PDR_DRAIN_* */
+    uint32_t     down;       /* by health */
+    uint32_t     failures;   /* in a row */
+    uint32_t     first_target, targets;
+    uint32_t     bookings;   /* legs of live bookings */
+    uint32_t     name_hash;
+    uint32_t     host_len, decode_host_len;
+    pdr_endpoint e;
+} pdr_endpoint_rec;
+
+typedef struct pdr_registry_head {
+    uint32_t max_endpoints, max_targets;
+    uint32_t endpoints, targets;        /* in use */
+    uint32_t prefill_n, decode_n, single_n; /* lengths of the candidate lists */
+    uint32_t hosts, racks, zones;       /* dense groups among candidates */
+    uint32_t pick;                      /* sequence for last_pick */
+    uint32_t high;                      /* endpoints[] beyond this are free */
+} pdr_registry_head;
+
+typedef struct pdr_registry {
+    pdr_registry_head *head;
+    pdr_endpoint_rec  *endpoints;
+    pdr_target        *targets;
+    pdr_target_info   *infos;
+    uint8_t           *taken;           /* per target: in use */
+    uint32_t          *prefill, *decode, *single; /* candidate lists: target numbers, ascending */
+} pdr_registry;
+
+void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets);
+/* Adds or updates; *id. bootstrap_port 0 stays "the pool's". The caller calls pdr_registry_relist() after the last of several. */
+int  pdr_registry_put(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_error *err);
+/* The record that has this address under another name; PDR_NONE. pdr_registry_put() does not look: a document may swap addresses. */
+uint32_t pdr_registry_clash(const pdr_registry *g, const pdr_endpoint *e);
+/* PDR_E_INVALID with a sentence if no such endpoint can be. */
+int  pdr_registry_validate(const pdr_endpoint *e, pdr_error *err);
+/* "host:port" where there is no name. */
+void pdr_registry_default_name(pdr_endpoint *e);
+int  pdr_registry_find(const pdr_registry *g, const char *name, uint32_t *id);
+/* NULL unless `id` is in use and not removed. */
+pdr_endpoint_rec *pdr_registry_at(const pdr_registry *g, uint32_t id);
+void pdr_registry_remove(const pdr_registry *g, uint32_t id);
+/* Frees the slot of a removed endpoint without bookings. */
+void pdr_registry_reap(const pdr_registry *g, uint32_t id);
+/* Lists and groups from the endpoints: after any change, and in repair. */
+void pdr_registry_relist(const pdr_registry *g);
+uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns); /* PDR_STATE_* */
+
+/* One leg ended well or badly: counts and breaker. `hard`: nothing could be sent at all, so the endpoint is taken out at once. */
+void pdr_registry_success(const pdr_registry *g, uint32_t target);
+void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t now_ns);
+
+/* First invariant that does not hold, as a sentence in why; 0 if all hold. */
+int pdr_registry_check(const pdr_registry *g, char *why, size_t cap);
+
+#endif

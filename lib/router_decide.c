@@ -1,0 +1,385 @@
+#include "router_decide.h"
+
+#include "engine.h"
+#include "rng.h"
+
+#include <string.h>
+
+static uint64_t text_tokens(const pdr_books *b, uint64_t bytes) { return bytes * b->r->learnt.tokens_per_byte_q20 >> 20; }
+
+static void make_job(const pdr_books *b, const pdr_prompt *p, const pdr_request *q, pdr_job *job)
+{
+    uint64_t mean_output = b->r->learnt.output_tokens_q10 >> 10;
+    memset(job, 0, offsetof(pdr_job, exclude));
+    job->prompt_tokens = p->prompt_tokens ? p->prompt_tokens : text_tokens(b, p->prompt_bytes);
+    if (!job->prompt_tokens) job->prompt_tokens = 1;
+    if (p->flags & PDR_PROMPT_TOKENS)
+        job->block_millitokens = b->r->config.block_bytes / 4 * 1000u;
+    else
+        job->block_millitokens = text_tokens(b, b->r->config.block_bytes * 1000u);
+    job->output_tokens = p->max_tokens && p->max_tokens < mean_output ? p->max_tokens : mean_output;
+    job->api = q->api ? q->api : p->api;
+    job->samples = p->samples;
+    job->batch = p->batch > 1 ? p->batch : 0;
+    job->excluded = q->excluded;
+    memcpy(job->exclude, q->exclude, q->excluded * sizeof *q->exclude);
+}
+
+int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request, pdr_ask *out,
+                 pdr_error *err)
+{
+    int code = pdr_struct_in(&out->request, sizeof out->request, request, err);
+    if (code) return code;
+    if (!pdr_struct_ok(prompt, offsetof(pdr_prompt, object)))
+        return pdr_fail(err, PDR_E_INVALID, "a prompt is needed, as pdr_scan makes it");
+    if (out->request.excluded > sizeof out->request.exclude / sizeof *out->request.exclude)
+        return pdr_fail(err, PDR_E_INVALID, "%u excluded endpoints are more than there is room for", out->request.excluded);
+    out->prompt = prompt;
+    out->hashes = hashes;
+    out->n = hashes ? n : 0;
+    if (out->n > b->r->config.max_blocks) out->n = b->r->config.max_blocks;
+    make_job(b, prompt, &out->request, &out->job);
+    out->any_single = out->job.api == PDR_API_OTHER;
+    code = out->any_single ? PDR_OK : pdr_engine_check(b->r->config.engine, PDR_MODE_PD, prompt, err);
+    out->single_only = code != PDR_OK;
+    if (code && !b->registry.head->single_n) return code;
+    return pdr_engine_check(b->r->config.engine, PDR_MODE_SINGLE, prompt, err);
+}
+
+/* Requests held or in prefill per prefill target, times 1024. */
+uint64_t pdr_mean_queue_q10(const pdr_books *b)
+{
+    uint64_t servers = (uint64_t)b->registry.head->prefill_n + b->registry.head->single_n;
+    return (((uint64_t)b->ledger.head->in_prefill + b->hold.head->held) << 10) / (servers ? servers : 1);
+}
+
+static pdr_view view_of(const pdr_books *b, const pdr_job *job)
+{
+    pdr_view v = {.targets = b->registry.targets,
+                  .sequence = b->registry.head->pick,
+                  .depth = b->depth,
+                  .job = job,
+                  .rates = &b->r->rates,
+                  .now_ns = b->now_ns,
+                  .mean_queue_q10 = pdr_mean_queue_q10(b),
+                  .random = pdr_random_at(b->r->config.seed, b->r->random)};
+    return v;
+}
+
+uint64_t pdr_backlog_ms(const pdr_books *b)
+{
+    const pdr_registry_head *h = b->registry.head;
+    uint64_t                 work = b->hold.head->size_us, servers = (uint64_t)h->prefill_n + h->single_n;
+    for (uint32_t i = 0; i < h->prefill_n; i++) work += pdr_wait_us(&b->registry.targets[b->registry.prefill[i]], b->now_ns);
+    for (uint32_t i = 0; i < h->single_n; i++) work += pdr_wait_us(&b->registry.targets[b->registry.single[i]], b->now_ns);
+    return work / (servers ? servers : 1) / 1000;
+}
+
+static uint64_t at_least(uint64_t ms, uint64_t least) { return ms < least ? least : ms; }
+
+static const char *missing(const pdr_books *b)
+{
+    const pdr_registry_head *h = b->registry.head;
+    if (!h->endpoints) return "no endpoints are registered";
+    if (!h->prefill_n && !h->decode_n && !h->single_n) return "all endpoints are down or draining";
+    if (!h->prefill_n) return "no prefill server is up";
+    if (!h->decode_n) return "no decode server is up";
+    return "every prefill or every decode server has just failed or was excluded";
+}
+
+int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
+{
+    pdr_index_match(b->index, a->hashes, a->n, b->depth);
+    pdr_view v = view_of(b, &a->job);
+    int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
+    if (!code) return PDR_OK;
+    *retry_ms = 1000;
+    if (choice->retry_ns > b->now_ns) *retry_ms = at_least((choice->retry_ns - b->now_ns + 999999) / 1000000, 1);
+    return pdr_fail(err, code, "%s", missing(b));
+}
+
+int pdr_gate_open(const pdr_books *b, uint32_t target, uint64_t uncached_tokens)
+{
+    const pdr_target *t = &b->registry.targets[target];
+    return !t->requests || t->tokens + uncached_tokens <= b->r->config.hold_window_tokens;
+}
+
+int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state)
+{
+    pdr_registry_head *h = b->registry.head;
+    uint32_t           worker = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode; /* who computes the prompt */
+    pdr_target        *w = &b->registry.targets[worker];
+    pdr_prefill_terms  x = pdr_prefill_terms_of(w, &b->r->rates, job, b->depth[worker], 0, b->now_ns);
+    if (choice->mode == PDR_MODE_PD) {
+        int code = pdr_room_alloc(&b->r->room, w->dp_size, w->rank, job->batch ? job->batch : 1, &k->room, &k->room_counter);
+        if (code) return code;
+    }
+    k->prefill = job->api == PDR_API_OTHER ? PDR_NONE : worker;
+    k->decode = choice->decode;
+    k->mode = choice->mode;
+    k->batch = choice->mode == PDR_MODE_PD ? job->batch : 0;
+    k->candidates = choice->pairs > UINT32_MAX ? UINT32_MAX : (uint32_t)choice->pairs;
+    k->work_us = x.work;
+    k->uncached_tokens = x.uncached;
+    k->context_tokens = job->prompt_tokens + job->output_tokens;
+    k->prompt_tokens = job->prompt_tokens;
+    k->matched_tokens = x.matched;
+    k->wait_us = x.wait;
+    k->transfer_us = choice->transfer_us;
+    k->decode_us = choice->decode_cost;
+    k->cost_us = choice->cost;
+    h->pick++;
+    w->last_pick = h->pick;
+    b->registry.targets[choice->decode].d_last_pick = h->pick;
+    b->r->random++;
+    if (k->prefill != PDR_NONE) b->registry.infos[k->prefill].legs++;
+    if (k->decode != k->prefill) b->registry.infos[k->decode].legs++;
+    /* a breaker that has just run out lets one request in; the others wait for what becomes of it */
+    if (w->open_until_ns) w->open_until_ns = b->now_ns + b->r->config.breaker_open_ms * 1000000ull;
+    pdr_target *d = &b->registry.targets[choice->decode];
+    if (d != w && d->open_until_ns) d->open_until_ns = b->now_ns + b->r->config.breaker_open_ms * 1000000ull;
+    pdr_booking_charge(&b->ledger, k, state, b->now_ns);
+    if (k->prefill != PDR_NONE && n) pdr_index_store(b->index, worker, hashes, n);
+    b->r->stats.prompt_tokens += k->prompt_tokens;
+    b->r->stats.matched_tokens += k->matched_tokens;
+    return PDR_OK;
+}
+
+/* both are char[256], terminated */
+static void copy_host(char *to, const char *from) { memcpy(to, from, 256); }
+
+void pdr_decision_of(const pdr_books *b, const pdr_booking *k, pdr_decision *out)
+{
+    const pdr_target   *d = &b->registry.targets[k->decode];
+    const pdr_endpoint *e = &b->registry.endpoints[d->endpoint].e;
+    memset(out, 0, offsetof(pdr_decision, prefill_host));
+    out->prefill_host[0] = out->bootstrap_host[0] = 0;
+    out->struct_size = sizeof *out;
+    out->outcome = PDR_SEND;
+    out->booking = pdr_booking_id(&b->ledger, k);
+    out->mode = k->mode;
+    out->batch = k->batch;
+    out->engine = b->r->config.engine;
+    out->candidates = k->candidates;
+    out->prompt_tokens = k->prompt_tokens;
+    out->matched_tokens = k->matched_tokens;
+    out->wait_us = k->wait_us;
+    out->prefill_us = k->work_us;
+    out->transfer_us = k->transfer_us;
+    out->decode_us = k->decode_us;
+    out->cost_us = k->cost_us;
+    out->decode = d->endpoint;
+    out->decode_rank = d->rank;
+    out->decode_port = e->port;
+    out->decode_flags = e->flags;
+    copy_host(out->decode_host, e->host);
+    out->prefill = out->prefill_rank = PDR_NONE;
+    if (k->mode != PDR_MODE_PD) return;
+    const pdr_target *p = &b->registry.targets[k->prefill];
+    e = &b->registry.endpoints[p->endpoint].e;
+    out->prefill = p->endpoint;
+    out->prefill_rank = p->rank;
+    out->prefill_dp_size = p->dp_size;
+    out->prefill_port = e->port;
+    out->prefill_flags = e->flags;
+    if (!(e->flags & PDR_ENDPOINT_NULL_BOOTSTRAP_PORT))
+        out->bootstrap_port = e->bootstrap_port      ? e->bootstrap_port
+                              : b->r->pool.bootstrap_port ? b->r->pool.bootstrap_port
+                                                          : b->r->config.bootstrap_port;
+    out->room = k->room;
+    out->room_key = b->r->room.key;
+    out->room_counter = k->room_counter;
+    copy_host(out->prefill_host, e->host);
+    copy_host(out->bootstrap_host, e->bootstrap_host[0] ? e->bootstrap_host : e->host);
+}
+
+void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice, pdr_decision *d)
+{
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
+    pdr_booking       k = {.mode = choice->mode, .prefill = w, .decode = choice->decode, .batch = a->job.batch, .candidates = (uint32_t)choice->pairs,
+                           .prompt_tokens = a->job.prompt_tokens, .matched_tokens = x.matched, .wait_us = x.wait, .work_us = x.work,
+                           .transfer_us = choice->transfer_us, .decode_us = choice->decode_cost, .cost_us = choice->cost};
+    pdr_decision_of(b, &k, d);
+    d->booking = 0;
+}
+
+/* ---- the queue */
+
+void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
+{
+    uint32_t slot = k->held;
+    k->refusal = code;
+    k->ready_ns = b->now_ns;
+    k->held = PDR_NONE;
+    __atomic_store_n(&k->state, (uint32_t)PDR_BOOKING_REFUSED, __ATOMIC_RELEASE);
+    pdr_hold_remove(&b->hold, slot);
+    pdr_booking_announce(&b->ledger, k);
+    if (code == PDR_E_EXPIRED)
+        b->r->stats.expired++;
+    else
+        b->r->stats.refused_no_pair++;
+}
+
+void pdr_give_back(pdr_books *b, pdr_booking *k)
+{
+    uint32_t slot = k->held;
+    int      held = k->state == PDR_BOOKING_HELD;
+    pdr_booking_free(&b->ledger, k, b->now_ns);
+    if (held && slot != PDR_NONE) pdr_hold_remove(&b->hold, slot);
+}
+
+/* The wait that doubles a request's urgency: as long as the whole backlog takes. */
+static uint64_t ageing_us(const pdr_books *b)
+{
+    return b->r->config.hold_ageing_ms ? b->r->config.hold_ageing_ms * 1000ull : at_least(pdr_backlog_ms(b), 1) * 1000;
+}
+
+static void match_sample(pdr_books *b, const pdr_held *s)
+{
+    pdr_index_match(b->index, s->sample, s->samples, b->depth);
+    for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) {
+        uint16_t *d = &b->depth[b->registry.prefill[i]];
+        *d = (uint16_t)pdr_held_depth(s, *d);
+    }
+    for (uint32_t i = 0; i < b->registry.head->single_n; i++) {
+        uint16_t *d = &b->depth[b->registry.single[i]];
+        *d = (uint16_t)pdr_held_depth(s, *d);
+    }
+}
+
+static void release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice)
+{
+    const pdr_job   job = b->hold.slots[slot].job;
+    pdr_log_record *record = pdr_log_begin(b, &job, choice);
+    k->held = PDR_NONE;
+    k->ready_ns = b->now_ns;
+    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) {
+        k->held = slot; /* stays held: no rooms left, which its deadline will tell */
+        return;
+    }
+    pdr_hold_remove(&b->hold, slot);
+    pdr_booking_announce(&b->ledger, k);
+    b->r->stats.released++;
+    pdr_log_end(b, record, k, PDR_SEND, pdr_lease_id(&b->ledger, k->lease), 0);
+}
+
+/* One held request's turn: released, refused, or planned for where it waits. */
+static void serve(pdr_books *b, uint32_t slot)
+{
+    const pdr_held *s = &b->hold.slots[slot];
+    pdr_booking    *k = pdr_booking_at(&b->ledger, s->booking);
+    pdr_choice      choice;
+    match_sample(b, s);
+    pdr_view v = view_of(b, &s->job);
+    v.planned_us = b->planned_us;
+    if (pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, 0, 0, &choice)) {
+        if (!choice.retry_ns) pdr_refuse_held(b, k, PDR_E_NO_PAIR);
+        return;
+    }
+    uint32_t          w = choice.mode == PDR_MODE_PD ? choice.prefill : choice.decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
+    if (!b->planned_us[w] && pdr_gate_open(b, w, x.uncached))
+        release(b, k, slot, &choice);
+    else
+        b->planned_us[w] += x.work;
+}
+
+void pdr_release_held(pdr_books *b)
+{
+    uint32_t order[PDR_HELD_WINDOW], n;
+    if (__builtin_expect(!b->hold.head->held, 1)) return;
+    for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0;
+    for (uint32_t i = 0; i < b->registry.head->single_n; i++) b->planned_us[b->registry.single[i]] = 0;
+    n = pdr_hold_order(&b->hold, ageing_us(b), b->now_ns, order, PDR_HELD_WINDOW);
+    for (uint32_t i = 0; i < n; i++) serve(b, order[i]);
+}
+
+/* ---- what the log keeps */
+
+void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
+{
+    const pdr_target *t = &b->registry.targets[target];
+    memset(c, 0, sizeof *c);
+    c->endpoint = t->endpoint;
+    c->rank = t->rank;
+    c->role = role;
+    c->barred = pdr_barred(t, job, b->now_ns);
+    if (role == PDR_ROLE_DECODE) {
+        c->wait_us = c->cost_us = pdr_decode_us(t, &b->r->rates, job);
+        return;
+    }
+    pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], mean_queue, b->now_ns);
+    c->matched_tokens = x.matched;
+    c->uncached_tokens = x.uncached;
+    c->wait_us = x.wait;
+    c->work_us = x.work;
+    c->price_us = x.price;
+    c->cost_us = x.wait + x.work + x.price;
+}
+
+static void log_others(const pdr_books *b, pdr_log_record *r, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role,
+                       const pdr_job *job, uint64_t mean_queue)
+{
+    uint32_t room = (PDR_LOG_CANDIDATES - 2) / 2;
+    for (uint32_t i = 0; i < n && room; i++) {
+        if (list[i] == chosen) continue;
+        pdr_candidate_of(b, &r->candidate[r->candidates++], list[i], role, job, mean_queue);
+        room--;
+    }
+}
+
+pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice *choice)
+{
+    pdr_log_record          *r = pdr_log_next(&b->log);
+    const pdr_registry_head *h = b->registry.head;
+    uint64_t                 mean_queue = pdr_mean_queue_q10(b);
+    memset(r, 0, offsetof(pdr_log_record, candidate));
+    r->prefill = r->decode = r->prefill_rank = r->decode_rank = PDR_NONE;
+    r->candidates_total = h->prefill_n + h->decode_n + h->single_n;
+    if (!choice || choice->mode != PDR_MODE_PD) return r;
+    pdr_candidate *c = r->candidate;
+    pdr_candidate_of(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, mean_queue);
+    pdr_candidate_of(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, mean_queue);
+    c[0].chosen = c[1].chosen = 1;
+    c[1].transfer_us = choice->transfer_us;
+    c[1].cost_us += choice->transfer_us;
+    r->candidates = 2;
+    log_others(b, r, b->registry.prefill, h->prefill_n, choice->prefill, PDR_ROLE_PREFILL, job, mean_queue);
+    log_others(b, r, b->registry.decode, h->decode_n, choice->decode, PDR_ROLE_DECODE, job, mean_queue);
+    return r;
+}
+
+void pdr_log_end(pdr_books *b, pdr_log_record *r, const pdr_booking *k, uint32_t outcome, uint32_t lease, uint32_t attempt)
+{
+    r->struct_size = sizeof *r;
+    r->outcome = outcome;
+    r->time_ns = b->now_ns;
+    r->lease = lease;
+    r->attempt = attempt;
+    if (k) {
+        r->booking = pdr_booking_id(&b->ledger, k);
+        r->room = k->room;
+        r->prompt_tokens = k->prompt_tokens;
+        r->matched_tokens = k->matched_tokens;
+        r->cost_us = k->cost_us;
+        r->held_us = k->enqueued_ns && k->booked_ns ? pdr_elapsed_us(k->booked_ns, k->enqueued_ns) : 0;
+        if (k->decode != PDR_NONE) {
+            r->decode = b->registry.targets[k->decode].endpoint;
+            r->decode_rank = b->registry.targets[k->decode].rank;
+        }
+        if (k->prefill != PDR_NONE && k->mode == PDR_MODE_PD) {
+            r->prefill = b->registry.targets[k->prefill].endpoint;
+            r->prefill_rank = b->registry.targets[k->prefill].rank;
+        }
+    }
+    pdr_log_commit(&b->log, r);
+}
+
+void pdr_fit_capacity(pdr_books *b, uint32_t target)
+{
+    const pdr_target *t = &b->registry.targets[target];
+    uint64_t          block_tokens = text_tokens(b, b->r->config.block_bytes);
+    uint64_t          blocks = t->kv_capacity / (block_tokens ? block_tokens : 1);
+    pdr_index_set_capacity(b->index, target, blocks * b->registry.infos[target].belief_q10 >> 10);
+}

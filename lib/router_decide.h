@@ -1,0 +1,53 @@
+/*
+ * Deciding, with the books open and locked: from a request to a choice, a booking, a decision; and letting held requests go.
+ */
+#ifndef PDR_ROUTER_DECIDE_H
+#define PDR_ROUTER_DECIDE_H
+
+#include "block.h"
+
+/* A request as the choice sees it. */
+typedef struct pdr_ask {
+    const pdr_prompt *prompt;
+    const uint64_t   *hashes;
+    size_t            n;
+    pdr_request       request;
+    pdr_job           job;
+    int               single_only; /* not one for PD */
+    int               any_single;  /* any server may serve it alone */
+} pdr_ask;
+
+/* Checks the structs and the engine protocol's rules. `b` need not be locked but open. PDR_E_INVALID, _VERSION, _UNSUPPORTED. */
+int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request, pdr_ask *out,
+                 pdr_error *err);
+/* Matches into b->depth and chooses. PDR_E_NO_PAIR; then *retry_ms says when to come again. */
+int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
+/* Whether a request of so many uncached tokens may be sent to that prefill target now. */
+int pdr_gate_open(const pdr_books *b, uint32_t target, uint64_t uncached_tokens);
+/* Books a choice on a fresh or held record: room, work, place, prefix. PDR_E_FULL (rooms). */
+int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state);
+/* The decision for a placed booking. */
+void pdr_decision_of(const pdr_books *b, const pdr_booking *k, pdr_decision *out);
+/* The decision that a choice would become, with nothing booked: no room, booking 0. */
+void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice, pdr_decision *out);
+/* One side of a candidate, with every term. */
+void     pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue_q10);
+uint64_t pdr_mean_queue_q10(const pdr_books *b);
+/*
+ * The decision log: begin before anything is booked (candidates as the choice saw them; choice NULL: none), end with what became of it. A record that is begun and not
+ * ended is simply overwritten by the next.
+ */
+pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice *choice);
+void            pdr_log_end(pdr_books *b, pdr_log_record *r, const pdr_booking *k, uint32_t outcome, uint32_t lease, uint32_t attempt);
+/* Lets held requests go as far as workers are free. Cheap when none are held. */
+void pdr_release_held(pdr_books *b);
+/* Ends a held request without a place: its owner hears `code`. */
+void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code);
+/* Gives back a booking in any state; a held one leaves the queue first. */
+void pdr_give_back(pdr_books *b, pdr_booking *k);
+/* Milliseconds after which a refused client should come again: the time the present work takes. */
+uint64_t pdr_backlog_ms(const pdr_books *b);
+/* Sets the prefix index's share of a target from its KV capacity and what was learnt about it. */
+void pdr_fit_capacity(pdr_books *b, uint32_t target);
+
+#endif

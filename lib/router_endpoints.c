@@ -1,0 +1,527 @@
+/* Public entry points: endpoints, what engines report, the prefix index fed from outside. */
+#include "loads.h"
+#include "metrics.h"
+#include "router_decide.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOCKED(b, r, now, err)                                                                                                               \
+    do {                                                                                                                                     \
+        int code_ = pdr_books_lock(&(b), (r), (now));                                                                                        \
+        if (code_) return pdr_fail((err), code_, "%s", pdr_strerror(code_));                                                                 \
+    } while (0)
+
+static int unknown(pdr_error *err, uint32_t id) { return pdr_fail(err, PDR_E_NOT_FOUND, "no endpoint has the id %u", id); }
+
+/* ---- endpoints */
+
+static int same_server(const pdr_endpoint *a, const pdr_endpoint *b) { return a->port == b->port && !strcmp(a->host, b->host); }
+
+static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
+{
+    for (uint32_t i = 0; i < rec->targets; i++) {
+        pdr_target *t = &b->registry.targets[rec->first_target + i];
+        pdr_index_clear(b->index, rec->first_target + i);
+        t->slowness_q10 = 1024;
+        t->open_until_ns = 0;
+        t->foreign_us = t->d_foreign_tokens = 0;
+        t->d_foreign_requests = 0;
+        b->registry.infos[rec->first_target + i].belief_q10 = 1024;
+        b->registry.infos[rec->first_target + i].report_ns = 0;
+    }
+}
+
+/* Adds or updates one; *changed 0 if it was there just so. */
+static int put_locked(pdr_books *b, const pdr_endpoint *e, uint32_t *id, int *added, int *changed, pdr_error *err)
+{
+    uint32_t     at = PDR_NONE;
+    pdr_endpoint old;
+    *added = 1;
+    if (e->name[0] && !pdr_registry_find(&b->registry, e->name, &at)) {
+        old = b->registry.endpoints[at].e;
+        *added = 0;
+    }
+    int code = pdr_registry_put(&b->registry, e, id, err);
+    if (code) return code;
+    pdr_endpoint_rec *rec = &b->registry.endpoints[*id];
+    if (!*added && *id == at) {
+        *changed = memcmp(&old, &rec->e, sizeof old) != 0;
+        if (same_server(&old, &rec->e)) return PDR_OK;
+    } else {
+        *changed = 1;
+    }
+    forget_server(b, rec); /* a server of which nothing is known; the slot's last one may have left something */
+    rec->failures = rec->down = 0;
+    for (uint32_t i = 0; i < rec->targets; i++) pdr_fit_capacity(b, rec->first_target + i);
+    return PDR_OK;
+}
+
+int pdr_endpoint_put(pdr_router *r, const pdr_endpoint *e, uint64_t now_ns, uint32_t *id, pdr_error *err)
+{
+    pdr_books    b;
+    pdr_endpoint in;
+    uint32_t     at;
+    int          added, changed, code = pdr_struct_in(&in, sizeof in, e, err);
+    if (code) return code;
+    in.struct_size = sizeof in;
+    code = pdr_registry_validate(&in, err);
+    if (code) return code;
+    pdr_registry_default_name(&in);
+    LOCKED(b, r, now_ns, err);
+    at = pdr_registry_clash(&b.registry, &in);
+    if (at != PDR_NONE)
+        code = pdr_fail(err, PDR_E_EXISTS, "%.80s:%u is registered under the name %.80s", in.host, in.port, b.registry.endpoints[at].e.name);
+    else
+        code = put_locked(&b, &in, &at, &added, &changed, err);
+    if (!code) {
+        if (id) *id = at;
+        pdr_registry_relist(&b.registry);
+        pdr_release_held(&b);
+    }
+    pdr_books_unlock(&b);
+    return code;
+}
+
+int pdr_endpoint_drain(pdr_router *r, uint32_t id, int on, pdr_error *err)
+{
+    pdr_books b;
+    LOCKED(b, r, 0, err);
+    pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, id);
+    if (rec) {
+        rec->draining = on ? rec->draining | PDR_DRAIN_OPERATOR : 0;
+        pdr_registry_relist(&b.registry);
+        pdr_release_held(&b);
+    }
+    pdr_books_unlock(&b);
+    return rec ? PDR_OK : unknown(err, id);
+}
+
+static void remove_locked(pdr_books *b, uint32_t id)
+{
+    const pdr_endpoint_rec *rec = &b->registry.endpoints[id];
+    for (uint32_t i = 0; i < rec->targets; i++) pdr_index_clear(b->index, rec->first_target + i);
+    pdr_registry_remove(&b->registry, id);
+}
+
+int pdr_endpoint_remove(pdr_router *r, uint32_t id, pdr_error *err)
+{
+    pdr_books b;
+    LOCKED(b, r, 0, err);
+    int known = pdr_registry_at(&b.registry, id) != NULL;
+    if (known) {
+        remove_locked(&b, id);
+        pdr_release_held(&b);
+    }
+    pdr_books_unlock(&b);
+    return known ? PDR_OK : unknown(err, id);
+}
+
+int pdr_endpoint_health(pdr_router *r, uint32_t id, int up, uint64_t now_ns, pdr_error *err)
+{
+    pdr_books b;
+    LOCKED(b, r, now_ns, err);
+    pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, id);
+    if (rec && up && rec->down) { /* it is back, with an empty cache for all we know */
+        forget_server(&b, rec);
+        rec->failures = 0;
+    }
+    if (rec && rec->down != (up ? 0u : 1u)) {
+        rec->down = up ? 0 : 1;
+        pdr_registry_relist(&b.registry);
+        pdr_release_held(&b);
+    }
+    pdr_books_unlock(&b);
+    return rec ? PDR_OK : unknown(err, id);
+}
+
+int pdr_endpoint_find(pdr_router *r, const char *name, uint32_t *id)
+{
+    pdr_books b;
+    if (!name || !id) return PDR_E_INVALID;
+    LOCKED(b, r, 0, NULL);
+    int code = pdr_registry_find(&b.registry, name, id);
+    pdr_books_unlock(&b);
+    return code;
+}
+
+int pdr_endpoint_get(pdr_router *r, uint32_t id, pdr_endpoint *out, uint32_t *state)
+{
+    pdr_books b;
+    int       code = PDR_E_NOT_FOUND;
+    LOCKED(b, r, 0, NULL);
+    const pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, id);
+    if (rec) {
+        code = out ? pdr_struct_out(out, &rec->e, sizeof rec->e, NULL) : PDR_OK;
+        if (state) *state = pdr_registry_state(rec, &b.registry.targets[rec->first_target], b.now_ns);
+    }
+    pdr_books_unlock(&b);
+    return code;
+}
+
+int pdr_endpoint_next(pdr_router *r, uint32_t *cursor, uint32_t *id)
+{
+    pdr_books b;
+    if (!cursor || !id) return PDR_E_INVALID;
+    LOCKED(b, r, 0, NULL);
+    uint32_t i = *cursor;
+    while (i < b.registry.head->high && b.registry.endpoints[i].slot != PDR_SLOT_USED) i++;
+    int found = i < b.registry.head->high;
+    *id = i;
+    *cursor = found ? i + 1 : i;
+    pdr_books_unlock(&b);
+    return found ? PDR_OK : PDR_E_NOT_FOUND;
+}
+
+int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now_ns, pdr_target_status *out)
+{
+    pdr_books b;
+    int       code = PDR_E_NOT_FOUND;
+    LOCKED(b, r, now_ns, NULL);
+    const pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, endpoint);
+    if (rec && rank < rec->targets) {
+        uint32_t               at = rec->first_target + rank;
+        const pdr_target      *t = &b.registry.targets[at];
+        const pdr_target_info *i = &b.registry.infos[at];
+        uint64_t               age = i->report_ns ? pdr_elapsed_us(b.now_ns, i->report_ns) / 1000 : PDR_NONE;
+        pdr_target_status      s = {
+                 .struct_size = sizeof s, .endpoint = endpoint, .rank = rank, .role = rec->e.role, .state = pdr_registry_state(rec, t, b.now_ns),
+                 .failures = rec->failures, .speed_permille = 1024000u / (t->slowness_q10 ? t->slowness_q10 : 1),
+                 .report_age_ms = age > PDR_NONE ? PDR_NONE : (uint32_t)age, .prefill_requests = t->requests, .prefill_tokens = t->tokens,
+                 .prefill_wait_us = pdr_wait_us(t, b.now_ns), .decode_requests = t->d_requests, .decode_tokens = t->d_tokens,
+                 .prefix_blocks = pdr_index_count(b.index, at), .prefix_capacity = pdr_index_capacity(b.index, at),
+                 .reported_running = i->report.running, .reported_waiting = i->report.waiting, .reported_used_tokens = i->report.kv_used,
+                 .kv_capacity = t->kv_capacity, .requests_total = i->legs, .failures_total = i->failures,
+                 .cached_tokens_total = i->cached_tokens, .prompt_tokens_total = i->prompt_tokens};
+        code = pdr_struct_out(out, &s, sizeof s, NULL);
+    }
+    pdr_books_unlock(&b);
+    return code;
+}
+
+/* ---- documents */
+
+static int named(const pdr_endpoint *e, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(e[i].name, name)) return 1;
+    return 0;
+}
+
+/* Whether the whole document can be carried out, before anything is changed: either all of it is, or nothing. */
+static int apply_fits(const pdr_books *b, const pdr_endpoint *e, size_t n, int prune, pdr_error *err)
+{
+    uint32_t id, places = b->registry.head->max_endpoints, fresh = 0, leaving = 0;
+    for (size_t i = 0; i < n; i++) {
+        int code = pdr_registry_validate(&e[i], err);
+        if (code) return code;
+        if (e[i].flags & PDR_ENDPOINT_OUT) continue;
+        fresh += pdr_registry_find(&b->registry, e[i].name, &id) ? 1 : 0;
+        id = pdr_registry_clash(&b->registry, &e[i]);
+        if (id != PDR_NONE && !prune && !named(e, n, b->registry.endpoints[id].e.name))
+            return pdr_fail(err, PDR_E_EXISTS, "%.64s has the address %.64s:%u, which is registered under the name %.64s", e[i].name, e[i].host,
+                            e[i].port, b->registry.endpoints[id].e.name);
+    }
+    for (uint32_t i = 0; i < places; i++) {
+        const pdr_endpoint_rec *rec = &b->registry.endpoints[i];
+        leaving += rec->slot == PDR_SLOT_FREE || (rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !named(e, n, rec->e.name));
+    }
+    if (fresh > leaving)
+        return pdr_fail(err, PDR_E_FULL, "the document has %u new endpoints, but only %u places are free (max_endpoints %u)", fresh, leaving, places);
+    return PDR_OK;
+}
+
+static void prune_others(pdr_books *b, const pdr_endpoint *e, size_t n, pdr_apply_report *report)
+{
+    for (uint32_t i = 0; i < b->registry.head->high; i++) {
+        if (b->registry.endpoints[i].slot != PDR_SLOT_USED || named(e, n, b->registry.endpoints[i].e.name)) continue;
+        remove_locked(b, i);
+        report->removed++;
+    }
+}
+
+/* A pod that is there but out of service: drained if it is known, never added. */
+static int take_out(pdr_books *b, const pdr_endpoint *e, pdr_apply_report *report)
+{
+    uint32_t id;
+    if (pdr_registry_find(&b->registry, e->name, &id)) return PDR_OK;
+    pdr_endpoint_rec *rec = &b->registry.endpoints[id];
+    if (rec->draining & PDR_DRAIN_DOCUMENT)
+        report->unchanged++;
+    else
+        report->updated++;
+    rec->draining |= PDR_DRAIN_DOCUMENT;
+    return PDR_OK;
+}
+
+static int put_named(pdr_books *b, const pdr_endpoint *e, pdr_apply_report *report, pdr_error *err)
+{
+    uint32_t id;
+    int      added, changed, code = put_locked(b, e, &id, &added, &changed, err);
+    if (code) return code;
+    if (b->registry.endpoints[id].draining & PDR_DRAIN_DOCUMENT) {
+        b->registry.endpoints[id].draining &= ~(uint32_t)PDR_DRAIN_DOCUMENT;
+        changed = 1;
+    }
+    if (added)
+        report->added++;
+    else if (changed)
+        report->updated++;
+    else
+        report->unchanged++;
+    return PDR_OK;
+}
+
+static int apply_locked(pdr_books *b, const pdr_endpoint *e, size_t n, const pdr_pool *pool, int prune, pdr_apply_report *report, pdr_error *err)
+{
+    int code = apply_fits(b, e, n, prune, err);
+    if (code) return code;
+    if (prune) prune_others(b, e, n, report);
+    for (size_t i = 0; i < n && !code; i++)
+        code = e[i].flags & PDR_ENDPOINT_OUT ? take_out(b, &e[i], report) : put_named(b, &e[i], report, err);
+    if (!code) b->r->pool = *pool;
+    pdr_registry_relist(&b->registry);
+    pdr_release_held(b);
+    return code;
+}
+
+int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, uint64_t now_ns, pdr_apply_report *report, pdr_error *err)
+{
+    pdr_books        b;
+    pdr_pool         pool;
+    pdr_endpoint    *endpoints = NULL;
+    pdr_apply_report own = {.struct_size = sizeof own};
+    size_t           n = 0;
+    int              complete = 0;
+    LOCKED(b, r, now_ns, err);
+    pool = r->pool;
+    pdr_books_unlock(&b);
+    int code = pdr_apply_parse(text, len, &pool, &endpoints, &n, &complete, &own, err);
+    if (code) return code;
+    code = pdr_books_lock(&b, r, now_ns);
+    if (code) {
+        pdr_fail(err, code, "%s", pdr_strerror(code));
+    } else {
+        code = apply_locked(&b, endpoints, n, &pool, complete && flags & PDR_APPLY_PRUNE, &own, err);
+        pdr_books_unlock(&b);
+    }
+    free(endpoints);
+    return code || !report ? code : pdr_struct_out(report, &own, sizeof own, NULL);
+}
+
+/* ---- reports */
+
+/* Takes over the fields that a report has. */
+static void merge(pdr_load *to, const pdr_load *from)
+{
+    uint32_t have = to->have | from->have;
+#define TAKE(bit, field) if (from->have & (bit)) to->field = from->field
+    TAKE(PDR_LOAD_RUNNING, running);
+    TAKE(PDR_LOAD_WAITING, waiting);
+    TAKE(PDR_LOAD_KV_USED, kv_used);
+    TAKE(PDR_LOAD_KV_CAPACITY, kv_capacity);
+    TAKE(PDR_LOAD_USAGE, usage_permille);
+    TAKE(PDR_LOAD_PENDING_USAGE, pending_usage_permille);
+    TAKE(PDR_LOAD_PREFILL_BOOTSTRAP, prefill_bootstrap);
+    TAKE(PDR_LOAD_PREFILL_INFLIGHT, prefill_inflight);
+    TAKE(PDR_LOAD_DECODE_PREALLOC, decode_prealloc);
+    TAKE(PDR_LOAD_DECODE_TRANSFER, decode_transfer);
+    TAKE(PDR_LOAD_RETRACTED, retracted);
+    TAKE(PDR_LOAD_MAX_RUNNING, max_running);
+    TAKE(PDR_LOAD_WAITING_TOKENS, waiting_tokens);
+    TAKE(PDR_LOAD_PREFILL_SPEED, prefill_uncached_total);
+    TAKE(PDR_LOAD_PREFILL_SPEED, prefill_busy_us_total);
+#undef TAKE
+    to->have = have;
+}
+
+static uint64_t beyond(uint64_t reported, uint64_t ours) { return reported > ours ? reported - ours : 0; }
+
+/* The engine's view of its load, less what our own books already count: what others send there. Drains with time until the next report. */
+static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
+{
+    pdr_target      *t = &b->registry.targets[target];
+    pdr_target_info *i = &b->registry.infos[target];
+    pdr_load         before = i->report;
+    merge(&i->report, l);
+    if (l->have & PDR_LOAD_KV_CAPACITY && l->kv_capacity) t->kv_capacity = l->kv_capacity;
+    if (l->have & PDR_LOAD_MAX_RUNNING && l->max_running) t->max_running = l->max_running;
+    if (l->have & PDR_LOAD_WAITING_TOKENS) {
+        uint64_t foreign = beyond(l->waiting_tokens, t->tokens);
+        t->foreign_us = foreign ? pdr_scale_q10(pdr_prefill_us(&b->r->rates, foreign, 0), t->slowness_q10) : 0;
+        t->foreign_ns = b->now_ns;
+    }
+    if (l->have & (PDR_LOAD_RUNNING | PDR_LOAD_DECODE_PREALLOC)) {
+        uint64_t there = i->report.running + i->report.decode_prealloc + i->report.decode_transfer + i->report.waiting;
+        t->d_foreign_requests = (uint32_t)beyond(there > UINT32_MAX ? UINT32_MAX : there, t->d_requests);
+    }
+    if (l->have & PDR_LOAD_KV_USED) t->d_foreign_tokens = beyond(l->kv_used, t->d_tokens);
+    /* speed straight from the engine's own counters, where enough was prefilled since the last report */
+    if (l->have & before.have & PDR_LOAD_PREFILL_SPEED && l->prefill_uncached_total > before.prefill_uncached_total + 2048 &&
+        l->prefill_busy_us_total > before.prefill_busy_us_total) {
+        uint64_t tokens = l->prefill_uncached_total - before.prefill_uncached_total, busy = l->prefill_busy_us_total - before.prefill_busy_us_total;
+        uint64_t prior = tokens * b->r->rates.linear_ns / 1000, q10 = prior ? busy * 1024 / prior : 1024;
+        if (q10 < 16) q10 = 16;
+        if (q10 > 65535) q10 = 65535;
+        t->slowness_q10 = (uint32_t)((t->slowness_q10 * 3ull + q10) / 4);
+    }
+    if (i->report_ns == 0 || before.kv_capacity != i->report.kv_capacity) pdr_fit_capacity(b, target);
+    i->report_ns = b->now_ns;
+    b->r->stats.reports++;
+}
+
+static int load_changed_capacity(const pdr_endpoint_rec *rec, uint64_t capacity, uint32_t max_running, pdr_books *b)
+{
+    for (uint32_t i = 0; i < rec->targets; i++) {
+        pdr_target *t = &b->registry.targets[rec->first_target + i];
+        if (capacity) t->kv_capacity = capacity;
+        if (max_running) t->max_running = max_running;
+        pdr_fit_capacity(b, rec->first_target + i);
+    }
+    return PDR_OK;
+}
+
+/* What the operator wrote down stands; what is not written is learnt from the server. A contradiction is only told. */
+static int take_server_info(pdr_books *b, uint32_t id, const pdr_server_info *s, pdr_error *err)
+{
+    pdr_endpoint_rec *rec = pdr_registry_at(&b->registry, id);
+    pdr_endpoint      e;
+    uint32_t          at;
+    int               added, changed;
+    if (!rec) return unknown(err, id);
+    e = rec->e;
+    if (s->have & PDR_SERVER_BOOTSTRAP_PORT && !e.bootstrap_port && !(e.flags & PDR_ENDPOINT_NULL_BOOTSTRAP_PORT) && e.role == PDR_ROLE_PREFILL)
+        e.bootstrap_port = s->bootstrap_port;
+    if (s->have & PDR_SERVER_DP_SIZE && !e.dp_size && s->dp_size > 1) e.dp_size = s->dp_size;
+    if (memcmp(&e, &rec->e, sizeof e)) {
+        int code = put_locked(b, &e, &at, &added, &changed, err);
+        if (code) return code;
+        pdr_registry_relist(&b->registry);
+        rec = pdr_registry_at(&b->registry, at);
+    }
+    load_changed_capacity(rec, s->have & PDR_SERVER_KV_CAPACITY && !rec->e.kv_capacity ? s->kv_capacity : 0,
+                          s->have & PDR_SERVER_MAX_RUNNING && !rec->e.max_running ? s->max_running : 0, b);
+    b->r->stats.reports++;
+    if (s->have & PDR_SERVER_ROLE && s->role != rec->e.role)
+        pdr_fail(err, PDR_OK, "endpoint %.64s is registered for role %u but says it has role %u", rec->e.name, rec->e.role, s->role);
+    return PDR_OK;
+}
+
+enum { RANKS = 64 };
+
+static int take_loads(pdr_books *b, uint32_t id, const pdr_load *ranks, size_t n, pdr_error *err)
+{
+    const pdr_endpoint_rec *rec = pdr_registry_at(&b->registry, id);
+    if (!rec) return unknown(err, id);
+    for (size_t i = 0; i < n && i < rec->targets; i++)
+        if (ranks[i].have) take_load(b, rec->first_target + (uint32_t)i, &ranks[i]);
+    pdr_release_held(b);
+    return PDR_OK;
+}
+
+int pdr_report_put(pdr_router *r, uint32_t endpoint, uint32_t kind, const char *text, size_t len, uint64_t now_ns, uint32_t *ignored,
+                   pdr_error *err)
+{
+    pdr_books       b;
+    pdr_load        ranks[RANKS];
+    pdr_server_info info;
+    size_t          n = 0;
+    uint32_t        own = 0;
+    int             code;
+    if (err) pdr_fail(err, PDR_OK, "%s", "");
+    if (!ignored) ignored = &own;
+    if (kind == PDR_REPORT_PROMETHEUS)
+        code = pdr_metrics_parse(text, len, ranks, RANKS, &n, ignored, err);
+    else if (kind == PDR_REPORT_LOADS)
+        code = pdr_loads_parse(text, len, ranks, RANKS, &n, ignored, err);
+    else if (kind == PDR_REPORT_SERVER_INFO)
+        code = pdr_server_info_parse(text, len, &info, ignored, err);
+    else
+        return pdr_fail(err, PDR_E_INVALID, "report kind %u is unknown", kind);
+    LOCKED(b, r, now_ns, err);
+    if (code)
+        r->stats.reports_failed++;
+    else if (kind == PDR_REPORT_SERVER_INFO)
+        code = take_server_info(&b, endpoint, &info, err);
+    else
+        code = take_loads(&b, endpoint, ranks, n, err);
+    pdr_books_unlock(&b);
+    return code;
+}
+
+int pdr_load_put(pdr_router *r, uint32_t endpoint, uint32_t rank, const pdr_load *load, uint64_t now_ns, pdr_error *err)
+{
+    pdr_books b;
+    pdr_load  in;
+    int       code = pdr_struct_in(&in, sizeof in, load, err);
+    if (code) return code;
+    LOCKED(b, r, now_ns, err);
+    const pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, endpoint);
+    if (!rec || rank >= rec->targets)
+        code = unknown(err, endpoint);
+    else
+        take_load(&b, rec->first_target + rank, &in);
+    pdr_release_held(&b);
+    pdr_books_unlock(&b);
+    return code;
+}
+
+/* ---- the prefix index, exact */
+
+static int with_target(pdr_router *r, pdr_books *b, uint32_t endpoint, uint32_t rank, uint32_t *target)
+{
+    int code = pdr_books_lock(b, r, 0);
+    if (code) return code;
+    const pdr_endpoint_rec *rec = pdr_registry_at(&b->registry, endpoint);
+    if (!rec || rank >= rec->targets) {
+        pdr_books_unlock(b);
+        return PDR_E_NOT_FOUND;
+    }
+    *target = rec->first_target + rank;
+    return PDR_OK;
+}
+
+int pdr_prefix_store(pdr_router *r, uint32_t endpoint, uint32_t rank, const uint64_t *hashes, size_t n)
+{
+    pdr_books b;
+    uint32_t  t;
+    int       code = !hashes && n ? PDR_E_INVALID : with_target(r, &b, endpoint, rank, &t);
+    if (code) return code;
+    pdr_index_store(b.index, t, hashes, n < r->config.max_blocks ? n : r->config.max_blocks);
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}
+
+int pdr_prefix_remove(pdr_router *r, uint32_t endpoint, uint32_t rank, const uint64_t *hashes, size_t n)
+{
+    pdr_books b;
+    uint32_t  t;
+    int       code = !hashes && n ? PDR_E_INVALID : with_target(r, &b, endpoint, rank, &t);
+    if (code) return code;
+    pdr_index_remove(b.index, t, hashes, n);
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}
+
+int pdr_prefix_clear(pdr_router *r, uint32_t endpoint, uint32_t rank)
+{
+    pdr_books b;
+    uint32_t  t;
+    int       code = with_target(r, &b, endpoint, rank, &t);
+    if (code) return code;
+    pdr_index_clear(b.index, t);
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}
+
+int pdr_prefix_match(pdr_router *r, uint32_t endpoint, uint32_t rank, const uint64_t *hashes, size_t n, size_t *matched)
+{
+    pdr_books b;
+    uint32_t  t;
+    int       code = (!hashes && n) || !matched ? PDR_E_INVALID : with_target(r, &b, endpoint, rank, &t);
+    if (code) return code;
+    pdr_index_match(b.index, hashes, n < r->config.max_blocks ? n : r->config.max_blocks, b.depth);
+    *matched = b.depth[t];
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}

@@ -1,0 +1,89 @@
+/* Public entry points for people who ask why: explain (a dry decision with every candidate) and the decision log. */
+#include "router_decide.h"
+
+#include <string.h>
+
+typedef struct pdr_listing { pdr_candidate *out; size_t cap, n; } pdr_listing;
+
+static void list_candidate(const pdr_books *b, pdr_listing *l, uint32_t target, uint32_t role, const pdr_ask *a, const pdr_choice *choice)
+{
+    pdr_candidate c;
+    uint64_t      queue = pdr_mean_queue_q10(b);
+    int           pair = choice->decode != PDR_NONE && choice->mode == PDR_MODE_PD;
+    if (l->n++ >= l->cap) return;
+    pdr_candidate_of(b, &c, target, role, &a->job, queue);
+    if (role == PDR_ROLE_DECODE) {
+        c.chosen = choice->decode == target;
+        if (pair) c.transfer_us = pdr_tier_us(&b->r->rates, pdr_tier(&b->registry.targets[choice->prefill], &b->registry.targets[target]), a->job.prompt_tokens);
+        c.cost_us += c.transfer_us;
+    } else {
+        c.chosen = pair && choice->prefill == target;
+        if (!c.barred && b->r->config.hold != PDR_HOLD_OFF && !pdr_gate_open(b, target, c.uncached_tokens)) c.barred = PDR_BARRED_BUSY;
+    }
+    l->out[l->n - 1] = c;
+}
+
+/* Those that are in no list: down or draining. */
+static void list_absent(const pdr_books *b, pdr_listing *l, const pdr_ask *a, uint32_t role)
+{
+    pdr_choice none = {.prefill = PDR_NONE, .decode = PDR_NONE};
+    for (uint32_t id = 0; id < b->registry.head->high; id++) {
+        const pdr_endpoint_rec *rec = &b->registry.endpoints[id];
+        if (rec->slot != PDR_SLOT_USED || (!rec->down && !rec->draining) || !(rec->e.role & role)) continue;
+        for (uint32_t i = 0; i < rec->targets; i++) {
+            list_candidate(b, l, rec->first_target + i, role, a, &none);
+            if (l->n <= l->cap) l->out[l->n - 1].barred = rec->down ? PDR_BARRED_DOWN : PDR_BARRED_DRAINING;
+        }
+    }
+}
+
+int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request,
+                pdr_decision *decision, pdr_candidate *out, size_t *n, pdr_error *err)
+{
+    pdr_books    b;
+    pdr_ask      ask;
+    pdr_choice   choice;
+    pdr_decision d;
+    uint64_t     retry_ms = 0;
+    if (!request || !n || (*n && !out)) return pdr_fail(err, PDR_E_INVALID, "request or room for candidates is missing");
+    pdr_listing l = {out, *n, 0};
+    int         code = pdr_books_lock(&b, r, request->now_ns);
+    if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
+    memset(&d, 0, sizeof d);
+    code = pdr_ask_make(&b, prompt, hashes, hashes_n, request, &ask, err);
+    if (!code) {
+        code = pdr_decide(&b, &ask, &choice, &retry_ms, err);
+        for (uint32_t i = 0; i < b.registry.head->prefill_n; i++) list_candidate(&b, &l, b.registry.prefill[i], PDR_ROLE_PREFILL, &ask, &choice);
+        list_absent(&b, &l, &ask, PDR_ROLE_PREFILL);
+        for (uint32_t i = 0; i < b.registry.head->decode_n; i++) list_candidate(&b, &l, b.registry.decode[i], PDR_ROLE_DECODE, &ask, &choice);
+        for (uint32_t i = 0; i < b.registry.head->single_n; i++) list_candidate(&b, &l, b.registry.single[i], PDR_ROLE_DECODE, &ask, &choice);
+        list_absent(&b, &l, &ask, PDR_ROLE_DECODE);
+        if (!code) pdr_decision_dry(&b, &ask, &choice, &d);
+        d.retry_after_ms = retry_ms;
+    }
+    pdr_books_unlock(&b);
+    if (decision) pdr_struct_out(decision, &d, sizeof d, NULL);
+    *n = l.n;
+    if (!code && l.n > l.cap) return pdr_fail(err, PDR_E_NOSPACE, "%zu candidates, room for %zu", l.n, l.cap);
+    return code;
+}
+
+int pdr_log_read(pdr_router *r, uint64_t *cursor, pdr_log_record *out, uint64_t *lost)
+{
+    pdr_books b;
+    if (!cursor || !pdr_struct_ok(out, sizeof(uint32_t))) return PDR_E_INVALID;
+    int code = pdr_books_lock(&b, r, 0);
+    if (code) return code;
+    const pdr_log_record *record = pdr_log_after(&b.log, cursor, lost);
+    if (record) {
+        pdr_log_record copy;
+        memcpy(&copy, record, offsetof(pdr_log_record, candidate));
+        memset(copy.candidate, 0, sizeof copy.candidate);
+        memcpy(copy.candidate, record->candidate, (record->candidates < PDR_LOG_CANDIDATES ? record->candidates : PDR_LOG_CANDIDATES) * sizeof *copy.candidate);
+        code = pdr_struct_out(out, &copy, sizeof copy, NULL);
+    } else {
+        code = PDR_E_NOT_FOUND;
+    }
+    pdr_books_unlock(&b);
+    return code;
+}

@@ -1,0 +1,357 @@
+/* Public entry points: leases, time, routing, tickets. */
+#include "router_decide.h"
+
+#include <string.h>
+
+enum { HASHES_ON_STACK = 4096, UNTAKEN_NS = 1000000000 };
+
+/* ---- leases and time */
+
+int pdr_lease_open(pdr_router *r, const char *name, uint64_t now_ns, uint32_t *lease, pdr_error *err)
+{
+    pdr_books b;
+    if (!lease) return pdr_fail(err, PDR_E_INVALID, "lease is NULL");
+    int code = pdr_books_lock(&b, r, now_ns);
+    if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
+    code = pdr_lease_new(&b.ledger, name, b.now_ns, lease);
+    pdr_books_unlock(&b);
+    return code ? pdr_fail(err, code, "the table of leases is full (max_leases %u)", r->config.max_leases) : PDR_OK;
+}
+
+int pdr_lease_renew(pdr_router *r, uint32_t lease, uint64_t now_ns)
+{
+    pdr_books b;
+    int       code = pdr_books_lock(&b, r, now_ns);
+    if (code) return code;
+    pdr_lease *s = pdr_lease_at(&b.ledger, lease, NULL);
+    if (s) s->beat_ns = b.now_ns;
+    pdr_books_unlock(&b);
+    return s ? PDR_OK : PDR_E_LEASE;
+}
+
+static void end_lease(pdr_books *b, uint32_t slot)
+{
+    while (b->ledger.leases[slot].first != PDR_NONE) pdr_give_back(b, &b->ledger.bookings[b->ledger.leases[slot].first]);
+    pdr_lease_end(&b->ledger, slot);
+}
+
+int pdr_lease_break(pdr_router *r, uint32_t lease, uint64_t now_ns)
+{
+    pdr_books b;
+    uint32_t  slot;
+    int       code = pdr_books_lock(&b, r, now_ns);
+    if (code) return code;
+    if (pdr_lease_at(&b.ledger, lease, &slot)) {
+        end_lease(&b, slot);
+        pdr_release_held(&b);
+    } else {
+        code = PDR_E_LEASE;
+    }
+    pdr_books_unlock(&b);
+    return code;
+}
+
+static void expire_held(pdr_books *b)
+{
+    for (uint32_t i = 0; i < b->hold.head->high; i++) {
+        const pdr_held *s = &b->hold.slots[i];
+        if (s->booking && s->deadline_ns <= b->now_ns) pdr_refuse_held(b, pdr_booking_at(&b->ledger, s->booking), PDR_E_EXPIRED);
+    }
+}
+
+/* A released place that its owner does not fetch blocks a worker: its process hangs or has forgotten it. */
+static void expire_untaken(pdr_books *b)
+{
+    for (uint32_t i = 0; i < b->r->config.max_leases && b->ledger.head->announced; i++) {
+        const pdr_lease *s = &b->ledger.leases[i];
+        if (!s->open) continue;
+        for (uint32_t k = s->first, next; k != PDR_NONE; k = next) {
+            pdr_booking *booking = &b->ledger.bookings[k];
+            next = booking->next;
+            int announced = booking->state == PDR_BOOKING_READY || booking->state == PDR_BOOKING_REFUSED;
+            if (announced && booking->ready_ns + UNTAKEN_NS * 5ull < b->now_ns) pdr_give_back(b, booking);
+        }
+    }
+}
+
+int pdr_tick(pdr_router *r, uint64_t now_ns)
+{
+    pdr_books b;
+    int       code = pdr_books_lock(&b, r, now_ns);
+    if (code) return code;
+    for (uint32_t i = 0; i < r->config.max_leases; i++) {
+        const pdr_lease *s = &b.ledger.leases[i];
+        if (!s->open || s->beat_ns + r->config.lease_ttl_ms * 1000000ull >= b.now_ns) continue;
+        end_lease(&b, i);
+        r->stats.leases_expired++;
+    }
+    if (b.hold.head->held) expire_held(&b);
+    if (b.ledger.head->announced) expire_untaken(&b);
+    pdr_release_held(&b);
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}
+
+/* ---- routing */
+
+static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice *choice, pdr_booking **out, pdr_decision *refusal, pdr_error *err)
+{
+    uint32_t          slot = pdr_hold_add(&b->hold, &a->job, a->hashes, a->n);
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
+    if (slot == PDR_NONE) {
+        refusal->retry_after_ms = pdr_backlog_ms(b) + 1;
+        b->r->stats.refused_queue_full++;
+        return pdr_fail(err, PDR_E_QUEUE_FULL, "all workers are busy and %u requests are held already", b->hold.head->held);
+    }
+    pdr_booking *k = pdr_booking_new(&b->ledger, lease);
+    if (!k) {
+        pdr_hold_remove(&b->hold, slot);
+        return pdr_fail(err, PDR_E_FULL, "the table of bookings is full (max_bookings %u)", b->r->config.max_bookings);
+    }
+    pdr_held *s = &b->hold.slots[slot];
+    uint64_t  longest = b->now_ns + b->r->config.hold_max_wait_ms * 1000000ull;
+    s->enqueued_ns = k->enqueued_ns = b->now_ns;
+    s->deadline_ns = a->request.deadline_ns && a->request.deadline_ns < longest ? a->request.deadline_ns : longest;
+    s->priority = a->prompt->priority + a->request.priority;
+    s->size_us = x.work;
+    k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
+    k->prompt_tokens = a->job.prompt_tokens;
+    k->held = slot;
+    pdr_hold_commit(&b->hold, slot, pdr_booking_id(&b->ledger, k));
+    *out = k;
+    return PDR_OK;
+}
+
+static int send_now(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice *choice, pdr_booking **out, pdr_error *err)
+{
+    pdr_booking *k = pdr_booking_new(&b->ledger, lease);
+    if (!k) return pdr_fail(err, PDR_E_FULL, "the table of bookings is full (max_bookings %u)", b->r->config.max_bookings);
+    k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
+    int code = pdr_book(b, k, &a->job, choice, a->hashes, a->n, PDR_BOOKING_PREFILL);
+    if (code) {
+        pdr_booking_free(&b->ledger, k, b->now_ns);
+        return pdr_fail(err, code, "no bootstrap room can be allocated");
+    }
+    *out = k;
+    return PDR_OK;
+}
+
+static int wait_in_queue(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice)
+{
+    if (b->r->config.hold == PDR_HOLD_OFF || a->any_single || (a->request.flags & PDR_REQUEST_NO_HOLD)) return 0;
+    if (b->hold.head->held) return 1;
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
+    return !pdr_gate_open(b, w, x.uncached);
+}
+
+/* The locked part: `d` has the caller's struct_size saved elsewhere and is filled in whole. */
+static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_error *err)
+{
+    uint32_t     lease = 0;
+    pdr_choice   choice;
+    pdr_booking *k = NULL;
+    int          dry = (a->request.flags & PDR_REQUEST_DRY) != 0;
+    pdr_lease   *owner = pdr_lease_at(&b->ledger, a->request.lease, &lease);
+    if (!owner && !dry) return pdr_fail(err, PDR_E_LEASE, "lease %u is unknown or has expired", a->request.lease);
+    int code = pdr_decide(b, a, &choice, &d->retry_after_ms, err);
+    if (dry) {
+        if (!code) pdr_decision_dry(b, a, &choice, d);
+        return code;
+    }
+    owner->beat_ns = b->now_ns;
+    pdr_log_record *record = pdr_log_begin(b, &a->job, code ? NULL : &choice);
+    uint32_t        outcome = PDR_SEND;
+    if (code) {
+        b->r->stats.refused_no_pair++;
+    } else if (wait_in_queue(b, a, &choice)) {
+        outcome = PDR_HELD;
+        code = hold(b, a, lease, &choice, &k, d, err);
+        if (!code) b->r->stats.held++;
+    } else {
+        code = send_now(b, a, lease, &choice, &k, err);
+    }
+    if (!code) b->r->stats.routed++;
+    if (!code && a->request.excluded) b->r->stats.retried++;
+    pdr_log_end(b, record, k, code ? (uint32_t)code : outcome, a->request.lease, a->request.excluded);
+    if (code) return code;
+    if (outcome == PDR_HELD) {
+        pdr_release_held(b); /* it may be its turn at once */
+        if (k->state == PDR_BOOKING_READY) {
+            pdr_booking_taken(&b->ledger, k);
+            if (a->n && k->prefill != PDR_NONE) pdr_index_store(b->index, k->prefill, a->hashes, a->n);
+            outcome = PDR_SEND;
+        } else if (k->state == PDR_BOOKING_REFUSED) {
+            pdr_give_back(b, k);
+            return pdr_fail(err, PDR_E_NO_PAIR, "no pair is usable");
+        }
+    }
+    if (outcome == PDR_SEND) {
+        pdr_decision_of(b, k, d);
+    } else {
+        d->outcome = PDR_HELD;
+        d->booking = pdr_booking_id(&b->ledger, k);
+        d->prompt_tokens = k->prompt_tokens;
+        d->prefill = d->decode = d->prefill_rank = d->decode_rank = PDR_NONE;
+    }
+    return PDR_OK;
+}
+
+int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request,
+                     pdr_decision *out, pdr_error *err)
+{
+    pdr_books    b;
+    pdr_ask      ask;
+    pdr_decision d;
+    if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the decision's struct_size is not set");
+    if (!request) return pdr_fail(err, PDR_E_INVALID, "request is NULL");
+    memset(&d, 0, offsetof(pdr_decision, prefill_host));
+    d.prefill_host[0] = d.decode_host[0] = d.bootstrap_host[0] = 0;
+    int code = pdr_books_lock(&b, r, request->now_ns);
+    if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
+    code = pdr_ask_make(&b, prompt, hashes, n, request, &ask, err);
+    if (!code) code = decide_locked(&b, &ask, &d, err);
+    pdr_books_unlock(&b);
+    /* the hosts' bytes behind their ends are the caller's business: whole struct where it is the caller's size */
+    if (out->struct_size == sizeof d) {
+        d.struct_size = sizeof d;
+        if (!d.outcome) memset(d.prefill_host, 0, sizeof d.prefill_host * 3);
+        memcpy(out, &d, sizeof d);
+    } else {
+        pdr_struct_out(out, &d, sizeof d, NULL);
+    }
+    return code;
+}
+
+static void limits_of(const pdr_router *r, pdr_limits *limits)
+{
+    *limits = (pdr_limits){sizeof *limits, r->config.block_bytes, r->config.max_blocks, r->config.max_depth, r->config.max_batch, 0, r->config.max_body};
+}
+
+int pdr_route(pdr_router *r, const char *body, size_t len, const pdr_request *request, pdr_prompt *prompt, pdr_decision *out, pdr_error *err)
+{
+    uint64_t   hashes[HASHES_ON_STACK];
+    pdr_prompt own;
+    pdr_limits limits;
+    if (!r || !request) return pdr_fail(err, PDR_E_INVALID, "router or request is NULL");
+    limits_of(r, &limits);
+    if (!prompt) {
+        own.struct_size = sizeof own;
+        prompt = &own;
+    }
+    size_t cap = limits.max_blocks < HASHES_ON_STACK ? limits.max_blocks : HASHES_ON_STACK;
+    int    code = pdr_scan(body, len, request->api, &limits, prompt, hashes, cap, err);
+    if (code) return code;
+    return pdr_route_prompt(r, prompt, hashes, prompt->blocks, request, out, err);
+}
+
+/* ---- tickets */
+
+int pdr_ticket_take(pdr_router *r, uint64_t ticket, const uint64_t *hashes, size_t n, uint64_t now_ns, pdr_decision *out, pdr_error *err)
+{
+    pdr_books    b;
+    pdr_decision d;
+    int          code = pdr_books_lock(&b, r, now_ns);
+    if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
+    pdr_booking *k = pdr_booking_at(&b.ledger, ticket);
+    memset(&d, 0, sizeof d);
+    if (!k) {
+        code = pdr_fail(err, PDR_E_NOT_FOUND, "no such ticket");
+    } else if (k->state == PDR_BOOKING_HELD) {
+        code = pdr_fail(err, PDR_E_AGAIN, "still held");
+    } else if (k->state == PDR_BOOKING_REFUSED) {
+        code = pdr_fail(err, k->refusal, "%s", pdr_strerror(k->refusal));
+        d.retry_after_ms = pdr_backlog_ms(&b) + 1;
+        pdr_give_back(&b, k);
+    } else if (k->state == PDR_BOOKING_READY) {
+        pdr_booking_taken(&b.ledger, k);
+        if (hashes && n && k->prefill != PDR_NONE) pdr_index_store(b.index, k->prefill, hashes, n < r->config.max_blocks ? n : r->config.max_blocks);
+        pdr_decision_of(&b, k, &d);
+    } else {
+        code = pdr_fail(err, PDR_E_NOT_FOUND, "the ticket was taken before");
+    }
+    pdr_books_unlock(&b);
+    pdr_struct_out(out, &d, sizeof d, NULL);
+    return code;
+}
+
+int pdr_ticket_cancel(pdr_router *r, uint64_t ticket, uint64_t now_ns)
+{
+    pdr_books b;
+    int       code = pdr_books_lock(&b, r, now_ns);
+    if (code) return code;
+    pdr_booking *k = pdr_booking_at(&b.ledger, ticket);
+    if (k) {
+        pdr_give_back(&b, k);
+        b.r->stats.cancelled++;
+        pdr_release_held(&b);
+    }
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}
+
+int pdr_released(pdr_router *r, uint32_t lease, uint64_t *tickets, size_t *n)
+{
+    pdr_books b;
+    uint32_t  slot;
+    size_t    cap = n ? *n : 0;
+    if (!n || (!tickets && cap)) return PDR_E_INVALID;
+    *n = 0;
+    int code = pdr_books_lock(&b, r, 0);
+    if (code) return code;
+    pdr_lease *s = pdr_lease_at(&b.ledger, lease, &slot);
+    if (!s) {
+        code = PDR_E_LEASE;
+    } else {
+        for (uint32_t i = s->first; i != PDR_NONE && s->released && *n < cap; i = b.ledger.bookings[i].next) {
+            pdr_booking *k = &b.ledger.bookings[i];
+            if ((k->state != PDR_BOOKING_READY && k->state != PDR_BOOKING_REFUSED) || k->told) continue;
+            pdr_booking_told(&b.ledger, k);
+            tickets[(*n)++] = pdr_booking_id(&b.ledger, k);
+        }
+        if (!s->released) pdr_lease_woken(&b.ledger, s);
+    }
+    pdr_books_unlock(&b);
+    return code;
+}
+
+int pdr_wakeups(pdr_router *r, uint32_t *leases, size_t *n)
+{
+    pdr_books b;
+    size_t    cap = n ? *n : 0;
+    if (!r || !n || (!leases && cap)) return PDR_E_INVALID;
+    *n = 0;
+    const pdr_ledger_head *head = (const pdr_ledger_head *)(const void *)((const char *)r + r->offset[PDR_REGION_LEDGER]);
+    if (!__atomic_load_n(&head->wakes, __ATOMIC_ACQUIRE)) return PDR_OK;
+    int code = pdr_books_lock(&b, r, 0);
+    if (code) return code;
+    for (uint32_t i = 0; i < r->config.max_leases && *n < cap; i++) {
+        pdr_lease *s = &b.ledger.leases[i];
+        if (!s->open || !s->wake) continue;
+        pdr_lease_woken(&b.ledger, s);
+        leases[(*n)++] = pdr_lease_id(&b.ledger, i);
+    }
+    pdr_books_unlock(&b);
+    return PDR_OK;
+}
+
+int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t now_ns)
+{
+    pdr_books b;
+    if (what != PDR_DONE_PREFILL && what != PDR_DONE_ALL) return PDR_E_INVALID;
+    int code = pdr_books_lock(&b, r, now_ns);
+    if (code) return code;
+    pdr_booking *k = pdr_booking_at(&b.ledger, booking);
+    if (!k) {
+        code = PDR_E_NOT_FOUND;
+    } else {
+        if (what == PDR_DONE_PREFILL)
+            pdr_booking_prefilled(&b.ledger, k, b.now_ns);
+        else
+            pdr_give_back(&b, k);
+        pdr_release_held(&b);
+    }
+    pdr_books_unlock(&b);
+    return code;
+}

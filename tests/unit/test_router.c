@@ -1,0 +1,555 @@
+/* The router as a whole, through its public API: routing, books, leases, holding, health. */
+#include "fleet.h"
+
+static void routes_and_gives_back(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    fleet_open(&f, &c, 2, 1);
+    assert_int_equal(fleet_route(&f, 1000, 1, 0, &d), PDR_OK);
+    assert_int_equal(d.outcome, PDR_SEND);
+    assert_int_equal(d.mode, PDR_MODE_PD);
+    assert_true(d.room >= 1 && d.room <= INT64_MAX);
+    assert_string_equal(d.decode_host, "10.0.1.1");
+    assert_string_equal(d.bootstrap_host, d.prefill_host);
+    assert_int_equal(d.bootstrap_port, 8998);
+    assert_int_equal(d.prompt_tokens, 1000);
+    assert_int_equal(fleet_target(&f, d.prefill).prefill_requests, 1);
+    assert_int_equal(fleet_target(&f, d.decode).decode_requests, 1);
+    assert_int_equal(fleet_stats(&f).rooms_live, 1);
+    assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_PREFILL, f.now), PDR_OK);
+    assert_int_equal(fleet_target(&f, d.prefill).prefill_requests, 0);
+    assert_int_equal(fleet_target(&f, d.decode).decode_requests, 1);
+    assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now), PDR_E_NOT_FOUND);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(fleet_stats(&f).rooms_live, 0);
+    fleet_close(&f);
+}
+
+static void whole_body_is_routed_and_rewritten(void **state)
+{
+    (void)state;
+    static const char body[] = "{\"model\": \"/models/Qwen3-32B\",\n \"bootstrap\\u005froom\": 5, \"messages\": [{\"role\": \"user\", "
+                               "\"content\": \"你好,这是一个测试\"}], \"max_tokens\": 50 }";
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    pdr_prompt   p;
+    pdr_error    err;
+    char         out[1024], want[256];
+    size_t       need;
+    fleet        f;
+    fleet_open(&f, &c, 2, 1);
+    pdr_init_struct(&d, sizeof d);
+    pdr_init_struct(&p, sizeof p);
+    pdr_init_struct(&err, sizeof err);
+    pdr_request q = fleet_request(&f);
+    if (pdr_route(f.r, body, sizeof body - 1, &q, &p, &d, &err)) fail_msg("%s", err.message);
+    assert_int_equal(pdr_rewrite(&d, &p, PDR_LEG_PREFILL, body, sizeof body - 1, out, sizeof out - 1, &need), PDR_OK);
+    out[need] = 0;
+    snprintf(want, sizeof want, "\"bootstrap_room\":%llu", (unsigned long long)d.room);
+    assert_non_null(strstr(out, want));
+    assert_null(strstr(out, "u005f"));
+    assert_non_null(strstr(out, "你好,这是一个测试"));
+    fleet_close(&f);
+}
+
+static void second_turn_goes_where_the_prefix_is(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision first, d;
+    fleet        f;
+    fleet_open(&f, &c, 4, 2);
+    for (uint32_t s = 0; s < 20; s++) {
+        f.now += SECOND;
+        assert_int_equal(fleet_route(&f, 2560, s, 0, &first), PDR_OK);
+        pdr_booking_done(f.r, first.booking, PDR_DONE_ALL, f.now);
+        assert_int_equal(first.matched_tokens, 0);
+        f.now += SECOND;
+        assert_int_equal(fleet_route(&f, 5120, s, 0, &d), PDR_OK);
+        assert_int_equal(d.prefill, first.prefill);
+        assert_int_equal(d.matched_tokens, 2560);
+        pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    }
+    fleet_close(&f);
+}
+
+static void idle_fleet_is_used_evenly(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    uint32_t     count[64] = {0};
+    fleet_open(&f, &c, 4, 3);
+    for (uint32_t s = 0; s < 120; s++) {
+        f.now += SECOND;
+        assert_int_equal(fleet_route(&f, 1000, s, 0, &d), PDR_OK);
+        count[d.prefill]++;
+        count[d.decode]++;
+        pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    }
+    for (int i = 0; i < 4; i++) assert_int_equal(count[f.prefill[i]], 30);
+    for (int i = 0; i < 3; i++) assert_int_equal(count[f.decode[i]], 40);
+    fleet_close(&f);
+}
+
+static void a_burst_does_not_herd(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    c.hold = PDR_HOLD_OFF;
+    fleet_open(&f, &c, 4, 2);
+    for (uint32_t s = 0; s < 40; s++) assert_int_equal(fleet_route(&f, 4000, s, 0, &d), PDR_OK);
+    for (int i = 0; i < 4; i++) assert_int_equal(fleet_target(&f, f.prefill[i]).prefill_requests, 10);
+    for (int i = 0; i < 2; i++) assert_int_equal(fleet_target(&f, f.decode[i]).decode_requests, 20);
+    fleet_close(&f);
+}
+
+static void rooms_of_batches_and_dp_ranks(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_endpoint e;
+    pdr_decision d;
+    fleet        f;
+    uint64_t     hashes[8];
+    fleet_open(&f, &c, 0, 1);
+    pdr_init_struct(&e, sizeof e);
+    strcpy(e.name, "dp");
+    strcpy(e.host, "10.9.9.9");
+    e.port = 8000;
+    e.role = PDR_ROLE_PREFILL;
+    e.dp_size = 4;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+    uint32_t seen = 0;
+    for (int k = 0; k < 16; k++) {
+        pdr_prompt  p = fleet_prompt(1000, (uint32_t)k, 0, hashes, 7);
+        pdr_request q = fleet_request(&f);
+        p.batch = 5;
+        p.flags |= PDR_PROMPT_BATCH;
+        pdr_init_struct(&d, sizeof d);
+        assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 7, &q, &d, NULL), PDR_OK);
+        assert_int_equal(d.batch, 5);
+        assert_true(d.prefill_rank < 4);
+        seen |= 1u << d.prefill_rank;
+        for (uint32_t i = 0; i < 5; i++) {
+            assert_int_equal(pdr_decision_room(&d, i) % 4, d.prefill_rank);
+            for (uint32_t j = 0; j < i; j++) assert_int_not_equal(pdr_decision_room(&d, i), pdr_decision_room(&d, j));
+        }
+        assert_int_equal(fleet_stats(&f).rooms_live, 5);
+        pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    }
+    assert_int_equal(seen, 15);
+    fleet_close(&f);
+}
+
+static void without_a_pair_it_says_why(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    pdr_error    err;
+    uint64_t     hashes[8];
+    fleet        f;
+    pdr_init_struct(&err, sizeof err);
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(pdr_ready(f.r, f.now), 1);
+    pdr_endpoint_health(f.r, f.decode[0], 0, f.now, NULL);
+    assert_int_equal(pdr_ready(f.r, f.now), 0);
+    pdr_prompt  p = fleet_prompt(900, 0, 0, hashes, 7);
+    pdr_request q = fleet_request(&f);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 7, &q, &d, &err), PDR_E_NO_PAIR);
+    assert_string_equal(err.message, "no decode server is up");
+    assert_true(d.retry_after_ms > 0);
+    pdr_endpoint_health(f.r, f.decode[0], 1, f.now, NULL);
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 7, &q, &d, &err), PDR_OK);
+    pdr_endpoint_drain(f.r, f.prefill[0], 1, NULL);
+    assert_int_equal(fleet_route(&f, 900, 1, 0, &d), PDR_E_NO_PAIR);
+    q.lease = 999;
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 7, &q, &d, &err), PDR_E_LEASE);
+    fleet_close(&f);
+}
+
+static void several_samples_are_refused_with_pd(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    uint64_t     hashes[8];
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    pdr_prompt  p = fleet_prompt(900, 0, 0, hashes, 7);
+    pdr_request q = fleet_request(&f);
+    p.samples = 2;
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 7, &q, &d, NULL), PDR_E_UNSUPPORTED);
+    uint32_t both = fleet_add(&f, "u0", "10.0.2.1", 8000, PDR_ROLE_BOTH);
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 7, &q, &d, NULL), PDR_OK); /* one that does both alone can */
+    assert_int_equal(d.mode, PDR_MODE_SINGLE);
+    assert_int_equal(d.decode, both);
+    assert_int_equal(d.prefill, PDR_NONE);
+    assert_int_equal(d.room, 0);
+    fleet_close(&f);
+}
+
+static void removal_waits_for_what_is_in_flight(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d, other;
+    fleet        f;
+    fleet_open(&f, &c, 1, 2);
+    assert_int_equal(fleet_route(&f, 900, 0, 0, &d), PDR_OK);
+    assert_int_equal(pdr_endpoint_remove(f.r, d.decode, NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_get(f.r, d.decode, NULL, NULL), PDR_E_NOT_FOUND);
+    assert_int_equal(fleet_stats(&f).endpoints, 2);
+    uint32_t fresh = fleet_add(&f, "fresh", "10.0.3.1", 8000, PDR_ROLE_DECODE);
+    assert_int_not_equal(fresh, d.decode); /* the slot is still in use */
+    f.now += SECOND;
+    assert_int_equal(fleet_route(&f, 900, 1, PDR_REQUEST_NO_HOLD, &other), PDR_OK);
+    assert_int_not_equal(other.decode, d.decode);
+    pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    assert_int_equal(fleet_add(&f, "again", "10.0.3.2", 8000, PDR_ROLE_DECODE), d.decode);
+    fleet_close(&f);
+}
+
+static void leases_give_back_what_a_dead_process_had(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    uint32_t     dead;
+    fleet_open(&f, &c, 2, 1);
+    assert_int_equal(pdr_lease_open(f.r, "dead", f.now, &dead, NULL), PDR_OK);
+    uint32_t alive = f.lease;
+    f.lease = dead;
+    for (uint32_t s = 0; s < 5; s++) assert_int_equal(fleet_route(&f, 900, s, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    f.lease = alive;
+    assert_int_equal(fleet_route(&f, 900, 9, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    assert_int_equal(fleet_stats(&f).bookings, 6);
+    f.now += 6 * SECOND;
+    pdr_lease_renew(f.r, alive, f.now);
+    f.now += 6 * SECOND;
+    pdr_tick(f.r, f.now);
+    assert_int_equal(fleet_stats(&f).bookings, 1);
+    assert_int_equal(fleet_stats(&f).leases_expired, 1);
+    assert_int_equal(pdr_lease_renew(f.r, dead, f.now), PDR_E_LEASE);
+    assert_int_equal(pdr_lease_break(f.r, alive, f.now), PDR_OK);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    fleet_close(&f);
+}
+
+/* ---- holding */
+
+static uint64_t held(fleet *f, uint64_t tokens, uint32_t s)
+{
+    pdr_decision d;
+    assert_int_equal(fleet_route(f, tokens, s, 0, &d), PDR_OK);
+    assert_int_equal(d.outcome, PDR_HELD);
+    return d.booking;
+}
+
+static void held_requests_go_shortest_first(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision busy, d;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
+    assert_int_equal(busy.outcome, PDR_SEND);
+    uint64_t large = held(&f, 16000, 2), small = held(&f, 2000, 3), middle = held(&f, 8000, 4);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_ticket_take(f.r, small, NULL, 0, f.now, &d, NULL), PDR_E_AGAIN);
+    size_t   n = 4;
+    uint64_t tickets[4];
+    uint32_t wake[4];
+    assert_int_equal(pdr_wakeups(f.r, wake, &n), PDR_OK);
+    assert_int_equal(n, 0);
+    uint64_t order[3] = {small, middle, large};
+    uint64_t running = busy.booking;
+    for (int i = 0; i < 3; i++) {
+        f.now += 500 * MS;
+        pdr_booking_done(f.r, running, PDR_DONE_PREFILL, f.now);
+        n = 4;
+        assert_int_equal(pdr_wakeups(f.r, wake, &n), PDR_OK);
+        assert_int_equal(n, 1);
+        assert_int_equal(wake[0], f.lease);
+        n = 4;
+        assert_int_equal(pdr_released(f.r, f.lease, tickets, &n), PDR_OK);
+        assert_int_equal(n, 1);
+        assert_int_equal(tickets[0], order[i]);
+        n = 4;
+        pdr_released(f.r, f.lease, tickets, &n); /* told once */
+        assert_int_equal(n, 0);
+        assert_int_equal(pdr_ticket_take(f.r, order[i], NULL, 0, f.now, &d, NULL), PDR_OK);
+        assert_int_equal(d.outcome, PDR_SEND);
+        assert_int_equal(d.booking, order[i]);
+        assert_true(d.room != 0);
+        running = order[i];
+    }
+    assert_int_equal(fleet_stats(&f).held_now, 0);
+    fleet_close(&f);
+}
+
+static void waiting_makes_urgent(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision busy;
+    fleet        f;
+    size_t       n = 1;
+    uint64_t     ticket;
+    c.hold_ageing_ms = 100;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
+    uint64_t large = held(&f, 8000, 2);
+    f.now += 5 * SECOND;
+    held(&f, 2000, 3); /* a quarter of the size, but the large one has waited for 50 times the ageing time */
+    pdr_booking_done(f.r, busy.booking, PDR_DONE_ALL, f.now);
+    pdr_released(f.r, f.lease, &ticket, &n);
+    assert_int_equal(n, 1);
+    assert_int_equal(ticket, large);
+    fleet_close(&f);
+}
+
+static void small_requests_share_a_step(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    int          sent = 0;
+    fleet_open(&f, &c, 1, 1);
+    for (uint32_t s = 0; s < 20; s++) {
+        assert_int_equal(fleet_route(&f, 1000, s, 0, &d), PDR_OK);
+        sent += d.outcome == PDR_SEND;
+    }
+    assert_int_equal(sent, 8); /* 8,192 tokens make a step */
+    fleet_close(&f);
+}
+
+static void holding_ends_within_its_bounds(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision busy, d;
+    pdr_error    err;
+    fleet        f;
+    c.max_held = 3;
+    fleet_open(&f, &c, 1, 1);
+    pdr_init_struct(&err, sizeof err);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
+    uint64_t a = held(&f, 8000, 2), b = held(&f, 8000, 3), gone = held(&f, 8000, 4);
+    assert_int_equal(fleet_route(&f, 8000, 5, 0, &d), PDR_E_QUEUE_FULL);
+    assert_true(d.retry_after_ms > 0);
+    assert_int_equal(fleet_route(&f, 8000, 6, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    pdr_ticket_cancel(f.r, gone, f.now); /* its client left */
+    assert_int_equal(pdr_ticket_cancel(f.r, gone, f.now), PDR_OK);
+    assert_int_equal(fleet_stats(&f).held_now, 2);
+    f.now += 61 * SECOND;
+    pdr_lease_renew(f.r, f.lease, f.now);
+    pdr_tick(f.r, f.now);
+    assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_EXPIRED);
+    assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_NOT_FOUND);
+    f.now += 10 * SECOND; /* b's owner never asks */
+    pdr_lease_renew(f.r, f.lease, f.now);
+    pdr_tick(f.r, f.now);
+    assert_int_equal(pdr_ticket_take(f.r, b, NULL, 0, f.now, &d, &err), PDR_E_NOT_FOUND);
+    assert_int_equal(fleet_stats(&f).bookings, 2);
+    fleet_close(&f);
+}
+
+static void held_requests_hear_when_the_pool_is_gone(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision busy, d;
+    pdr_error    err;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    pdr_init_struct(&err, sizeof err);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
+    uint64_t a = held(&f, 8000, 2);
+    pdr_endpoint_health(f.r, f.prefill[0], 0, f.now, NULL);
+    assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_NO_PAIR);
+    fleet_close(&f);
+}
+
+static void priority_goes_first(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision busy, d;
+    uint64_t     hashes[64], ticket;
+    size_t       n = 1;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
+    held(&f, 2000, 2);
+    pdr_prompt  p = fleet_prompt(8000, 3, 0, hashes, 62);
+    pdr_request q = fleet_request(&f);
+    q.priority = 1;
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 62, &q, &d, NULL), PDR_OK);
+    assert_int_equal(d.outcome, PDR_HELD);
+    pdr_booking_done(f.r, busy.booking, PDR_DONE_ALL, f.now);
+    pdr_released(f.r, f.lease, &ticket, &n);
+    assert_int_equal(ticket, d.booking);
+    fleet_close(&f);
+}
+
+static void a_held_request_waits_for_its_prefix_and_blocks_nobody(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d, again;
+    fleet        f;
+    fleet_open(&f, &c, 2, 1);
+    assert_int_equal(fleet_route(&f, 30000, 1, 0, &d), PDR_OK); /* 30k tokens now cached at one of the two */
+    uint32_t holder = d.prefill;
+    pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    f.now += SECOND;
+    do { /* keep the holder busy with something else */
+        assert_int_equal(fleet_route(&f, 8000, (uint32_t)(f.now / SECOND), 0, &again), PDR_OK);
+        if (again.prefill != holder) pdr_booking_done(f.r, again.booking, PDR_DONE_ALL, f.now);
+        f.now += SECOND;
+    } while (again.prefill != holder);
+    f.now -= SECOND; /* (time does not go back for the router) */
+    assert_int_equal(fleet_route(&f, 30200, 1, 0, &d), PDR_OK);
+    assert_int_equal(d.outcome, PDR_HELD); /* its prefix is worth the wait */
+    pdr_decision other;
+    assert_int_equal(fleet_route(&f, 4000, 77, 0, &other), PDR_OK);
+    assert_int_equal(other.outcome, PDR_SEND); /* and the other worker is free for others */
+    assert_int_not_equal(other.prefill, holder);
+    f.now += SECOND;
+    pdr_booking_done(f.r, again.booking, PDR_DONE_PREFILL, f.now);
+    uint64_t ticket = d.booking;
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_ticket_take(f.r, ticket, NULL, 0, f.now, &d, NULL), PDR_OK);
+    assert_int_equal(d.prefill, holder);
+    assert_true(d.matched_tokens > 29000);
+    fleet_close(&f);
+}
+
+/* ---- seeing */
+
+static void explains_what_it_would_do(void **state)
+{
+    (void)state;
+    pdr_config    c = fleet_config();
+    pdr_candidate cand[8];
+    pdr_decision  d, real;
+    uint64_t      hashes[64];
+    size_t        n = 8;
+    fleet         f;
+    fleet_open(&f, &c, 3, 2);
+    pdr_endpoint_health(f.r, f.prefill[2], 0, f.now, NULL);
+    pdr_prompt  p = fleet_prompt(8000, 3, 0, hashes, 62);
+    pdr_request q = fleet_request(&f);
+    pdr_init_struct(&d, sizeof d);
+    pdr_init_struct(&real, sizeof real);
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 62, &q, &d, cand, &n, NULL), PDR_OK);
+    assert_int_equal(n, 5);
+    assert_int_equal(cand[2].barred, PDR_BARRED_DOWN);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(pdr_route_prompt(f.r, &p, hashes, 62, &q, &real, NULL), PDR_OK);
+    assert_int_equal(real.prefill, d.prefill);
+    assert_int_equal(real.decode, d.decode);
+    assert_int_equal(real.cost_us, d.cost_us);
+    for (size_t i = 0; i < n; i++)
+        if (cand[i].chosen) assert_int_equal(cand[i].endpoint, cand[i].role == PDR_ROLE_PREFILL ? d.prefill : d.decode);
+    n = 2;
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 62, &q, &d, cand, &n, NULL), PDR_E_NOSPACE);
+    assert_int_equal(n, 5);
+    fleet_close(&f);
+}
+
+static void keeps_a_log_of_decisions(void **state)
+{
+    (void)state;
+    pdr_config     c = fleet_config();
+    pdr_log_record rec;
+    pdr_decision   d;
+    uint64_t       cursor = 0, lost = 0;
+    fleet          f;
+    c.log_entries = 8;
+    fleet_open(&f, &c, 3, 2);
+    pdr_init_struct(&rec, sizeof rec);
+    assert_int_equal(pdr_log_read(f.r, &cursor, &rec, &lost), PDR_E_NOT_FOUND);
+    assert_int_equal(fleet_route(&f, 1000, 1, 0, &d), PDR_OK);
+    assert_int_equal(pdr_log_read(f.r, &cursor, &rec, &lost), PDR_OK);
+    assert_int_equal(rec.number, 1);
+    assert_int_equal(rec.prefill, d.prefill);
+    assert_int_equal(rec.room, d.room);
+    assert_int_equal(rec.candidates, 5);
+    assert_int_equal(rec.candidate[0].endpoint, d.prefill);
+    assert_int_equal(rec.candidate[0].chosen, 1);
+    assert_int_equal(rec.candidate[1].endpoint, d.decode);
+    for (uint32_t s = 0; s < 20; s++) fleet_route(&f, 100, s, PDR_REQUEST_NO_HOLD, &d);
+    assert_int_equal(pdr_log_read(f.r, &cursor, &rec, &lost), PDR_OK);
+    assert_int_equal(rec.number, 14);
+    assert_int_equal(lost, 12);
+    fleet_close(&f);
+}
+
+static void status_texts_are_whole_at_any_size(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    size_t     need, need2;
+    char      *text, *part;
+    fleet_open(&f, &c, 3, 2);
+    for (int form = 0; form < 2; form++) {
+        int (*render)(pdr_router *, uint64_t, char *, size_t, size_t *) = form ? pdr_status_prometheus : pdr_status_json;
+        render(f.r, f.now, NULL, 0, &need);
+        text = calloc(1, need + 1);
+        part = calloc(1, need + 1);
+        assert_int_equal(render(f.r, f.now, text, need, &need2), PDR_OK);
+        assert_int_equal(need, need2);
+        assert_int_equal(strlen(text), need);
+        assert_int_equal(render(f.r, f.now, part, need / 2, &need2), PDR_E_NOSPACE);
+        assert_memory_equal(text, part, need / 2);
+        free(text);
+        free(part);
+    }
+    fleet_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(routes_and_gives_back),
+        cmocka_unit_test(whole_body_is_routed_and_rewritten),
+        cmocka_unit_test(second_turn_goes_where_the_prefix_is),
+        cmocka_unit_test(idle_fleet_is_used_evenly),
+        cmocka_unit_test(a_burst_does_not_herd),
+        cmocka_unit_test(rooms_of_batches_and_dp_ranks),
+        cmocka_unit_test(without_a_pair_it_says_why),
+        cmocka_unit_test(several_samples_are_refused_with_pd),
+        cmocka_unit_test(removal_waits_for_what_is_in_flight),
+        cmocka_unit_test(leases_give_back_what_a_dead_process_had),
+        cmocka_unit_test(held_requests_go_shortest_first),
+        cmocka_unit_test(waiting_makes_urgent),
+        cmocka_unit_test(small_requests_share_a_step),
+        cmocka_unit_test(holding_ends_within_its_bounds),
+        cmocka_unit_test(held_requests_hear_when_the_pool_is_gone),
+        cmocka_unit_test(priority_goes_first),
+        cmocka_unit_test(a_held_request_waits_for_its_prefix_and_blocks_nobody),
+        cmocka_unit_test(explains_what_it_would_do),
+        cmocka_unit_test(keeps_a_log_of_decisions),
+        cmocka_unit_test(status_texts_are_whole_at_any_size),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
