@@ -1,0 +1,39 @@
+# For the labels: building, counting, the closing line. Sourced with PDR_TOP and PDR_OUT set.
+set -u
+cd "$PDR_TOP"
+. tests/tools/packages.sh
+jobs=$(nproc)
+
+# build_in DIR [cmake options…]: configures and builds with warnings as errors
+build_in() {
+  local dir=$1; shift
+  cmake -S . -B "$dir" -G Ninja -DPDR_WERROR=ON "$@" >"$dir.cmake.log" 2>&1 || { cat "$dir.cmake.log"; echo "FAIL configuring $dir"; return 1; }
+  ninja -C "$dir" -j "$jobs" >"$dir.ninja.log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$dir.ninja.log" | head -60; echo "FAIL building $dir"; return 1; }
+}
+
+# run_ctest DIR [ctest options…]: runs and prints the closing line, one test per executable
+run_ctest() {
+  local dir=$1 out=$PDR_OUT/ctest.$$; shift
+  ctest --test-dir "$dir" -j "$jobs" --output-on-failure "$@" | tee "$out"
+  local f n
+  f=$(sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests failed out of ([0-9]+)$/\1/p' "$out")
+  n=$(sed -nE 's/^[0-9]+% tests passed, ([0-9]+) tests failed out of ([0-9]+)$/\2/p' "$out")
+  rm -f "$out"
+  grand "$(( ${n:-0} - ${f:-0} ))" "${f:-1}" 0
+}
+
+# run_pytest PATH… : the same for Python tests
+run_pytest() {
+  local out=$PDR_OUT/pytest.$$
+  $PDR_PYTHON -m pytest -q -p no:cacheprovider -rs "$@" 2>&1 | tee "$out"
+  local last p f s e
+  last=$(tail -1 "$out")
+  count() { sed -nE "s/.*[^0-9]?([0-9]+) $1.*/\1/p" <<<" $last"; }
+  p=$(count passed) f=$(count failed) s=$(count skipped) e=$(count 'errors?')
+  grep -a '^SKIPPED' "$out" | sed 's/^SKIPPED/SKIP/'
+  rm -f "$out"
+  grand "${p:-0}" "$(( ${f:-0} + ${e:-0} ))" "${s:-0}"
+}
+
+grand() { echo "$1 passed, $2 failed, $3 skipped"; [ "$2" = 0 ]; }
+skip_all() { echo "SKIP $1"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
