@@ -1,6 +1,6 @@
 /*
- * Any sequence of events, of a host that is careless about order, attempts and time: the promises of lib/exchange.h hold, and in the end time alone
- * finishes what is left. The promises are those of tests/unit/exchange_model.h.
+ * Any sequence of events, of a host that is careless about order, attempts and time: the promises of lib/exchange.h
+ * hold, and in the end time alone finishes what is left. The promises are those of tests/unit/exchange_model.h.
  */
 #include "../tests/unit/exchange_model.h"
 
@@ -62,8 +62,8 @@ static void one_event(node *s, const pdr_exchange_rules *rules, uint8_t what)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const pdr_exchange_shape *const shapes[] = {&pdr_shape_concurrent, &pdr_shape_single, &pdr_shape_prefill_first,
-                                                       NULL};
+    static const pdr_exchange_shape *const shapes[] = {&pdr_shape_concurrent, &pdr_shape_single,
+                                                       &pdr_shape_prefill_first, NULL};
     static const uint32_t retries[] = {0, 1, 2, UINT32_MAX, 3, 9, 20, 1000};
     static const int      codes[] = {PDR_E_NO_PAIR, PDR_E_QUEUE_FULL, PDR_E_EXPIRED, PDR_E_LEASE};
     pdr_exchange_rules    rules = {0};

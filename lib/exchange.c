@@ -73,7 +73,10 @@ typedef struct turn {
     pdr_action                act[PDR_MAX_ACTIONS];
 } turn;
 
-/* ---------------------------------------------------------------------------------------------------------- small steps */
+/*
+ * ---------------------------------------------------------------------------------------------------------- small
+ * steps
+ */
 
 static uint64_t later(uint64_t now, uint64_t span) /* a span of 0 never ends */
 {
@@ -161,7 +164,10 @@ static void ask_route(turn *t)
     act(t, PDR_ACT_ROUTE, 0, 0, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- blame and exclusion */
+/*
+ * ---------------------------------------------------------------------------------------------------- blame and
+ * exclusion
+ */
 
 static void judge(turn *t, uint32_t leg, uint32_t verdict, uint32_t failure)
 {
@@ -190,8 +196,9 @@ static void exclude(pdr_exchange *x, uint32_t endpoint)
 }
 
 /*
- * Of two suspects one is innocent, and a small cluster has no second of it. So both are avoided at first, then prefill alone (a dead
- * bootstrap server shows as a decode's 500), then decode alone. Returns 0 when there is nothing left to relax.
+ * Of two suspects one is innocent, and a small cluster has no second of it. So both are avoided at first, then prefill
+ * alone (a dead bootstrap server shows as a decode's 500), then decode alone. Returns 0 when there is nothing left to
+ * relax.
  */
 static int exclude_suspects(pdr_exchange *x, uint32_t which)
 {
@@ -213,9 +220,10 @@ static int exclude_suspects(pdr_exchange *x, uint32_t which)
 }
 
 /*
- * Who is to blame for a broken leg. A connection's failure is its server's. A 5xx or silence before the prompt is known to be computed may be
- * either's: SGLang's decode answers 500 when the prefill's bootstrap server is dead (seen with 0.5.23: after 14 s). A prefill's own 5xx counts
- * against it: it cannot be told from a lost partner by its status, but a lost partner shows on decode's connection first.
+ * Who is to blame for a broken leg. A connection's failure is its server's. A 5xx or silence before the prompt is known
+ * to be computed may be either's: SGLang's decode answers 500 when the prefill's bootstrap server is dead (seen with
+ * 0.5.23: after 14 s). A prefill's own 5xx counts against it: it cannot be told from a lost partner by its status, but
+ * a lost partner shows on decode's connection first.
  */
 static void blame(turn *t, uint32_t leg, uint32_t failure, int busy)
 {
@@ -235,7 +243,10 @@ static void blame(turn *t, uint32_t leg, uint32_t failure, int busy)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------- transitions */
+/*
+ * -------------------------------------------------------------------------------------------------------------
+ * transitions
+ */
 
 static void begin_attempt(turn *t, const pdr_decision *d)
 {
@@ -297,7 +308,10 @@ static void attempt_failed(turn *t, uint32_t leg, uint32_t failure, int busy)
     ask_route(t);
 }
 
-/* The relayed answer is complete. Prefill is never closed before its end if it can be avoided: SGLang would take that for a client that left. */
+/*
+ * The relayed answer is complete. Prefill is never closed before its end if it can be avoided: SGLang would take that
+ * for a client that left.
+ */
 static void client_served(turn *t)
 {
     uint64_t span = t->rules->drain_timeout_ns;
@@ -363,8 +377,9 @@ static void on_head(turn *t, const pdr_event *ev)
 }
 
 /*
- * The first byte of a good answer. SGLang sends the head of a stream before anything is computed, but no byte of it before the KV cache is where
- * it must be: so decode is trusted, and the prompt known to be computed, from the first byte on and not from the head.
+ * The first byte of a good answer. SGLang sends the head of a stream before anything is computed, but no byte of it
+ * before the KV cache is where it must be: so decode is trusted, and the prompt known to be computed, from the first
+ * byte on and not from the head.
  */
 static void first_byte(turn *t, uint32_t leg)
 {
@@ -461,7 +476,10 @@ static void on_event(turn *t, const pdr_event *ev)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------------- entry and exit */
+/*
+ * ---------------------------------------------------------------------------------------------------------- entry and
+ * exit
+ */
 
 static int open_turn(turn *t, const pdr_exchange *x, const pdr_exchange_rules *rules, uint64_t now_ns)
 {
@@ -560,7 +578,7 @@ int pdr_exchange_reroute(pdr_exchange *x, const pdr_decision *d, int code, const
     if (!x || !rules || !n || !fx || (*n && !out)) return PDR_E_INVALID;
     if (code == PDR_OK && (bad = check_decision(d, rules))) return bad;
     if ((bad = open_turn(&t, x, rules, now_ns))) return bad;
-    if (x->phase != PHASE_ROUTE) { /* too late: its booking has no other owner. The same decision twice is one booking */
+    if (x->phase != PHASE_ROUTE) { /* too late: its booking has no other owner. Told twice, it is one booking */
         if (code == PDR_OK && d->booking != x->booking) {
             t.fx.booking = d->booking;
             t.fx.release = 1;

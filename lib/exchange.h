@@ -1,7 +1,7 @@
 /*
- * The failure machine of one request: events of its legs and its client in, actions out. Pure: no I/O, no clock, no router. What the router
- * must note in its books comes out as effects, so that the machine can be explored exhaustively (tests/unit/test_exchange.c does) and the
- * books stay in one place. docs/exchange.md has the tables and the reasons.
+ * The failure machine of one request: events of its legs and its client in, actions out. Pure: no I/O, no clock, no
+ * router. What the router must note in its books comes out as effects, so that the machine can be explored exhaustively
+ * (tests/unit/test_exchange.c does) and the books stay in one place. docs/exchange.md has the tables and the reasons.
  *
  * Promises, whatever the order of events, repeated, late and impossible ones included:
  *  - every booking is released exactly once; FINISH comes exactly once and last;
@@ -28,7 +28,7 @@ typedef struct pdr_exchange_shape {
     uint32_t reserved;
 } pdr_exchange_shape;
 
-extern const pdr_exchange_shape pdr_shape_concurrent;    /* SGLang, Mooncake push: both at once, they meet by themselves */
+extern const pdr_exchange_shape pdr_shape_concurrent;    /* SGLang, Mooncake push: both at once */
 extern const pdr_exchange_shape pdr_shape_prefill_first; /* vLLM NIXL, TensorRT-LLM: decode after prefill's answer */
 extern const pdr_exchange_shape pdr_shape_single;        /* one server does all */
 const pdr_exchange_shape *pdr_exchange_shape_of(uint32_t engine, uint32_t mode);
@@ -37,8 +37,8 @@ typedef struct pdr_exchange_rules {
     uint32_t                  retry_max;             /* further pairs; UINT32_MAX: none, as in pdr_config */
     uint64_t                  first_byte_timeout_ns; /* 0: none */
     uint64_t                  total_timeout_ns;      /* 0: none */
-    uint64_t                  drain_timeout_ns;      /* for prefill once the client is served; 0: 30 s, or first_byte_timeout_ns if shorter */
-    const pdr_exchange_shape *shape;                 /* NULL: by the decision's engine and mode; the same in every call of an exchange */
+    uint64_t                  drain_timeout_ns;      /* of prefill; 0: 30 s, or first_byte_timeout_ns if shorter */
+    const pdr_exchange_shape *shape;                 /* NULL: by the decision; the same in every call of an exchange */
 } pdr_exchange_rules;
 
 #define PDR_EXCHANGE_STALE_MAX 2 /* free retries for kept-alive connections that were closed meanwhile */
@@ -66,12 +66,12 @@ enum { PDR_RESULT_NONE = 0 /* goes on */, PDR_RESULT_ANSWERED = 1 /* a worker's 
        PDR_RESULT_FAILED = 2 /* answered by the gateway, or aborted */, PDR_RESULT_GONE = 3 /* the client left */ };
 
 /*
- * What the router does to its books for one call, in this order, before it gives the actions to the host: prefill_done, the legs' verdicts
- * and usage, release, result.
+ * What the router does to its books for one call, in this order, before it gives the actions to the host: prefill_done,
+ * the legs' verdicts and usage, release, result.
  */
 typedef struct pdr_exchange_effects {
     uint64_t         booking;        /* whose */
-    uint32_t         prefill_done;   /* 1: its prompt is computed, its prefill work is over. At most once, not after release */
+    uint32_t         prefill_done;   /* 1: its prompt is computed. At most once, not after release */
     uint32_t         release;        /* 1: free it and its rooms. Exactly once per booking */
     uint32_t         retry;          /* 1: a new pair is asked for */
     uint32_t         result;         /* PDR_RESULT_*, set once, with FINISH */
@@ -81,16 +81,18 @@ typedef struct pdr_exchange_effects {
 } pdr_exchange_effects;
 
 /*
- * The three calls. *n in: capacity of out; out: number of actions. Errors change nothing: PDR_E_INVALID (arguments, outcome not PDR_SEND, event type unknown
- * is *not* an error), PDR_E_VERSION (struct_size), PDR_E_NOSPACE. `fx` is overwritten. [pure]
+ * The three calls. *n in: capacity of out; out: number of actions. Errors change nothing: PDR_E_INVALID (arguments,
+ * outcome not PDR_SEND, event type unknown is *not* an error), PDR_E_VERSION (struct_size), PDR_E_NOSPACE. `fx` is
+ * overwritten. [pure]
  */
 int pdr_exchange_start(pdr_exchange *x, const pdr_decision *d, uint32_t lease, const pdr_exchange_rules *rules,
                        uint64_t now_ns, pdr_action *out, size_t *n, pdr_exchange_effects *fx);
 int pdr_exchange_step(pdr_exchange *x, const pdr_event *ev, const pdr_exchange_rules *rules, pdr_action *out, size_t *n,
                       pdr_exchange_effects *fx);
 /*
- * After PDR_ACT_ROUTE. code PDR_OK with a decision; else a PDR_E_* code, and of `d` (may be NULL) only retry_after_ms is read. May answer with PDR_ACT_ROUTE again, with
- * fewer exclusions. A decision that comes too late (the client left meanwhile) is released by the effects.
+ * After PDR_ACT_ROUTE. code PDR_OK with a decision; else a PDR_E_* code, and of `d` (may be NULL) only retry_after_ms
+ * is read. May answer with PDR_ACT_ROUTE again, with fewer exclusions. A decision that comes too late (the client left
+ * meanwhile) is released by the effects.
  */
 int pdr_exchange_reroute(pdr_exchange *x, const pdr_decision *d, int code, const pdr_exchange_rules *rules,
                          uint64_t now_ns, pdr_action *out, size_t *n, pdr_exchange_effects *fx);

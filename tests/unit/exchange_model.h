@@ -1,6 +1,7 @@
 /*
- * A host as docs/exchange.md asks for it, reduced to what can be checked: it carries out the actions of the failure machine and names the first
- * promise that is broken. Shared by the exploration in test_exchange.c and by fuzz/fuzz_exchange.c.
+ * A host as docs/exchange.md asks for it, reduced to what can be checked: it carries out the actions of the failure
+ * machine and names the first promise that is broken. Shared by the exploration in test_exchange.c and by
+ * fuzz/fuzz_exchange.c.
  */
 #ifndef PDR_EXCHANGE_MODEL_H
 #define PDR_EXCHANGE_MODEL_H
@@ -60,7 +61,7 @@ static inline const char *model_action(node *s, const pdr_action *a, int last)
     case PDR_ACT_CANCEL:
         MUST(a->leg <= PDR_LEG_DECODE && m->leg[a->leg] == LEG_OUT);
         m->leg[a->leg] = LEG_OVER;
-        if (m->relaying == 1 + a->leg && !m->sent) m->relaying = RELAY_NONE; /* nothing of it was passed on: thrown away */
+        if (m->relaying == 1 + a->leg && !m->sent) m->relaying = RELAY_NONE; /* thrown away */
         break;
     case PDR_ACT_DRAIN:
         MUST(a->leg == PDR_LEG_PREFILL && m->leg[a->leg] == LEG_OUT);
@@ -151,7 +152,10 @@ static inline const char *model_outcome(node *s, const pdr_action *act, size_t n
     MUST(!m->routing || (m->leg[0] != LEG_OUT && m->leg[1] != LEG_OUT));
     MUST(m->released == m->routing);
     MUST(pdr_exchange_deadline(&s->x) != UINT64_MAX);
-    /* a relayed leg that was cancelled after its first byte went out leaves the client with half an answer: ABORT, or it is gone */
+    /*
+     * a relayed leg that was cancelled after its first byte went out leaves the client with half an answer: ABORT, or
+     * it is gone
+     */
     MUST(!m->relaying || m->served || m->leg[m->relaying - 1] == LEG_OUT);
     return NULL;
 }
@@ -181,7 +185,8 @@ static inline const char *model_blame(const node *s, const pdr_event *ev, const 
         if (verdict == PDR_VERDICT_FAILED) MUST(s->m.failed[leg] || ev->type == PDR_EV_TICK);
         if (verdict == PDR_VERDICT_FAILED && ev->type == PDR_EV_TICK) MUST(s->m.leg[!leg] == LEG_UNSENT);
         if (verdict && !own) MUST(verdict == PDR_VERDICT_SUSPECT || ev->type == PDR_EV_TICK);
-        if (verdict && !own && ev->type == PDR_EV_FAILED) MUST(ev->detail == PDR_FAIL_TIMEOUT || ev->detail == PDR_FAIL_PROTOCOL);
+        if (verdict && !own && ev->type == PDR_EV_FAILED)
+            MUST(ev->detail == PDR_FAIL_TIMEOUT || ev->detail == PDR_FAIL_PROTOCOL);
         if (verdict > PDR_VERDICT_GOOD && fx->retry) MUST(model_excluded(&s->x, fx->leg[leg].endpoint));
         if (fx->leg[leg].answered) MUST(own && s->m.head[leg] == 2);
     }
@@ -217,7 +222,8 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     m->now = ev->now_ns;
     switch (ev->type) {
     case PDR_EV_HEAD:
-        if (ev->status < 100 || ev->status > 199) m->head[ev->leg] = (uint8_t)(ev->status >= 200 && ev->status < 600 ? ev->status / 100 : 9);
+        if (ev->status < 100 || ev->status > 199)
+            m->head[ev->leg] = (uint8_t)(ev->status >= 200 && ev->status < 600 ? ev->status / 100 : 9);
         if (m->head[ev->leg] != 0 && m->head[ev->leg] != 2 && m->head[ev->leg] != 4) m->failed[ev->leg] = 1;
         break;
     case PDR_EV_BODY: m->body[ev->leg] = 1; break;
@@ -238,7 +244,8 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     }
     if ((bad = model_outcome(s, act, n, &fx))) return bad;
     if (ev->type == PDR_EV_CLIENT_GONE) MUST(m->finished || m->served);
-    if (ev->type == PDR_EV_TICK && ev->now_ns < before.x.deadline_ns) MUST(n == 0 && !memcmp(&before.x, &s->x, sizeof s->x));
+    if (ev->type == PDR_EV_TICK && ev->now_ns < before.x.deadline_ns)
+        MUST(n == 0 && !memcmp(&before.x, &s->x, sizeof s->x));
     return model_blame(s, ev, &fx);
 }
 

@@ -46,7 +46,10 @@ static pdr_event event(uint32_t type, uint32_t leg, uint32_t value, uint32_t att
     return ev;
 }
 
-/* ---------------------------------------------------------------------------------------------------------------- tables */
+/*
+ * ----------------------------------------------------------------------------------------------------------------
+ * tables
+ */
 
 /* One exchange under test, and what its last call gave. */
 static struct {
@@ -73,7 +76,8 @@ static const char *actions(void)
             at += (size_t)snprintf(text + at, sizeof text - at, ":%s", pdr_reason_name(a->reason));
         if (a->type == PDR_ACT_RESPOND || a->type == PDR_ACT_RELAY)
             at += (size_t)snprintf(text + at, sizeof text - at, ":%u", a->status);
-        if (a->type <= PDR_ACT_RELAY) at += (size_t)snprintf(text + at, sizeof text - at, "%s", a->leg == P ? "P" : "D");
+        if (a->type <= PDR_ACT_RELAY)
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s", a->leg == P ? "P" : "D");
     }
     return text;
 }
@@ -101,7 +105,10 @@ static const char *feed(pdr_event ev)
     assert_int_equal(pdr_exchange_step(&t.x, &ev, &t.rules, t.act, &t.n, &t.fx), PDR_OK);
     return actions();
 }
-static const char *head(uint32_t leg, uint32_t status) { return feed(event(PDR_EV_HEAD, leg, status, t.x.attempt, t.now)); }
+static const char *head(uint32_t leg, uint32_t status)
+{
+    return feed(event(PDR_EV_HEAD, leg, status, t.x.attempt, t.now));
+}
 static const char *body(uint32_t leg) { return feed(event(PDR_EV_BODY, leg, 0, t.x.attempt, t.now)); }
 static const char *end(uint32_t leg) { return feed(event(PDR_EV_END, leg, 0, t.x.attempt, t.now)); }
 static const char *failed(uint32_t leg, uint32_t detail)
@@ -547,7 +554,10 @@ static void arguments_are_checked_and_errors_change_nothing(void **state)
     assert_string_equal(pdr_reason_name(1000), "unknown");
 }
 
-/* ------------------------------------------------------------------------------------------------------------ exploration */
+/*
+ * ------------------------------------------------------------------------------------------------------------
+ * exploration
+ */
 
 /* States are told apart by 128 bits of hash; the queue keeps whole states. */
 typedef struct explorer {
@@ -685,7 +695,10 @@ static void expand(explorer *e, const node *s)
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) try_reroute(e, s, codes[i]);
 }
 
-/* No state is without a way out: if nothing more is heard of anybody, time and the router's answers alone end it, within a bound. */
+/*
+ * No state is without a way out: if nothing more is heard of anybody, time and the router's answers alone end it,
+ * within a bound.
+ */
 static void time_alone_ends_it(explorer *e, const node *from, int pairs)
 {
     node         s = *from;
