@@ -150,12 +150,12 @@ typedef struct pdr_probe_options {
     uint32_t health_interval_ms;  /* between two /health of a server that is up [5000]; on a PD worker one takes about a second */
     uint32_t refresh_ms;          /* between two looks at the block's endpoints [500] */
     uint32_t connect_timeout_ms;  /* [800] */
-    uint32_t timeout_ms;          /* of a whole answer [4000] */
+    uint32_t timeout_ms;          /* of a whole answer [3000] */
+    uint32_t health_timeout_ms;   /* of /health of a server that is up [10000]: one in a long prefill answers late */
     uint32_t retry_min_ms;        /* first pause after a failure, from start to start [100] */
     uint32_t retry_max_ms;        /* doubling up to this: a server that is back is seen within it [800] */
     uint32_t down_after;          /* failures in a row that take a server out [3]; one success brings it back */
     uint32_t max_active;          /* requests at once [512] */
-    uint32_t reserved;
     uint64_t max_answer_bytes;    /* after decompression [8388608] */
     const char *authorization;    /* whole value of an Authorization header, NULL: none; copied */
     const char *ca_file;          /* PEM file of certificate authorities, NULL: libcurl's own; copied */
