@@ -101,6 +101,14 @@ PDR_API void pdr_host_lease_close(pdr_host *h, pdr_host_lease *lease, uint64_t n
 /* Ends leases whose processes died since the last call; *broken (may be NULL) gets their number. A few system calls per lease. [object] since 0.1 */
 PDR_API int pdr_host_reap(pdr_host *h, uint64_t now_ns, uint32_t *broken);
 
+/* Jobs that one process per block should do; other numbers are free for the caller's own. */
+enum { PDR_HOST_JOB_PROBE = 1, PDR_HOST_JOB_DISCOVERY = 2 };
+/*
+ * Claims a job for as long as *fd is open (and this process lives): PDR_E_BUSY if another process has it. Where the file system knows no open file
+ * description locks, everybody gets it. [any] since 0.1
+ */
+PDR_API int pdr_host_claim(pdr_host *h, uint32_t job, int *fd, pdr_error *err);
+
 /* ----------------------------------------------------------------------------------------------------------------- waking */
 
 /*

@@ -17,22 +17,36 @@
 #include <unistd.h>
 
 #define MARK_BASE      ((off_t)1 << 40) /* of a lease: the byte at MARK_BASE + id */
+#define JOB_BASE       (MARK_BASE + ((off_t)1 << 32)) /* of a job: the byte at JOB_BASE + number */
 #define REAP_PERIOD_NS 500000000u       /* pdr_host_tick() reaps this often */
 
-/* A description of its own, because a lock belongs to the description and h->fd may be shared by forked processes. */
-static int mark_lease(pdr_host *h, uint32_t lease)
+/* Locks one byte through a description of its own, because a lock belongs to the description and h->fd may be shared by forked processes. */
+static int mark_byte(const pdr_host *h, off_t at)
 {
-    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = MARK_BASE + (off_t)lease, .l_len = 1};
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
     struct stat  st;
     char         self[64];
     int          fd;
     snprintf(self, sizeof self, "/proc/self/fd/%d", h->fd); /* the inode itself: the path may name a newer one */
     if ((fd = open(self, O_RDWR | O_CLOEXEC)) < 0) return -1;
     if (fstat(fd, &st) || st.st_ino != h->ino || st.st_dev != h->dev || fcntl(fd, F_OFD_SETLK, &l)) {
+        int kept = errno;
         close(fd);
+        errno = kept;
         return -1;
     }
     return fd;
+}
+
+static int no_such_locks(int e) { return e == EINVAL || e == ENOLCK || e == EOPNOTSUPP || e == ENOSYS; }
+
+int pdr_host_claim(pdr_host *h, uint32_t job, int *fd, pdr_error *err)
+{
+    if (!h || !fd) return pdr_host_fail(err, PDR_E_INVALID, "an argument is NULL");
+    if ((*fd = mark_byte(h, JOB_BASE + (off_t)job)) >= 0) return PDR_OK;
+    if (errno == EAGAIN || errno == EACCES) return pdr_host_fail(err, PDR_E_BUSY, "%s: another process does this job already", h->path);
+    if (no_such_locks(errno) && (*fd = fcntl(h->fd, F_DUPFD_CLOEXEC, 0)) >= 0) return PDR_OK;
+    return pdr_host_fail_errno(err, "cannot mark", h->path);
 }
 
 static void drop_fds(pdr_host_lease *l)
@@ -51,7 +65,7 @@ int pdr_host_lease_open(pdr_host *h, const char *name, uint64_t now_ns, pdr_host
     snprintf(out->name, sizeof out->name, "%s", name);
     if ((code = pdr_lease_open(h->router, name, now_ns, &out->id, err))) return code;
     out->renewed_ns = now_ns;
-    out->lock_fd = mark_lease(h, out->id);
+    out->lock_fd = mark_byte(h, MARK_BASE + (off_t)out->id);
     pdr_host_wake_open(h, out->id, &out->wake_fd, NULL); /* without it the owner polls, as it must anyway */
     return PDR_OK;
 }
@@ -111,7 +125,7 @@ static int find_marks(int fd, struct marks *out)
     struct { off_t from, to; } *stack = NULL, *p;
     size_t n = 0, cap = 0;
     int    rc = 0;
-    off_t  from = MARK_BASE, to = MARK_BASE + ((off_t)1 << 32);
+    off_t  from = MARK_BASE, to = JOB_BASE;
     for (;;) {
         struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = to - from};
         if (from < to && (rc = fcntl(fd, F_OFD_GETLK, &l))) break;
@@ -155,7 +169,7 @@ int pdr_host_reap(pdr_host *h, uint64_t now_ns, uint32_t *broken)
     h->reaped_ns = now_ns;
     if (find_marks(h->fd, &m)) {
         free(m.id);
-        return errno == EINVAL || errno == ENOLCK || errno == EOPNOTSUPP ? PDR_OK : PDR_E_SYSTEM;
+        return no_such_locks(errno) ? PDR_OK : PDR_E_SYSTEM;
     }
     if (m.n) qsort(m.id, m.n, sizeof *m.id, by_id);
     for (size_t i = 0, j = 0; i < h->seen_n; i++) {

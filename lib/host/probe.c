@@ -349,6 +349,9 @@ static int refresh(pdr_probe *p, pdr_error *err)
             fresh++;
         } else if (!is_same_server(p->servers[at], &e)) {
             server_begin(p, p->servers[at], id, &e, p->now_ns);
+        } else if (p->servers[at]->known && (p->servers[at]->known == PDR_PROBE_DOWN) != (state == PDR_STATE_DOWN)) {
+            /* Removed and put again meanwhile, or the block was restored. No change if it is the breaker that keeps it down. */
+            pdr_endpoint_health(p->router, id, p->servers[at]->known == PDR_PROBE_UP, p->now_ns, NULL);
         }
         p->servers[at]->mark = p->mark;
     }

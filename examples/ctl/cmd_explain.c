@@ -1,0 +1,199 @@
+/* explain: where a request would go now, and why. */
+#include "view.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cjson/cJSON.h>
+
+static const struct { const char *name; uint32_t api; } apis[] = {
+    {"generate", PDR_API_GENERATE}, {"chat", PDR_API_CHAT}, {"completions", PDR_API_COMPLETIONS}};
+
+/* By the members that only one of the APIs has. A body that cannot be parsed gets its proper error from the scan. */
+static uint32_t guess_api(const struct text *body)
+{
+    cJSON   *j = cJSON_ParseWithLength(body->p, body->n);
+    uint32_t api = cJSON_HasObjectItem(j, "messages") ? PDR_API_CHAT : cJSON_HasObjectItem(j, "prompt") ? PDR_API_COMPLETIONS
+                 : cJSON_HasObjectItem(j, "text") || cJSON_HasObjectItem(j, "input_ids") || cJSON_HasObjectItem(j, "input_embeds")
+                     ? PDR_API_GENERATE : PDR_API_CHAT;
+    cJSON_Delete(j);
+    return api;
+}
+
+struct explained {
+    uint32_t       api;
+    struct text    body;
+    pdr_prompt     prompt;
+    pdr_decision   decision;
+    pdr_candidate *candidate;
+    size_t         candidates;
+    int            code; /* what the router would answer */
+    pdr_error      err;
+};
+
+static int scan(struct ctl *c, struct explained *x, const pdr_config *config, uint64_t *hashes)
+{
+    pdr_limits limits;
+    pdr_init_struct(&limits, sizeof limits);
+    limits.block_bytes = config->block_bytes;
+    limits.max_blocks = config->max_blocks;
+    limits.max_depth = config->max_depth;
+    limits.max_batch = config->max_batch;
+    limits.max_body = config->max_body;
+    (void)c;
+    return pdr_scan(x->body.p, x->body.n, x->api, &limits, &x->prompt, hashes, config->max_blocks, &x->err);
+}
+
+/* Candidates may become more between asking for their number and fetching them. */
+static void decide(struct ctl *c, struct explained *x, const uint64_t *hashes)
+{
+    pdr_request request;
+    size_t      cap = 0;
+    pdr_init_struct(&request, sizeof request);
+    request.api = x->api;
+    request.flags = PDR_REQUEST_DRY;
+    request.now_ns = pdr_host_now_ns();
+    x->candidates = 64;
+    do {
+        cap = x->candidates;
+        x->candidate = need(realloc(x->candidate, (cap + 1) * sizeof *x->candidate));
+        pdr_init_struct(&x->decision, sizeof x->decision);
+        x->code = pdr_explain(c->router, &x->prompt, hashes, x->prompt.blocks, &request, &x->decision, x->candidate, &x->candidates,
+                              &x->err);
+    } while (x->code == PDR_E_NOSPACE && x->candidates > cap);
+    if (x->candidates > cap) x->candidates = cap;
+}
+
+static const char *api_name(uint32_t api)
+{
+    for (size_t i = 0; i < sizeof apis / sizeof *apis; i++)
+        if (apis[i].api == api) return apis[i].name;
+    return "?";
+}
+
+static uint64_t tokens_of(const struct explained *x)
+{
+    return x->decision.prompt_tokens ? x->decision.prompt_tokens : x->prompt.prompt_tokens;
+}
+
+static void print_text(const struct ctl *c, const struct explained *x, struct text *o)
+{
+    const pdr_decision *d = &x->decision;
+    char                n[SHORT_TEXT], m[SHORT_TEXT], prefill[160], decode[160];
+    text_printf(o, "request   %s, %s tokens%s in %s bytes of prompt, %u prefix blocks", api_name(x->api), text_count(n, tokens_of(x)),
+                x->prompt.flags & PDR_PROMPT_TOKENS ? "" : " (estimated)", text_count(m, x->prompt.prompt_bytes), x->prompt.blocks);
+    if (x->prompt.flags & PDR_PROMPT_BATCH) text_printf(o, ", a batch of %u", x->prompt.batch);
+    if (x->prompt.flags & PDR_PROMPT_STREAM) text_puts(o, ", streamed");
+    if (x->prompt.flags & PDR_PROMPT_MEDIA) text_puts(o, ", with media");
+    text_puts(o, "\ndecision  ");
+    if (x->code) {
+        text_printf(o, "refused with %d: %s", pdr_http_status(x->code), *x->err.message ? x->err.message : pdr_strerror(x->code));
+        if (d->retry_after_ms) text_printf(o, " (retry after %" PRIu64 " ms)", d->retry_after_ms);
+    } else if (d->outcome == PDR_HELD) {
+        text_puts(o, "held until a server is free");
+    } else if (d->prefill == PDR_NONE) {
+        text_printf(o, "%s alone", ctl_target_name(c->router, d->decode, d->decode_rank, decode));
+    } else {
+        text_printf(o, "%s -> %s", ctl_target_name(c->router, d->prefill, d->prefill_rank, prefill),
+                    ctl_target_name(c->router, d->decode, d->decode_rank, decode));
+    }
+    if (!x->code && d->outcome == PDR_SEND) {
+        uint64_t tokens = tokens_of(x);
+        text_printf(o, ", %s of %s tokens cached there", text_count(n, d->matched_tokens), text_count(m, tokens));
+        if (tokens) text_printf(o, " (%" PRIu64 "%%)", d->matched_tokens * 100 / tokens);
+        text_printf(o, "\ncost      %s", text_us(n, d->cost_us));
+        text_printf(o, " = wait %s", text_us(n, d->wait_us));
+        text_printf(o, " + prefill %s", text_us(n, d->prefill_us));
+        text_printf(o, " + transfer %s", text_us(n, d->transfer_us));
+        text_printf(o, " + decode %s", text_us(n, d->decode_us));
+        if (d->cost_us > d->wait_us + d->prefill_us + d->transfer_us + d->decode_us)
+            text_printf(o, " + price %s", text_us(n, d->cost_us - d->wait_us - d->prefill_us - d->transfer_us - d->decode_us));
+    }
+    text_puts(o, "\n\n");
+    view_candidates(c, o, x->candidate, x->candidates, "");
+}
+
+static void print_json(const struct ctl *c, const struct explained *x, struct text *o)
+{
+    const pdr_decision *d = &x->decision;
+    char                name[128];
+    const char         *message = *x->err.message ? x->err.message : pdr_strerror(x->code);
+    text_printf(o, "{\"api\":\"%s\",\"outcome\":\"%s\",\"status\":%d", api_name(x->api),
+                x->code ? "refused" : d->outcome == PDR_HELD ? "held" : "send", pdr_http_status(x->code));
+    if (x->code) {
+        text_puts(o, ",\"message\":");
+        text_json(o, message, strlen(message));
+    }
+    text_printf(o, ",\"prompt\":{\"tokens\":%" PRIu64 ",\"exact\":%s,\"bytes\":%" PRIu64 ",\"blocks\":%u,\"batch\":%u,\"stream\":%s}",
+                tokens_of(x), x->prompt.flags & PDR_PROMPT_TOKENS ? "true" : "false", x->prompt.prompt_bytes, x->prompt.blocks,
+                x->prompt.batch, x->prompt.flags & PDR_PROMPT_STREAM ? "true" : "false");
+    for (int i = 0; i < 2; i++) {
+        uint32_t id = x->code || d->outcome != PDR_SEND ? PDR_NONE : i ? d->decode : d->prefill;
+        text_printf(o, ",\"%s\":", i ? "decode" : "prefill");
+        if (id == PDR_NONE) text_puts(o, "null");
+        else ctl_endpoint_name(c->router, id, name), text_json(o, name, strlen(name));
+    }
+    text_printf(o, ",\"matched_tokens\":%" PRIu64 ",\"wait_us\":%" PRIu64 ",\"prefill_us\":%" PRIu64 ",\"transfer_us\":%" PRIu64
+                ",\"decode_us\":%" PRIu64 ",\"cost_us\":%" PRIu64 ",\"candidates\":[", d->matched_tokens, d->wait_us, d->prefill_us,
+                d->transfer_us, d->decode_us, d->cost_us);
+    for (size_t i = 0; i < x->candidates; i++) {
+        if (i) text_puts(o, ",");
+        view_candidate_json(c, o, &x->candidate[i]);
+    }
+    text_puts(o, "]}\n");
+}
+
+static int explain(struct ctl *c, struct explained *x, const char *path, int json)
+{
+    pdr_config  config;
+    struct text out = {0};
+    uint64_t   *hashes;
+    int         code;
+    pdr_init_struct(&config, sizeof config);
+    if ((code = pdr_router_config(c->router, &config))) return ctl_fail_block(c, code, NULL);
+    pdr_init_struct(&x->err, sizeof x->err);
+    pdr_init_struct(&x->prompt, sizeof x->prompt);
+    hashes = need(calloc(config.max_blocks, sizeof *hashes));
+    code = scan(c, x, &config, hashes);
+    if (code) {
+        ctl_fail("%s: line %u, byte %" PRIu64 ": %s (%d to the client)", path, x->err.line, x->err.offset,
+                 *x->err.message ? x->err.message : pdr_strerror(code), pdr_http_status(code));
+        free(hashes);
+        return CTL_FAILED;
+    }
+    decide(c, x, hashes);
+    free(hashes);
+    if (json) print_json(c, x, &out);
+    else print_text(c, x, &out);
+    code = ctl_print(&out);
+    text_free(&out);
+    return code ? code : x->code ? CTL_FAILED : CTL_OK;
+}
+
+int cmd_explain(struct ctl *c, int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"api", required_argument, NULL, 'a'}, {NULL, 0, NULL, 0}};
+    struct explained x;
+    int              o, code, json = 0;
+    memset(&x, 0, sizeof x);
+    while ((o = ctl_option(c, argc, argv, "a:", options)) != -1) {
+        if (o == 'j') {
+            json = 1;
+        } else if (o == 'a') {
+            for (size_t i = 0; i < sizeof apis / sizeof *apis; i++)
+                if (!strcmp(optarg, apis[i].name)) x.api = apis[i].api;
+            if (!x.api) return ctl_misuse(c, "--api: '%s' is not chat, completions or generate", optarg);
+        } else {
+            return ctl_option_exit(o);
+        }
+    }
+    if (optind + 1 != argc) return ctl_misuse(c, "one file with a request body is needed");
+    if ((code = ctl_open(c))) return code;
+    if (!(code = ctl_read_file(argv[optind], 1u << 30, &x.body))) {
+        if (!x.api) x.api = guess_api(&x.body);
+        code = explain(c, &x, argv[optind], json);
+    }
+    text_free(&x.body);
+    free(x.candidate);
+    return code;
+}
