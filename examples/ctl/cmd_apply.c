@@ -54,6 +54,7 @@ int cmd_apply(struct ctl *c, int argc, char **argv)
     }
     if (!code && optind < argc) code = ctl_misuse(c, "what is '%s'? Files are named with -f", argv[optind]);
     if (!code && !d.sources) code = ctl_misuse(c, "which file? Name it with -f FILE");
+    if (!code && !d.count) code = ctl_fail("the files hold nothing to apply");
     if (!code) {
         documents_finish(&d);
         if (only_print) {

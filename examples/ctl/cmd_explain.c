@@ -27,11 +27,12 @@ struct explained {
     pdr_decision   decision;
     pdr_candidate *candidate;
     size_t         candidates;
+    uint32_t       milli_tokens_per_byte;
     int            code; /* what the router would answer */
     pdr_error      err;
 };
 
-static int scan(struct ctl *c, struct explained *x, const pdr_config *config, uint64_t *hashes)
+static int scan(struct explained *x, const pdr_config *config, uint64_t *hashes)
 {
     pdr_limits limits;
     pdr_init_struct(&limits, sizeof limits);
@@ -40,7 +41,6 @@ static int scan(struct ctl *c, struct explained *x, const pdr_config *config, ui
     limits.max_depth = config->max_depth;
     limits.max_batch = config->max_batch;
     limits.max_body = config->max_body;
-    (void)c;
     return pdr_scan(x->body.p, x->body.n, x->api, &limits, &x->prompt, hashes, config->max_blocks, &x->err);
 }
 
@@ -71,9 +71,12 @@ static const char *api_name(uint32_t api)
     return "?";
 }
 
+/* A refusal says no number: the prior's estimate then. */
 static uint64_t tokens_of(const struct explained *x)
 {
-    return x->decision.prompt_tokens ? x->decision.prompt_tokens : x->prompt.prompt_tokens;
+    if (x->decision.prompt_tokens) return x->decision.prompt_tokens;
+    if (x->prompt.prompt_tokens) return x->prompt.prompt_tokens;
+    return x->prompt.prompt_bytes * x->milli_tokens_per_byte / 1000;
 }
 
 static void print_text(const struct ctl *c, const struct explained *x, struct text *o)
@@ -102,12 +105,10 @@ static void print_text(const struct ctl *c, const struct explained *x, struct te
         text_printf(o, ", %s of %s tokens cached there", text_count(n, d->matched_tokens), text_count(m, tokens));
         if (tokens) text_printf(o, " (%" PRIu64 "%%)", d->matched_tokens * 100 / tokens);
         text_printf(o, "\ncost      %s", text_us(n, d->cost_us));
-        text_printf(o, " = wait %s", text_us(n, d->wait_us));
-        text_printf(o, " + prefill %s", text_us(n, d->prefill_us));
-        text_printf(o, " + transfer %s", text_us(n, d->transfer_us));
-        text_printf(o, " + decode %s", text_us(n, d->decode_us));
-        if (d->cost_us > d->wait_us + d->prefill_us + d->transfer_us + d->decode_us)
-            text_printf(o, " + price %s", text_us(n, d->cost_us - d->wait_us - d->prefill_us - d->transfer_us - d->decode_us));
+        text_printf(o, "; expected: wait %s", text_us(n, d->wait_us));
+        text_printf(o, ", prefill %s", text_us(n, d->prefill_us));
+        text_printf(o, ", transfer %s", text_us(n, d->transfer_us));
+        text_printf(o, ", decode %s", text_us(n, d->decode_us));
     }
     text_puts(o, "\n\n");
     view_candidates(c, o, x->candidate, x->candidates, "");
@@ -151,10 +152,11 @@ static int explain(struct ctl *c, struct explained *x, const char *path, int jso
     int         code;
     pdr_init_struct(&config, sizeof config);
     if ((code = pdr_router_config(c->router, &config))) return ctl_fail_block(c, code, NULL);
+    x->milli_tokens_per_byte = config.milli_tokens_per_byte;
     pdr_init_struct(&x->err, sizeof x->err);
     pdr_init_struct(&x->prompt, sizeof x->prompt);
     hashes = need(calloc(config.max_blocks, sizeof *hashes));
-    code = scan(c, x, &config, hashes);
+    code = scan(x, &config, hashes);
     if (code) {
         ctl_fail("%s: line %u, byte %" PRIu64 ": %s (%d to the client)", path, x->err.line, x->err.offset,
                  *x->err.message ? x->err.message : pdr_strerror(code), pdr_http_status(code));

@@ -21,22 +21,34 @@ static int has_suffix(const char *path, const char *suffix)
     return n >= m && !strcmp(path + n - m, suffix);
 }
 
-/* JSON is taken as it is (libyaml reads most JSON, but not "\ud83d\ude00"). 1: it was, 0: it is not JSON, -1: a message was printed. */
+/*
+ * JSON is taken as it is (libyaml reads most JSON, but not "\ud83d\ude00"); of an array its items. 1: it was, 0: it is not JSON, -1: a message was
+ * printed.
+ */
 static int add_json(struct documents *d, const char *path, const struct text *file, int must)
 {
     const char *end = NULL;
     size_t      skip = file->n >= 3 && !memcmp(file->p, "\xEF\xBB\xBF", 3) ? 3 : 0, length;
     cJSON      *parsed = cJSON_ParseWithLengthOpts(file->p + skip, file->n - skip, &end, 0);
-    int         ok = parsed != NULL;
+    int         ok = parsed != NULL, array = cJSON_IsArray(parsed), items = array ? cJSON_GetArraySize(parsed) : 1;
     length = end ? (size_t)(end - file->p) : 0;
     if (ok) ok = !file->p[length + strspn(file->p + length, " \t\r\n")]; /* nothing behind it */
     cJSON_Delete(parsed);
     if (!ok && must)
         ctl_fail("%s: line %u: not valid JSON", shown(path), lines_before(file->p, length) + 1);
     if (!ok) return must ? -1 : 0;
-    if (d->count++) text_puts(&d->json, ",");
+    if (d->count && items) text_puts(&d->json, ",");
+    d->count += (uint32_t)items;
     d->source[d->sources].begin = d->json.n;
-    text_add(&d->json, file->p + skip, length - skip);
+    if (!items) return 1;
+    if (array) { /* a space for each bracket: offsets and lines stay */
+        size_t open = skip + strspn(file->p + skip, " \t\r\n");
+        text_add(&d->json, file->p + skip, open - skip);
+        text_puts(&d->json, " ");
+        text_add(&d->json, file->p + open + 1, length - open - 2);
+    } else {
+        text_add(&d->json, file->p + skip, length - skip);
+    }
     return 1;
 }
 
