@@ -1,0 +1,324 @@
+/* The block's life: sizes, refusals, attaching, restoring, repairing, threads, no allocation on the request path. */
+#include "fleet.h"
+
+#include "block.h"
+#include "ledger.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- a block says why it cannot be used */
+
+static void refusals_name_the_reason(void **state)
+{
+    (void)state;
+    pdr_config  c = fleet_config(), other = fleet_config();
+    pdr_error   err;
+    pdr_router *r;
+    fleet       f;
+    pdr_init_struct(&err, sizeof err);
+    size_t size = pdr_router_size(&c);
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(pdr_router_attach(f.mem, size, &c, 7, &r, &err), PDR_OK);
+    assert_ptr_equal(r, f.r);
+    assert_int_equal(pdr_router_attach(f.mem, size, NULL, 8, &r, &err), PDR_E_BLOCK_BOOT);
+    assert_int_equal(pdr_router_attach(f.mem, size - 64, NULL, 7, &r, &err), PDR_E_BLOCK_LAYOUT);
+    assert_non_null(strstr(err.message, "cut off"));
+    other.max_held = 33;
+    assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_E_BLOCK_CONFIG);
+    assert_non_null(strstr(err.message, "max_held is 32 there, 33 here"));
+    other = c;
+    other.seed = 1; /* seeds may differ */
+    assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_OK);
+    f.r->layout++;
+    assert_int_equal(pdr_router_attach(f.mem, size, NULL, 7, &r, &err), PDR_E_BLOCK_LAYOUT);
+    f.r->layout--;
+    f.r->config.max_held = 31;
+    assert_int_equal(pdr_router_attach(f.mem, size, NULL, 7, &r, &err), PDR_E_BLOCK_CORRUPT);
+    f.r->config.max_held = 32;
+    f.r->ready = 0;
+    assert_int_equal(pdr_router_attach(f.mem, size, NULL, 7, &r, &err), PDR_E_BLOCK_CORRUPT);
+    f.r->ready = 0x52454459;
+    f.r->magic[0] ^= 1;
+    assert_int_equal(pdr_router_attach(f.mem, size, NULL, 7, &r, &err), PDR_E_BLOCK_MAGIC);
+    f.r->magic[0] ^= 1;
+    assert_int_equal(pdr_router_init(f.mem, size - 1, &c, 7, &r, &err), PDR_E_NOSPACE);
+    assert_int_equal(pdr_router_init((char *)f.mem + 8, size, &c, 7, &r, &err), PDR_E_INVALID);
+    c.max_bookings = 1 << 25;
+    assert_int_equal(pdr_router_size(&c), 0);
+    fleet_close(&f);
+}
+
+/* Any byte of the header changed: refused, or harmless; never believed into a crash. */
+static void header_bytes_flipped(void **state)
+{
+    (void)state;
+    pdr_config  c = fleet_config();
+    pdr_router *r;
+    fleet       f;
+    size_t      size = pdr_router_size(&c), header = offsetof(struct pdr_router, lock), refused = 0;
+    fleet_open(&f, &c, 2, 2);
+    for (size_t i = 0; i < header; i++)
+        for (int bit = 0; bit < 8; bit += 3) {
+            ((unsigned char *)f.mem)[i] ^= (unsigned char)(1 << bit);
+            refused += pdr_router_attach(f.mem, size, NULL, 7, &r, NULL) != PDR_OK;
+            ((unsigned char *)f.mem)[i] ^= (unsigned char)(1 << bit);
+        }
+    assert_true(refused > header * 2); /* most of it is checked; what is not is the seed and padding */
+    fleet_close(&f);
+}
+
+static void restore_keeps_what_was_learnt(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision first, d;
+    pdr_router  *r;
+    fleet        f;
+    size_t       size = pdr_router_size(&c);
+    fleet_open(&f, &c, 4, 2);
+    assert_int_equal(fleet_route(&f, 5120, 1, 0, &first), PDR_OK); /* never ended: the machine went down */
+    char *copy = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    memcpy(copy, f.mem, size);
+    fleet_close(&f);
+    assert_int_equal(pdr_router_attach(copy, size, &c, 8, &r, NULL), PDR_E_BLOCK_BOOT);
+    assert_int_equal(pdr_router_restore(copy, size, 8, 99, &r, NULL), PDR_OK);
+    f.mem = copy;
+    f.r = r;
+    f.now = SECOND; /* another boot's clock */
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(fleet_route(&f, 5120, 1, 0, &d), PDR_E_LEASE);
+    assert_int_equal(pdr_lease_open(r, "after", f.now, &f.lease, NULL), PDR_OK);
+    assert_int_equal(fleet_route(&f, 5120, 1, 0, &d), PDR_OK);
+    assert_int_equal(d.prefill, first.prefill);
+    assert_int_equal(d.matched_tokens, 5119);
+    assert_int_not_equal(d.room, first.room);
+    fleet_close(&f);
+}
+
+static void position_does_not_matter(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision a, b;
+    fleet        f, g;
+    size_t       size = pdr_router_size(&c);
+    fleet_open(&f, &c, 4, 2);
+    assert_int_equal(fleet_route(&f, 5120, 1, 0, &a), PDR_OK);
+    g = f;
+    g.mem = aligned_alloc(64, (size + 63) & ~(size_t)63);
+    memcpy(g.mem, f.mem, size);
+    g.r = g.mem;
+    for (uint32_t s = 0; s < 50; s++) {
+        assert_int_equal(fleet_route(&f, 2000 + s * 100, s, PDR_REQUEST_NO_HOLD, &a), PDR_OK);
+        assert_int_equal(fleet_route(&g, 2000 + s * 100, s, PDR_REQUEST_NO_HOLD, &b), PDR_OK);
+        assert_memory_equal(&a, &b, sizeof a);
+    }
+    fleet_close(&f);
+    fleet_close(&g);
+}
+
+/* ---- no allocation on the request path */
+
+static unsigned long allocations;
+void *malloc(size_t n)
+{
+    static void *(*real)(size_t);
+    if (!real) {
+        void *symbol = dlsym(RTLD_NEXT, "malloc");
+        memcpy(&real, &symbol, sizeof real);
+    }
+    __atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
+    return real(n);
+}
+
+static void request_path_never_allocates(void **state)
+{
+    (void)state;
+    static char  body[200000], out[220000];
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    pdr_prompt   p;
+    pdr_action   act[PDR_MAX_ACTIONS];
+    pdr_exchange x;
+    pdr_event    ev;
+    pdr_response resp;
+    fleet        f;
+    size_t       need, n;
+    fleet_open(&f, &c, 4, 2);
+    int len = snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    memset(body + len, 'x', 150000);
+    strcpy(body + len + 150000, "\"}],\"stream\":true}");
+    pdr_init_struct(&d, sizeof d);
+    pdr_init_struct(&p, sizeof p);
+    pdr_request   q = fleet_request(&f);
+    unsigned long before = __atomic_load_n(&allocations, __ATOMIC_RELAXED);
+    for (int i = 0; i < 20; i++) {
+        q.now_ns = f.now += SECOND;
+        if (pdr_route(f.r, body, strlen(body), &q, &p, &d, NULL)) abort();
+        if (pdr_rewrite(&d, &p, PDR_LEG_DECODE, body, strlen(body), out, sizeof out, &need)) abort();
+        pdr_init_struct(&x, sizeof x);
+        pdr_init_struct(&ev, sizeof ev);
+        n = PDR_MAX_ACTIONS;
+        if (pdr_exchange_begin(f.r, &x, &d, f.lease, f.now, act, &n)) abort();
+        for (int leg = 0; leg < 2; leg++)
+            for (uint32_t type = PDR_EV_HEAD; type <= PDR_EV_END; type++) {
+                ev.type = type;
+                ev.leg = (uint32_t)leg;
+                ev.status = 200;
+                ev.now_ns = f.now;
+                n = PDR_MAX_ACTIONS;
+                if (pdr_exchange_event(f.r, &x, &ev, act, &n)) abort();
+            }
+        pdr_response_init(&resp, PDR_RESPONSE_SSE);
+        pdr_response_feed(&resp, "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n", 61);
+    }
+    assert_int_equal(__atomic_load_n(&allocations, __ATOMIC_RELAXED) - before, 0);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(fleet_stats(&f).finished, 20);
+    fleet_close(&f);
+    assert_true(__atomic_load_n(&allocations, __ATOMIC_RELAXED) > 0); /* the counter counts */
+}
+
+/* ---- threads */
+
+enum { THREADS = 4, ROUNDS = 3000 };
+
+static void *hammer(void *arg)
+{
+    fleet        f = *(fleet *)arg; /* own copy: same router */
+    uint64_t     tickets[8];
+    pdr_decision d;
+    unsigned     mine = (unsigned)(uintptr_t)&f;
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        f.now += MS;
+        int code = fleet_route(&f, 500 + (i * 7919u + mine) % 9000, (i + mine) % 50, i % 3 ? PDR_REQUEST_NO_HOLD : 0, &d);
+        if (code == PDR_OK && d.outcome == PDR_SEND) {
+            pdr_booking_done(f.r, d.booking, PDR_DONE_PREFILL, f.now);
+            if (i % 7 == 0) pdr_endpoint_health(f.r, f.prefill[i % 4], i % 2, f.now, NULL);
+            pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+        } else if (code == PDR_OK) {
+            size_t n = 8;
+            pdr_released(f.r, f.lease, tickets, &n);
+            for (size_t k = 0; k < n; k++) {
+                pdr_init_struct(&d, sizeof d);
+                if (pdr_ticket_take(f.r, tickets[k], NULL, 0, f.now, &d, NULL) == PDR_OK) pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+            }
+            if (i % 2) pdr_ticket_cancel(f.r, d.booking, f.now);
+        }
+        if (i % 50 == 0) pdr_tick(f.r, f.now);
+    }
+    return NULL;
+}
+
+static void threads_share_a_router(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    pthread_t  t[THREADS];
+    fleet      f;
+    fleet_open(&f, &c, 4, 3);
+    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&t[i], NULL, hammer, &f), 0);
+    for (int i = 0; i < THREADS; i++) pthread_join(t[i], NULL);
+    assert_int_equal(pdr_lease_break(f.r, f.lease, f.now), PDR_OK);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    fleet_close(&f);
+}
+
+/* ---- a process that dies inside a call */
+
+static void a_death_under_the_lock_is_repaired(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    pdr_books    b;
+    fleet        f;
+    size_t       size = pdr_router_size(&c);
+    f.now = 0;
+    fleet_open(&f, &c, 3, 2);
+    void *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(shared, MAP_FAILED);
+    free(f.mem);
+    f.mem = shared;
+    assert_int_equal(pdr_router_init(shared, size, &c, 7, &f.r, NULL), PDR_OK);
+    for (int i = 0; i < 3; i++) fleet_add(&f, (const char *[]){"a", "b", "c"}[i], (const char *[]){"10.0.0.1", "10.0.0.2", "10.0.0.3"}[i], 80, i < 2 ? 1 : 2);
+    assert_int_equal(pdr_lease_open(f.r, "t", f.now, &f.lease, NULL), PDR_OK);
+    assert_int_equal(fleet_route(&f, 1000, 1, 0, &d), PDR_OK);
+    for (int how = 0; how < 4; how++) {
+        pid_t pid = fork();
+        if (pid == 0) { /* dies with the lock held and the books torn */
+            if (pdr_books_lock(&b, f.r, f.now)) _exit(1);
+            pdr_booking *k = pdr_booking_new(&b.ledger, 0);
+            if (how == 1) b.registry.targets[0].work_us = 12345, b.registry.targets[1].d_requests = 77;
+            if (how == 2) b.ledger.leases[0].first = 3, b.ledger.head->free_first = 1;
+            if (how == 3) k->state = PDR_BOOKING_READY, k->prefill = 60000;
+            raise(SIGKILL);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+        assert_int_equal(fleet_stats(&f).lock_recoveries, (uint64_t)how + 1);
+        assert_int_equal(fleet_stats(&f).bookings, 1); /* the sound one */
+    }
+    pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    munmap(shared, size);
+}
+
+static void a_stopped_holder_blocks_nobody_for_long(void **state)
+{
+    (void)state;
+    pdr_config      c = fleet_config();
+    pdr_books       b;
+    pdr_router     *r;
+    struct timespec t0, t1;
+    int             ready[2];
+    char            byte;
+    size_t          size = pdr_router_size(&c);
+    void           *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(shared, MAP_FAILED);
+    assert_int_equal(pdr_router_init(shared, size, &c, 7, &r, NULL), PDR_OK);
+    assert_int_equal(pipe(ready), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (pdr_books_lock(&b, r, 0)) _exit(1);
+        if (write(ready[1], "x", 1) != 1) _exit(1);
+        raise(SIGSTOP);
+        pdr_books_unlock(&b);
+        _exit(0);
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    assert_int_equal(pdr_tick(r, 1), PDR_E_BUSY);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    assert_in_range(t1.tv_sec - t0.tv_sec, 1, 6);
+    kill(pid, SIGCONT);
+    waitpid(pid, NULL, 0);
+    assert_int_equal(pdr_tick(r, 1), PDR_OK);
+    munmap(shared, size);
+    close(ready[0]);
+    close(ready[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refusals_name_the_reason),
+        cmocka_unit_test(header_bytes_flipped),
+        cmocka_unit_test(restore_keeps_what_was_learnt),
+        cmocka_unit_test(position_does_not_matter),
+        cmocka_unit_test(request_path_never_allocates),
+        cmocka_unit_test(threads_share_a_router),
+        cmocka_unit_test(a_death_under_the_lock_is_repaired),
+        cmocka_unit_test(a_stopped_holder_blocks_nobody_for_long),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,229 @@
+/* lib/pair.c and the policies: the joint choice against brute force, topology, ties, baselines. */
+#include "fleet.h"
+
+#include "pair.h"
+#include "rng.h"
+
+enum { MAX = 40 };
+
+typedef struct world {
+    pdr_registry_head head;
+    pdr_endpoint_rec  endpoints[MAX];
+    pdr_target        targets[MAX];
+    pdr_target_info   infos[MAX];
+    uint8_t           taken[MAX];
+    uint32_t          prefill[MAX], decode[MAX], single[MAX];
+    uint64_t          prefill_cost[MAX], decode_cost[MAX];
+    uint32_t          host[MAX], rack[MAX], zone[MAX];
+    uint16_t          depth[MAX];
+    pdr_registry      g;
+    pdr_scratch       s;
+    pdr_rates         rates;
+    pdr_job           job;
+    pdr_view          view;
+} world;
+
+static uint64_t seed, drawn;
+static uint64_t draw(uint64_t n) { return pdr_random_at(seed, ++drawn) % n; }
+
+static void make_world(world *w, int topology)
+{
+    memset(w, 0, sizeof *w);
+    w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single};
+    w->s = (pdr_scratch){w->prefill_cost, w->decode_cost, w->host, w->rack, w->zone};
+    w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500};
+    pdr_registry_init(&w->g, MAX, MAX);
+    uint32_t n = 2 + (uint32_t)draw(MAX - 2);
+    for (uint32_t i = 0; i < n; i++) {
+        pdr_endpoint e;
+        uint32_t     id;
+        pdr_init_struct(&e, sizeof e);
+        snprintf(e.name, sizeof e.name, "e%u", i);
+        snprintf(e.host, sizeof e.host, "10.1.0.%u", i + 1);
+        e.port = 8000;
+        e.role = draw(9) ? 1 + (uint32_t)draw(2) : PDR_ROLE_BOTH;
+        if (topology && draw(5)) snprintf(e.topology_host, sizeof e.topology_host, "h%u", (unsigned)draw(6));
+        if (topology && draw(5)) snprintf(e.topology_rack, sizeof e.topology_rack, "r%u", (unsigned)draw(4));
+        if (topology && draw(5)) snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", (unsigned)draw(3));
+        assert_int_equal(pdr_registry_put(&w->g, &e, &id, NULL), PDR_OK);
+        pdr_target *t = &w->targets[id];
+        t->requests = (uint32_t)draw(4);
+        t->work_us = t->requests * draw(400000);
+        t->since_ns = 1000 * SECOND - draw(300 * MS);
+        t->d_requests = (uint32_t)draw(50);
+        t->d_tokens = t->d_requests * draw(9000);
+        t->kv_capacity = draw(2) ? 200000 : 0;
+        t->slowness_q10 = 512 + (uint32_t)draw(2048);
+        t->open_until_ns = draw(8) ? 0 : 1001 * SECOND;
+        w->depth[id] = (uint16_t)draw(60);
+    }
+    pdr_registry_relist(&w->g);
+    w->job = (pdr_job){.prompt_tokens = 1 + draw(30000), .output_tokens = 300, .block_millitokens = 128000, .excluded = 1, .exclude = {(uint32_t)draw(MAX)}};
+    w->view = (pdr_view){.targets = w->targets, .depth = w->depth, .job = &w->job, .rates = &w->rates, .now_ns = 1000 * SECOND, .mean_queue_q10 = draw(5000), .random = draw(UINT64_MAX)};
+}
+
+static uint64_t one_cost(const world *w, void (*score)(const pdr_view *, uint64_t *), uint32_t target)
+{
+    pdr_view v = w->view;
+    uint64_t cost;
+    v.list = &target;
+    v.n = 1;
+    if (pdr_barred(&w->targets[target], &w->job, v.now_ns)) return PDR_COST_BARRED;
+    score(&v, &cost);
+    return cost;
+}
+
+/* Every pair and every single server, one by one. */
+static uint64_t brute_force(const world *w, uint64_t *pairs)
+{
+    const pdr_policy *policy = &pdr_policy_default;
+    uint64_t          best = UINT64_MAX;
+    *pairs = 0;
+    for (uint32_t i = 0; i < w->head.prefill_n; i++)
+        for (uint32_t k = 0; k < w->head.decode_n; k++) {
+            uint64_t p = one_cost(w, policy->prefill, w->prefill[i]), d = one_cost(w, policy->decode, w->decode[k]);
+            if (p == PDR_COST_BARRED || d == PDR_COST_BARRED) continue;
+            ++*pairs;
+            uint64_t x = pdr_tier_us(&w->rates, pdr_tier(&w->targets[w->prefill[i]], &w->targets[w->decode[k]]), w->job.prompt_tokens);
+            if (p + d + x < best) best = p + d + x;
+        }
+    for (uint32_t i = 0; i < w->head.single_n; i++) {
+        uint64_t p = one_cost(w, policy->prefill, w->single[i]), d = one_cost(w, policy->decode, w->single[i]);
+        if (p == PDR_COST_BARRED) continue;
+        ++*pairs;
+        if (p + d < best) best = p + d;
+    }
+    return best;
+}
+
+static void joint_choice_is_the_exact_minimum(void **state)
+{
+    (void)state;
+    static world w;
+    pdr_choice   c;
+    int          with_topology = 0, none = 0, single = 0;
+    for (int round = 0; round < 20000; round++) {
+        seed = 1000 + (uint64_t)round;
+        drawn = 0;
+        make_world(&w, round % 2);
+        uint64_t pairs, want = brute_force(&w, &pairs);
+        int      code = pdr_pair_choose(&w.g, &pdr_policy_default, &w.view, &w.s, 0, 0, &c);
+        if (want == UINT64_MAX) {
+            assert_int_equal(code, PDR_E_NO_PAIR);
+            none++;
+            continue;
+        }
+        assert_int_equal(code, PDR_OK);
+        assert_int_equal(c.cost, want);
+        assert_int_equal(c.pairs, pairs);
+        assert_int_equal(c.cost, c.prefill_cost + c.decode_cost + c.transfer_us);
+        assert_int_equal(pdr_barred(&w.targets[c.decode], &w.job, w.view.now_ns), PDR_BARRED_NO);
+        if (c.mode == PDR_MODE_SINGLE) {
+            single++;
+            continue;
+        }
+        assert_int_equal(pdr_barred(&w.targets[c.prefill], &w.job, w.view.now_ns), PDR_BARRED_NO);
+        with_topology += c.transfer_us != pdr_tier_us(&w.rates, PDR_TIER_ZONE, w.job.prompt_tokens);
+    }
+    assert_true(with_topology > 1000); /* the interesting cases were met */
+    assert_true(none > 10 && single > 100);
+}
+
+static void a_near_prefill_wins_if_it_pays(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    fleet        f;
+    pdr_decision d;
+    fleet_open(&f, &c, 0, 0);
+    for (int i = 0; i < 4; i++) {
+        pdr_endpoint e;
+        pdr_init_struct(&e, sizeof e);
+        snprintf(e.name, sizeof e.name, "%c%d", i < 2 ? 'p' : 'd', i % 2);
+        snprintf(e.host, sizeof e.host, "10.0.0.%d", i + 1);
+        snprintf(e.topology_zone, sizeof e.topology_zone, "zone%d", i % 2);
+        e.port = 8000;
+        e.role = i < 2 ? PDR_ROLE_PREFILL : PDR_ROLE_DECODE;
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+    }
+    for (uint32_t s = 0; s < 10; s++) {
+        pdr_endpoint p, q;
+        f.now += SECOND;
+        assert_int_equal(fleet_route(&f, 8000, s, 0, &d), PDR_OK);
+        pdr_init_struct(&p, sizeof p);
+        pdr_init_struct(&q, sizeof q);
+        pdr_endpoint_get(f.r, d.prefill, &p, NULL);
+        pdr_endpoint_get(f.r, d.decode, &q, NULL);
+        assert_string_equal(p.topology_zone, q.topology_zone);
+        pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    }
+    fleet_close(&f);
+}
+
+static void baselines_do_what_their_names_say(void **state)
+{
+    (void)state;
+    for (uint32_t policy = PDR_POLICY_ROUND_ROBIN; policy <= PDR_POLICY_POWER_OF_TWO; policy++) {
+        pdr_config   c = fleet_config();
+        fleet        f;
+        pdr_decision d;
+        uint32_t     count[64] = {0}, pairs[64][64] = {{0}}, met = 0;
+        c.policy = policy;
+        c.hold = PDR_HOLD_OFF;
+        fleet_open(&f, &c, 4, 4);
+        for (uint32_t s = 0; s < 400; s++) {
+            assert_int_equal(fleet_route(&f, 1000, s % 7, 0, &d), PDR_OK);
+            count[d.prefill]++;
+            count[d.decode]++;
+            pairs[d.prefill][d.decode]++;
+        }
+        for (int p = 0; p < 4; p++)
+            for (int q = 0; q < 4; q++) met += pairs[f.prefill[p]][f.decode[q]] > 0;
+        for (int i = 0; i < 4; i++) {
+            if (policy == PDR_POLICY_RANDOM) { /* mean 100, deviation 8.7 */
+                assert_in_range(count[f.prefill[i]], 60, 140);
+                assert_in_range(count[f.decode[i]], 60, 140);
+            } else if (policy == PDR_POLICY_POWER_OF_TWO) {
+                assert_in_range(count[f.prefill[i]], 95, 105);
+            } else {
+                assert_int_equal(count[f.prefill[i]], 100);
+                assert_int_equal(count[f.decode[i]], 100);
+            }
+        }
+        if (policy == PDR_POLICY_ROUND_ROBIN || policy == PDR_POLICY_RANDOM) assert_int_equal(met, 16);
+        fleet_close(&f);
+    }
+}
+
+static void same_calls_same_decisions(void **state)
+{
+    (void)state;
+    for (uint32_t policy = PDR_POLICY_DEFAULT; policy <= PDR_POLICY_POWER_OF_TWO; policy++) {
+        pdr_config   c = fleet_config();
+        fleet        a, b;
+        pdr_decision x, y;
+        c.policy = policy;
+        fleet_open(&a, &c, 6, 5);
+        fleet_open(&b, &c, 6, 5);
+        for (uint32_t s = 0; s < 300; s++) {
+            a.now = b.now += 20 * MS;
+            int code = fleet_route(&a, 500 + s * 37 % 9000, s % 11, PDR_REQUEST_NO_HOLD, &x);
+            assert_int_equal(fleet_route(&b, 500 + s * 37 % 9000, s % 11, PDR_REQUEST_NO_HOLD, &y), code);
+            assert_memory_equal(&x, &y, sizeof x);
+            if (s % 3 == 0) pdr_booking_done(a.r, x.booking, PDR_DONE_ALL, a.now), pdr_booking_done(b.r, y.booking, PDR_DONE_ALL, b.now);
+        }
+        fleet_close(&a);
+        fleet_close(&b);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(joint_choice_is_the_exact_minimum),
+        cmocka_unit_test(a_near_prefill_wins_if_it_pays),
+        cmocka_unit_test(baselines_do_what_their_names_say),
+        cmocka_unit_test(same_calls_same_decisions),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
