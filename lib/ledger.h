@@ -29,6 +29,7 @@ typedef struct pdr_booking {
     uint32_t told;               /* READY or REFUSED: pdr_released has named it */
     int32_t  refusal;            /* REFUSED: the code */
     uint32_t batch, mode;
+    uint32_t cache_learnt, pad;
     uint32_t candidates, alone;  /* alone: the prefill target was idle when this was booked, so its time can be learnt */
     uint64_t work_us;            /* prefill time predicted at that target's speed */
     uint64_t uncached_tokens;    /* of the prompt, at the prefill target */

@@ -236,12 +236,16 @@ uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, ui
     return rec->draining ? PDR_STATE_DRAINING : PDR_STATE_READY;
 }
 
+void pdr_registry_reopen(const pdr_registry *g, uint32_t target)
+{
+    const pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
+    for (uint32_t i = 0; i < rec->targets; i++) g->targets[rec->first_target + i].open_until_ns = 0;
+}
+
 void pdr_registry_success(const pdr_registry *g, uint32_t target)
 {
-    pdr_target       *t = &g->targets[target];
-    pdr_endpoint_rec *rec = &g->endpoints[t->endpoint];
-    rec->failures = 0;
-    for (uint32_t i = 0; i < rec->targets; i++) g->targets[rec->first_target + i].open_until_ns = 0;
+    g->endpoints[g->targets[target].endpoint].failures = 0;
+    pdr_registry_reopen(g, target);
 }
 
 void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t now_ns)

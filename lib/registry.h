@@ -102,6 +102,7 @@ uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, ui
 
 /* One leg ended well or badly: counts and breaker. `hard`: nothing could be sent at all, so the endpoint is taken out at once. */
 void pdr_registry_success(const pdr_registry *g, uint32_t target);
+void pdr_registry_reopen(const pdr_registry *g, uint32_t target); /* it has begun to answer: the breaker closes, failures stay counted */
 void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t now_ns);
 
 /* First invariant that does not hold, as a sentence in why; 0 if all hold. */

@@ -36,9 +36,10 @@ static void learn_slowness(pdr_books *b, const pdr_booking *k, uint64_t took_us)
 }
 
 /* The engine's own cached_tokens against our belief: who keeps forgetting gets a smaller share of the index, who keeps its word a larger one. */
-static void learn_cache(pdr_books *b, const pdr_booking *k, uint64_t cached)
+static void learn_cache(pdr_books *b, pdr_booking *k, uint64_t cached)
 {
-    if (k->prefill == PDR_NONE) return;
+    if (k->prefill == PDR_NONE || k->cache_learnt) return; /* both legs report the same number */
+    k->cache_learnt = 1;
     pdr_target_info *info = &b->registry.infos[k->prefill];
     uint64_t         slack = 2 * (uint64_t)b->r->config.block_bytes;
     uint32_t         before = info->belief_q10;
@@ -72,7 +73,8 @@ static void apply_verdict(pdr_books *b, const pdr_exchange_leg *leg, uint32_t ta
     const pdr_config *c = &b->r->config;
     uint64_t          open_ns = c->breaker_open_ms * 1000000ull;
     if (target == PDR_NONE || b->registry.targets[target].endpoint != leg->endpoint) return;
-    if (leg->answered || leg->verdict == PDR_VERDICT_GOOD) pdr_registry_success(&b->registry, target);
+    if (leg->answered) pdr_registry_reopen(&b->registry, target); /* one that always dies after its first bytes still adds up */
+    if (leg->verdict == PDR_VERDICT_GOOD) pdr_registry_success(&b->registry, target);
     if (leg->verdict == PDR_VERDICT_FAILED)
         pdr_registry_failure(&b->registry, target, leg->failure == PDR_FAIL_CONNECT, c->breaker_failures, open_ns, b->now_ns);
     if (leg->verdict == PDR_VERDICT_SUSPECT) /* counts, but alone never takes anybody out */
@@ -111,40 +113,49 @@ static int any_effect(const pdr_exchange_effects *fx)
     return fx->prefill_done || fx->release || fx->result || p->verdict || d->verdict || p->answered || d->answered || p->usage || d->usage;
 }
 
-static int commit(pdr_router *r, const pdr_exchange_effects *fx, uint64_t now_ns)
+/*
+ * Carries a step out on the books and only then on the caller's exchange: if the lock cannot be had (PDR_E_BUSY) nothing has changed, and the
+ * host may report the event again.
+ */
+static int commit(pdr_router *r, pdr_exchange *x, const pdr_exchange *stepped, const pdr_exchange_effects *fx, uint64_t now_ns)
 {
     pdr_books b;
-    if (!any_effect(fx)) return PDR_OK;
-    int code = pdr_books_lock(&b, r, now_ns);
-    if (code) return code; /* the machine has gone on; what was booked ends with the lease */
-    apply_effects(&b, fx);
-    pdr_books_unlock(&b);
+    if (any_effect(fx)) {
+        int code = pdr_books_lock(&b, r, now_ns);
+        if (code) return code;
+        apply_effects(&b, fx);
+        pdr_books_unlock(&b);
+    }
+    *x = *stepped;
     return PDR_OK;
 }
 
 int pdr_exchange_begin(pdr_router *r, pdr_exchange *x, const pdr_decision *d, uint32_t lease, uint64_t now_ns, pdr_action *out, size_t *n)
 {
     pdr_exchange_effects fx;
-    if (!r) return PDR_E_INVALID;
+    if (!r || !x) return PDR_E_INVALID;
     pdr_exchange_rules rules = rules_of(&r->config);
-    int                code = pdr_exchange_start(x, d, lease, &rules, now_ns, out, n, &fx);
-    return code ? code : commit(r, &fx, now_ns);
+    pdr_exchange       y = *x;
+    int                code = pdr_exchange_start(&y, d, lease, &rules, now_ns, out, n, &fx);
+    return code ? code : commit(r, x, &y, &fx, now_ns);
 }
 
 int pdr_exchange_event(pdr_router *r, pdr_exchange *x, const pdr_event *ev, pdr_action *out, size_t *n)
 {
     pdr_exchange_effects fx;
-    if (!r || !ev) return PDR_E_INVALID;
+    if (!r || !x || !ev) return PDR_E_INVALID;
     pdr_exchange_rules rules = rules_of(&r->config);
-    int                code = pdr_exchange_step(x, ev, &rules, out, n, &fx);
-    return code ? code : commit(r, &fx, ev->now_ns);
+    pdr_exchange       y = *x;
+    int                code = pdr_exchange_step(&y, ev, &rules, out, n, &fx);
+    return code ? code : commit(r, x, &y, &fx, ev->now_ns);
 }
 
 int pdr_exchange_rerouted(pdr_router *r, pdr_exchange *x, const pdr_decision *d, int code, uint64_t now_ns, pdr_action *out, size_t *n)
 {
     pdr_exchange_effects fx;
-    if (!r) return PDR_E_INVALID;
+    if (!r || !x) return PDR_E_INVALID;
     pdr_exchange_rules rules = rules_of(&r->config);
-    int                bad = pdr_exchange_reroute(x, d, code, &rules, now_ns, out, n, &fx);
-    return bad ? bad : commit(r, &fx, now_ns);
+    pdr_exchange       y = *x;
+    int                bad = pdr_exchange_reroute(&y, d, code, &rules, now_ns, out, n, &fx);
+    return bad ? bad : commit(r, x, &y, &fx, now_ns);
 }
