@@ -1,0 +1,331 @@
+/*
+ * The exchange of one client request: what legs, client and clock do goes in as events, and the actions that come out are carried
+ * out. Nothing is decided here.
+ */
+#include "ngx_http_pdroute.h"
+
+#define FREE_JOBS_MAX 1024
+#define ARM_MAX_MS    3600000
+
+static void run(ngx_http_pdroute_job_t *job);
+
+/* --------------------------------------------------------------------------------------------------------------- life */
+
+static void timer_handler(ngx_event_t *ev)
+{
+    ngx_http_pdroute_job_t *job = ev->data;
+    ngx_connection_t       *client = job->r ? job->r->connection : NULL;
+
+    ngx_http_pdroute_job_enter(job);
+    if (job->is_held) ngx_http_pdroute_take(job);
+    else ngx_http_pdroute_job_event(job, PDR_EV_TICK, NULL, 0);
+    ngx_http_pdroute_job_arm(job);
+    ngx_http_pdroute_job_leave(job);
+    if (client) ngx_http_run_posted_requests(client);
+}
+
+/* A relay broke, or asked for actions, inside nginx's own handlers; here it is safe to end it. */
+static void failed_handler(ngx_event_t *ev)
+{
+    ngx_http_pdroute_leg_t *leg = ev->data;
+    ngx_http_pdroute_job_t *job = leg->job;
+    ngx_connection_t       *client = job->r ? job->r->connection : NULL;
+    uint32_t                detail = leg->fail_detail;
+
+    ngx_http_pdroute_job_enter(job);
+    leg->fail_detail = 0;
+    if (detail) ngx_http_pdroute_leg_fail(leg, detail);
+    else run(job);
+    ngx_http_pdroute_job_leave(job);
+    if (client) ngx_http_run_posted_requests(client);
+}
+
+/* The request's pool goes: variables were read for the last time. */
+static void unreference(void *data)
+{
+    ngx_http_pdroute_job_t *job = data;
+    ngx_http_pdroute_job_enter(job);
+    job->referenced = 0;
+    ngx_http_pdroute_job_leave(job);
+}
+
+/* The request ends, for whatever reason. If that was not our doing, the client left. */
+static void request_ends(void *data)
+{
+    ngx_http_pdroute_job_t *job = data;
+
+    if (job->r == NULL) return;
+    ngx_http_pdroute_job_enter(job);
+    ngx_http_pdroute_job_detach(job);
+    if (job->begun) ngx_http_pdroute_job_event(job, PDR_EV_CLIENT_GONE, NULL, 0);
+    ngx_http_pdroute_job_leave(job);
+}
+
+ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf)
+{
+    ngx_http_pdroute_zone_t *zone = conf->zone;
+    ngx_http_pdroute_job_t  *job;
+    ngx_http_cleanup_t      *end;
+    ngx_pool_cleanup_t      *free;
+    ngx_uint_t               i;
+
+    end = ngx_http_cleanup_add(r, 0);
+    free = ngx_pool_cleanup_add(r->pool, 0);
+    if (end == NULL || free == NULL) return NULL;
+    if (!ngx_queue_empty(&zone->free_jobs)) {
+        job = ngx_queue_data(ngx_queue_head(&zone->free_jobs), ngx_http_pdroute_job_t, queue);
+        ngx_queue_remove(&job->queue);
+        zone->free_jobs_n--;
+    } else {
+        job = ngx_alloc(sizeof(*job), r->connection->log);
+        if (job == NULL) return NULL;
+    }
+    ngx_memzero(job, sizeof(*job));
+    job->zone = zone;
+    job->conf = conf;
+    job->r = r;
+    job->head_request = r->method == NGX_HTTP_HEAD;
+    for (i = 0; i < 2; i++) {
+        job->legs[i].job = job;
+        job->legs[i].which = (uint32_t)i;
+        job->legs[i].failed.handler = failed_handler;
+        job->legs[i].failed.data = &job->legs[i];
+        job->legs[i].failed.log = ngx_cycle->log;
+    }
+    job->timer.handler = timer_handler;
+    job->timer.data = job;
+    job->timer.log = ngx_cycle->log;
+    pdr_init_struct(&job->prompt, sizeof(job->prompt));
+    job->referenced = 1;
+    end->handler = request_ends;
+    end->data = job;
+    free->handler = unreference;
+    free->data = job;
+    ngx_http_set_ctx(r, job, ngx_http_pdroute_module);
+    return job;
+}
+
+static ngx_uint_t leg_is_over(const ngx_http_pdroute_leg_t *leg)
+{
+    return leg->state == PDROUTE_LEG_IDLE || leg->state == PDROUTE_LEG_DONE;
+}
+
+void ngx_http_pdroute_job_enter(ngx_http_pdroute_job_t *job) { job->locks++; }
+
+void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job)
+{
+    ngx_http_pdroute_zone_t *zone = job->zone;
+
+    if (--job->locks || job->referenced || job->r || (job->begun && !job->finished)) return;
+    if (!leg_is_over(&job->legs[0]) || !leg_is_over(&job->legs[1])) return;
+    if (job->timer.timer_set) ngx_del_timer(&job->timer);
+    if (job->legs[0].failed.posted) ngx_delete_posted_event(&job->legs[0].failed);
+    if (job->legs[1].failed.posted) ngx_delete_posted_event(&job->legs[1].failed);
+    if (zone->free_jobs_n < FREE_JOBS_MAX) {
+        ngx_queue_insert_head(&zone->free_jobs, &job->queue);
+        zone->free_jobs_n++;
+    } else {
+        ngx_free(job);
+    }
+}
+
+void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job)
+{
+    ngx_uint_t i;
+
+    if (job->r == NULL) return;
+    if (job->is_held) {
+        ngx_http_pdroute_unhold(job);
+        (void)pdr_ticket_cancel(job->zone->router, job->decision.booking, pdr_host_now_ns());
+        (void)pdr_host_wake_pending(job->zone->host);
+    }
+    job->r = NULL;
+    for (i = 0; i < 2; i++) ngx_http_pdroute_leg_detach(&job->legs[i]);
+    job->hashes = NULL;
+    ngx_str_null(&job->body);
+}
+
+/* Moved only when the time came nearer; a timer that fires early looks again. Not cancelable: an exiting worker waits for its requests. */
+void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job)
+{
+    uint64_t now, deadline, ms = ARM_MAX_MS;
+
+    if (job->finished || (!job->begun && !job->is_held)) {
+        if (job->timer.timer_set) ngx_del_timer(&job->timer);
+        return;
+    }
+    now = pdr_host_now_ns();
+    deadline = job->begun ? pdr_exchange_deadline(&job->exchange)
+                          : job->held_ns + (uint64_t)(job->zone->config.hold_max_wait_ms + 100) * 1000000;
+    if (deadline != UINT64_MAX) {
+        ms = deadline > now ? (deadline - now) / 1000000 + 1 : 1;
+        if (ms > ARM_MAX_MS) ms = ARM_MAX_MS;
+    }
+    if (job->timer.timer_set) {
+        if ((ngx_msec_int_t)(job->timer.timer.key - (ngx_current_msec + ms)) <= 0) return;
+        ngx_del_timer(&job->timer);
+    }
+    ngx_add_timer(&job->timer, (ngx_msec_t)ms);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- actions */
+
+static void push(ngx_http_pdroute_job_t *job, const pdr_action *actions, size_t n)
+{
+    size_t     i;
+    ngx_uint_t j, kept;
+
+    for (i = 0; i < n; i++) {
+        if (actions[i].type == PDR_ACT_CANCEL) { /* a leg that was not even started needs no start */
+            for (j = kept = 0; j < job->actions_n; j++) {
+                if (job->actions[j].type == PDR_ACT_SEND && job->actions[j].leg == actions[i].leg) continue;
+                job->actions[kept++] = job->actions[j];
+            }
+            job->actions_n = kept;
+        }
+        if (job->actions_n == PDROUTE_JOB_ACTIONS) {
+            ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0, "pdroute: too many actions");
+            return;
+        }
+        job->actions[job->actions_n++] = actions[i];
+    }
+}
+
+static void reroute(ngx_http_pdroute_job_t *job)
+{
+    pdr_action acts[PDR_MAX_ACTIONS];
+    pdr_error  err;
+    size_t     n = PDR_MAX_ACTIONS;
+    int        code;
+
+    if (job->r == NULL) { /* nobody waits for an answer any more */
+        ngx_http_pdroute_job_event(job, PDR_EV_CLIENT_GONE, NULL, 0);
+        return;
+    }
+    pdr_init_struct(&err, sizeof(err));
+    code = ngx_http_pdroute_decide(job, PDR_REQUEST_NO_HOLD, &err);
+    if (pdr_exchange_rerouted(job->zone->router, &job->exchange, code == PDR_OK ? &job->decision : NULL, code,
+                              pdr_host_now_ns(), acts, &n) == PDR_OK)
+        push(job, acts, n);
+}
+
+static const char *reason_text(uint32_t reason)
+{
+    switch (reason) {
+    case PDR_ERR_PREFILL_FAILED: return "the prefill server did not complete the request";
+    case PDR_ERR_DECODE_FAILED: return "the decode server did not complete the request";
+    case PDR_ERR_PREFILL_TIMEOUT: return "the prefill server did not answer in time";
+    case PDR_ERR_DECODE_TIMEOUT: return "the decode server did not answer in time";
+    case PDR_ERR_NO_PAIR: return "no prefill and decode server is available at present";
+    case PDR_ERR_QUEUE_FULL: return "all servers are busy and the queue is full";
+    case PDR_ERR_HELD_TIMEOUT: return "all servers were busy for too long";
+    default: return "the request could not be completed";
+    }
+}
+
+static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
+{
+    ngx_http_pdroute_leg_t *leg = act->leg < 2 ? &job->legs[act->leg] : NULL;
+
+    switch (act->type) {
+    case PDR_ACT_SEND:
+        if (leg) ngx_http_pdroute_leg_start(leg);
+        break;
+    case PDR_ACT_CANCEL:
+        if (leg) ngx_http_pdroute_leg_cancel(leg);
+        break;
+    case PDR_ACT_DRAIN:
+        if (leg) ngx_http_pdroute_leg_drain(leg);
+        break;
+    case PDR_ACT_RELAY:
+        if (leg) ngx_http_pdroute_relay(leg);
+        break;
+    case PDR_ACT_ROUTE: reroute(job); break;
+    case PDR_ACT_RESPOND:
+        job->reason = act->reason;
+        ngx_http_pdroute_respond(job, act->status, pdr_reason_name(act->reason), reason_text(act->reason),
+                                 act->retry_after_ms);
+        break;
+    case PDR_ACT_ABORT:
+        job->reason = act->reason;
+        ngx_http_pdroute_relay_abort(job, act->reason, reason_text(act->reason));
+        break;
+    case PDR_ACT_FINISH: job->finished = 1; break;
+    default: break;
+    }
+}
+
+/* Actions that end the relay while nginx is in the middle of it have to wait for the event loop. */
+static ngx_uint_t must_wait(ngx_http_pdroute_job_t *job, const pdr_action *act)
+{
+    if (!job->in_relay) return 0;
+    if (act->type == PDR_ACT_ABORT || act->type == PDR_ACT_RESPOND || act->type == PDR_ACT_RELAY) return 1;
+    return act->type == PDR_ACT_CANCEL && act->leg < 2 && &job->legs[act->leg] == job->relay;
+}
+
+static void run(ngx_http_pdroute_job_t *job)
+{
+    pdr_action act;
+
+    if (job->running) return;
+    job->running = 1;
+    ngx_http_pdroute_job_enter(job);
+    while (job->actions_n) {
+        act = job->actions[0];
+        if (must_wait(job, &act)) {
+            ngx_post_event(&job->relay->failed, &ngx_posted_events);
+            break;
+        }
+        job->actions_n--;
+        ngx_memmove(job->actions, job->actions + 1, job->actions_n * sizeof(act));
+        perform(job, &act);
+    }
+    job->running = 0;
+    ngx_http_pdroute_job_arm(job);
+    (void)pdr_host_wake_pending(job->zone->host);
+    ngx_http_pdroute_job_leave(job);
+}
+
+void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job)
+{
+    pdr_action acts[PDR_MAX_ACTIONS];
+    size_t     n = PDR_MAX_ACTIONS;
+
+    pdr_init_struct(&job->exchange, sizeof(job->exchange));
+    job->begun = 1;
+    if (pdr_exchange_begin(job->zone->router, &job->exchange, &job->decision, job->zone->lease.id, pdr_host_now_ns(),
+                           acts, &n) != PDR_OK) {
+        job->finished = 1;
+        ngx_http_pdroute_respond(job, NGX_HTTP_INTERNAL_SERVER_ERROR, "internal_error", "the exchange did not begin", 0);
+        return;
+    }
+    push(job, acts, n);
+    run(job);
+}
+
+void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg, uint32_t detail)
+{
+    pdr_action acts[PDR_MAX_ACTIONS];
+    pdr_event  ev;
+    size_t     n = PDR_MAX_ACTIONS;
+
+    if (!job->begun || job->finished) return;
+    pdr_init_struct(&ev, sizeof(ev));
+    ev.type = type;
+    ev.detail = detail;
+    ev.now_ns = pdr_host_now_ns();
+    ev.attempt = leg ? leg->attempt : job->exchange.attempt;
+    if (leg) {
+        ev.leg = leg->which;
+        ev.status = (uint32_t)leg->head.status;
+        ev.retry_after_ms = leg->head.retry_after_ms;
+        if (type == PDR_EV_END && leg->read_usage && leg->response.flags & PDR_SEEN_USAGE) {
+            ev.usage = 1;
+            ev.prompt_tokens = leg->response.prompt_tokens;
+            ev.cached_tokens = leg->response.cached_tokens;
+            ev.completion_tokens = leg->response.completion_tokens;
+        }
+    }
+    if (pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n) == PDR_OK) push(job, acts, n);
+    run(job);
+}

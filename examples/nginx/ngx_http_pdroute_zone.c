@@ -1,0 +1,283 @@
+/* One router block as this process uses it: configuration, mapping, lease, ticks, wake-ups. */
+#include "ngx_http_pdroute.h"
+
+#define TICK_MS 100
+
+/* ----------------------------------------------------------------------------------------------- configuration time */
+
+static ngx_int_t read_file(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *text)
+{
+    ngx_fd_t        fd;
+    ngx_file_info_t fi;
+    ssize_t         n;
+    ngx_int_t       rc = NGX_ERROR;
+
+    fd = ngx_open_file(name->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
+    if (fd == NGX_INVALID_FILE) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, "pdroute: cannot open \"%V\"", name);
+        return NGX_ERROR;
+    }
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, "pdroute: cannot read \"%V\"", name);
+        goto out;
+    }
+    text->len = (size_t)ngx_file_size(&fi);
+    text->data = ngx_pnalloc(cf->pool, text->len + 1);
+    if (text->data == NULL) goto out;
+    n = ngx_read_fd(fd, text->data, text->len);
+    if (n < 0 || (size_t)n != text->len) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, "pdroute: cannot read \"%V\"", name);
+        goto out;
+    }
+    text->data[text->len] = '\0';
+    rc = NGX_OK;
+out:
+    (void)ngx_close_file(fd);
+    return rc;
+}
+
+static void log_config_error(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, const pdr_error *err)
+{
+    if (err->line)
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V:%uD: %s", &zone->name, &zone->config_file,
+                      err->line, err->message);
+    else
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s", &zone->name, &zone->config_file,
+                      err->message);
+}
+
+char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
+{
+    pdr_error err;
+
+    pdr_init_struct(&err, sizeof(err));
+    if (read_file(cf, &zone->config_file, &zone->config_text) != NGX_OK) return NGX_CONF_ERROR;
+    pdr_init_struct(&zone->config, sizeof(zone->config));
+    if (pdr_config_from_json((char *)zone->config_text.data, zone->config_text.len, &zone->config, &err) != PDR_OK ||
+        pdr_config_resolve(&zone->config, &err) != PDR_OK) {
+        log_config_error(cf, zone, &err);
+        return NGX_CONF_ERROR;
+    }
+    pdr_init_struct(&zone->limits, sizeof(zone->limits));
+    zone->limits.block_bytes = zone->config.block_bytes;
+    zone->limits.max_blocks = zone->config.max_blocks;
+    zone->limits.max_depth = zone->config.max_depth;
+    zone->limits.max_batch = zone->config.max_batch;
+    zone->limits.max_body = zone->config.max_body;
+    return NGX_CONF_OK;
+}
+
+static ngx_int_t apply(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, pdr_router *router)
+{
+    pdr_apply_report report;
+    pdr_error        err;
+    uint32_t         i;
+
+    pdr_init_struct(&report, sizeof(report));
+    pdr_init_struct(&err, sizeof(err));
+    if (pdr_apply_json(router, (char *)zone->config_text.data, zone->config_text.len, 0, pdr_host_now_ns(), &report,
+                       &err) != PDR_OK) {
+        log_config_error(cf, zone, &err);
+        return NGX_ERROR;
+    }
+    for (i = 0; i < report.warnings && i < 8; i++)
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0, "pdroute_zone \"%V\": %V: %s", &zone->name, &zone->config_file,
+                      report.warning[i]);
+    return NGX_OK;
+}
+
+/* `nginx -t`: everything is checked on a router of its own; the block file is not touched. */
+static ngx_int_t try_out(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
+{
+    pdr_router *router;
+    pdr_error   err;
+    size_t      size = pdr_router_size(&zone->config);
+    void       *mem;
+    ngx_int_t   rc = NGX_ERROR;
+
+    pdr_init_struct(&err, sizeof(err));
+    mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mem == MAP_FAILED) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, ngx_errno, "pdroute_zone \"%V\": no memory for a block of %uz bytes",
+                      &zone->name, size);
+        return NGX_ERROR;
+    }
+    if (pdr_router_init(mem, size, &zone->config, 1, &router, &err) != PDR_OK) log_config_error(cf, zone, &err);
+    else rc = apply(cf, zone, router);
+    (void)munmap(mem, size);
+    return rc;
+}
+
+static void unmap(void *data)
+{
+    ngx_http_pdroute_zone_t *zone = data;
+    pdr_host_close(zone->host);
+    zone->host = NULL;
+    zone->router = NULL;
+}
+
+ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
+{
+    ngx_pool_cleanup_t *cln;
+    pdr_host_info       info;
+    pdr_error           err;
+
+    if (try_out(cf, zone) != NGX_OK) return NGX_ERROR;
+    if (ngx_test_config) return NGX_OK;
+
+    pdr_init_struct(&err, sizeof(err));
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) return NGX_ERROR;
+    if (pdr_host_open((char *)zone->file.data, &zone->config,
+                      PDR_HOST_CREATE | PDR_HOST_RESTORE | (zone->recreate ? PDR_HOST_RECREATE : 0), &zone->host,
+                      &zone->router, &err) != PDR_OK) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s%s", &zone->name, &zone->file, err.message,
+                      err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !zone->recreate
+                          ? " (add \"recreate\" to pdroute_zone to replace it)" : "");
+        return NGX_ERROR;
+    }
+    cln->handler = unmap;
+    cln->data = zone;
+    pdr_init_struct(&info, sizeof(info));
+    if (pdr_host_info_get(zone->host, &info) == PDR_OK)
+        ngx_log_error(NGX_LOG_NOTICE, cf->log, 0, "pdroute_zone \"%V\": %s %V%s%s", &zone->name,
+                      info.origin == PDR_HOST_CREATED     ? "created"
+                      : info.origin == PDR_HOST_RECREATED ? "replaced"
+                      : info.origin == PDR_HOST_RESTORED  ? "restored"
+                                                          : "attached to",
+                      &zone->file, info.reason ? ": " : "", info.reason ? info.message : "");
+    return apply(cf, zone, zone->router);
+}
+
+/* ---------------------------------------------------------------------------------------------------- worker process */
+
+/* Tickets of this worker that may go now, or were refused. Runs from the event loop only: it may end clients' requests. */
+static void take_released(ngx_http_pdroute_zone_t *zone)
+{
+    uint64_t                tickets[32];
+    size_t                  n, i;
+    ngx_rbtree_node_t      *node;
+    ngx_http_pdroute_job_t *job;
+    ngx_connection_t       *client;
+
+    do {
+        n = sizeof(tickets) / sizeof(tickets[0]);
+        if (zone->held.root == zone->held.sentinel || pdr_released(zone->router, zone->lease.id, tickets, &n) != PDR_OK)
+            return;
+        for (i = 0; i < n; i++) {
+            for (node = zone->held.root; node != zone->held.sentinel && node->key != tickets[i];)
+                node = tickets[i] < node->key ? node->left : node->right;
+            if (node == zone->held.sentinel) continue; /* its client left meanwhile */
+            job = (ngx_http_pdroute_job_t *)((u_char *)node - offsetof(ngx_http_pdroute_job_t, held));
+            client = job->r ? job->r->connection : NULL;
+            ngx_http_pdroute_take(job);
+            if (client) ngx_http_run_posted_requests(client);
+        }
+    } while (n == sizeof(tickets) / sizeof(tickets[0]));
+}
+
+static void wake_handler(ngx_event_t *ev)
+{
+    ngx_connection_t        *c = ev->data;
+    ngx_http_pdroute_zone_t *zone = c->data;
+
+    pdr_host_wake_drain(c->fd);
+    ev->ready = 0;
+    take_released(zone);
+    if (ngx_handle_read_event(ev, 0) != NGX_OK) ngx_log_error(NGX_LOG_ALERT, ev->log, 0, "pdroute: wake-up socket lost");
+}
+
+/* The descriptor belongs to the lease, the connection around it to nginx. */
+static void wake_close(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_connection_t *c = zone->wake;
+    if (c == NULL) return;
+    zone->wake = NULL;
+    if (c->read->active) (void)ngx_del_event(c->read, NGX_READ_EVENT, NGX_CLOSE_EVENT);
+    if (c->read->posted) ngx_delete_posted_event(c->read);
+    ngx_free_connection(c);
+    c->fd = (ngx_socket_t)-1;
+}
+
+static ngx_int_t wake_open(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_connection_t *c;
+
+    if (zone->lease.wake_fd < 0) return NGX_OK; /* ticks look for tickets instead */
+    c = ngx_get_connection(zone->lease.wake_fd, ngx_cycle->log);
+    if (c == NULL) return NGX_ERROR;
+    c->data = zone;
+    c->read->handler = wake_handler;
+    c->read->log = ngx_cycle->log;
+    c->write->log = ngx_cycle->log;
+    c->read->channel = 1; /* not to be closed, nor complained about, when the worker exits */
+    zone->wake = c;
+    return ngx_handle_read_event(c->read, 0);
+}
+
+static ngx_int_t lease_open(ngx_http_pdroute_zone_t *zone)
+{
+    pdr_error err;
+    u_char    name[64];
+
+    pdr_init_struct(&err, sizeof(err));
+    pdr_init_struct(&zone->lease, sizeof(zone->lease));
+    ngx_sprintf(name, "nginx worker %P%Z", ngx_pid);
+    if (pdr_host_lease_open(zone->host, (char *)name, pdr_host_now_ns(), &zone->lease, &err) != PDR_OK) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0, "pdroute_zone \"%V\": no lease: %s", &zone->name, err.message);
+        return NGX_ERROR;
+    }
+    zone->leased = 1;
+    return wake_open(zone);
+}
+
+ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone)
+{
+    pdr_error err;
+    int       rc;
+
+    if (!zone->leased) return lease_open(zone);
+    pdr_init_struct(&err, sizeof(err));
+    rc = pdr_host_lease_renew(zone->host, &zone->lease, pdr_host_now_ns(), &err);
+    if (rc == PDR_OK) return NGX_OK;
+    ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0, "pdroute_zone \"%V\": lease: %s", &zone->name, err.message);
+    if (rc != PDR_E_LEASE) return NGX_ERROR;
+    wake_close(zone); /* the old lease's descriptor is closed already */
+    return wake_open(zone);
+}
+
+static void tick_handler(ngx_event_t *ev)
+{
+    ngx_http_pdroute_zone_t *zone = ev->data;
+
+    (void)ngx_http_pdroute_zone_renew(zone);
+    (void)pdr_host_tick(zone->host, pdr_host_now_ns());
+    take_released(zone);
+    ngx_add_timer(ev, TICK_MS);
+}
+
+ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t *cycle)
+{
+    ngx_rbtree_init(&zone->held, &zone->held_sentinel, ngx_rbtree_insert_value);
+    ngx_queue_init(&zone->free_jobs);
+    zone->peers = ngx_pcalloc(cycle->pool, zone->config.max_endpoints * sizeof(*zone->peers));
+    zone->hashes = ngx_palloc(cycle->pool, zone->config.max_blocks * sizeof(*zone->hashes));
+    if (zone->peers == NULL || zone->hashes == NULL) return NGX_ERROR;
+    if (lease_open(zone) != NGX_OK) return NGX_ERROR;
+    zone->tick.handler = tick_handler;
+    zone->tick.data = zone;
+    zone->tick.log = cycle->log;
+    zone->tick.cancelable = 1; /* an exiting worker does not wait for it */
+    ngx_add_timer(&zone->tick, TICK_MS);
+    return NGX_OK;
+}
+
+void ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone)
+{
+    if (!zone->leased) return;
+    if (zone->tick.timer_set) ngx_del_timer(&zone->tick);
+    wake_close(zone);
+    pdr_host_lease_close(zone->host, &zone->lease, pdr_host_now_ns());
+    zone->leased = 0;
+    (void)pdr_host_wake_pending(zone->host); /* what it gave back may release others' requests */
+}
