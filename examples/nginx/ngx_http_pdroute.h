@@ -35,6 +35,14 @@ typedef struct ngx_http_pdroute_idle_s ngx_http_pdroute_idle_t;
 typedef struct ngx_http_pdroute_job_s ngx_http_pdroute_job_t;
 typedef struct ngx_http_pdroute_leg_s ngx_http_pdroute_leg_t;
 
+/* nginx's macro is several statements. */
+static inline void ngx_http_pdroute_unpost(ngx_event_t *ev)
+{
+    if (ev->posted) {
+        ngx_delete_posted_event(ev);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------- configuration */
 
 /* One router block: what the configuration says, and this process's use of it. */

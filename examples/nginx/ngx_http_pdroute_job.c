@@ -119,8 +119,8 @@ void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job)
     if (--job->locks || job->referenced || job->r || (job->begun && !job->finished)) return;
     if (!leg_is_over(&job->legs[0]) || !leg_is_over(&job->legs[1])) return;
     if (job->timer.timer_set) ngx_del_timer(&job->timer);
-    if (job->legs[0].failed.posted) ngx_delete_posted_event(&job->legs[0].failed);
-    if (job->legs[1].failed.posted) ngx_delete_posted_event(&job->legs[1].failed);
+    ngx_http_pdroute_unpost(&job->legs[0].failed);
+    ngx_http_pdroute_unpost(&job->legs[1].failed);
     if (zone->free_jobs_n < FREE_JOBS_MAX) {
         ngx_queue_insert_head(&zone->free_jobs, &job->queue);
         zone->free_jobs_n++;
@@ -175,7 +175,7 @@ static void push(ngx_http_pdroute_job_t *job, const pdr_action *actions, size_t 
     size_t     i;
     ngx_uint_t j, kept;
 
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < n && actions[i].type; i++) {
         if (actions[i].type == PDR_ACT_CANCEL) { /* a leg that was not even started needs no start */
             for (j = kept = 0; j < job->actions_n; j++) {
                 if (job->actions[j].type == PDR_ACT_SEND && job->actions[j].leg == actions[i].leg) continue;
@@ -204,9 +204,10 @@ static void reroute(ngx_http_pdroute_job_t *job)
     }
     pdr_init_struct(&err, sizeof(err));
     code = ngx_http_pdroute_decide(job, PDR_REQUEST_NO_HOLD, &err);
-    if (pdr_exchange_rerouted(job->zone->router, &job->exchange, code == PDR_OK ? &job->decision : NULL, code,
-                              pdr_host_now_ns(), acts, &n) == PDR_OK)
-        push(job, acts, n);
+    ngx_memzero(acts, sizeof(acts));
+    (void)pdr_exchange_rerouted(job->zone->router, &job->exchange, code == PDR_OK ? &job->decision : NULL, code,
+                                pdr_host_now_ns(), acts, &n);
+    push(job, acts, n);
 }
 
 static const char *reason_text(uint32_t reason)
@@ -220,6 +221,17 @@ static const char *reason_text(uint32_t reason)
     case PDR_ERR_QUEUE_FULL: return "all servers are busy and the queue is full";
     case PDR_ERR_HELD_TIMEOUT: return "all servers were busy for too long";
     default: return "the request could not be completed";
+    }
+}
+
+/* Its books are closed. What still goes to the client goes on; nothing else should be open. */
+static void finish(ngx_http_pdroute_job_t *job)
+{
+    ngx_uint_t i;
+
+    job->finished = 1;
+    for (i = 0; i < 2; i++) {
+        if (job->legs[i].state != PDROUTE_LEG_RELAY) ngx_http_pdroute_leg_cancel(&job->legs[i]);
     }
 }
 
@@ -250,7 +262,7 @@ static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
         job->reason = act->reason;
         ngx_http_pdroute_relay_abort(job, act->reason, reason_text(act->reason));
         break;
-    case PDR_ACT_FINISH: job->finished = 1; break;
+    case PDR_ACT_FINISH: finish(job); break;
     default: break;
     }
 }
@@ -292,13 +304,10 @@ void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job)
     size_t     n = PDR_MAX_ACTIONS;
 
     pdr_init_struct(&job->exchange, sizeof(job->exchange));
+    ngx_memzero(acts, sizeof(acts));
     job->begun = 1;
-    if (pdr_exchange_begin(job->zone->router, &job->exchange, &job->decision, job->zone->lease.id, pdr_host_now_ns(),
-                           acts, &n) != PDR_OK) {
-        job->finished = 1;
-        ngx_http_pdroute_respond(job, NGX_HTTP_INTERNAL_SERVER_ERROR, "internal_error", "the exchange did not begin", 0);
-        return;
-    }
+    (void)pdr_exchange_begin(job->zone->router, &job->exchange, &job->decision, job->zone->lease.id, pdr_host_now_ns(),
+                             acts, &n);
     push(job, acts, n);
     run(job);
 }
@@ -326,6 +335,9 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
             ev.completion_tokens = leg->response.completion_tokens;
         }
     }
-    if (pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n) == PDR_OK) push(job, acts, n);
+    /* whatever it returns: PDR_E_BUSY means that the books could not be written, what is to be done stays the same */
+    ngx_memzero(acts, sizeof(acts));
+    (void)pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n);
+    push(job, acts, n);
     run(job);
 }

@@ -32,7 +32,7 @@ void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg)
     ngx_http_pdroute_leg_forget(leg);
     if (leg->own_out) ngx_free(leg->own_out);
     leg->own_out = NULL;
-    if (leg->failed.posted) ngx_delete_posted_event(&leg->failed);
+    ngx_http_pdroute_unpost(&leg->failed);
     if (leg->c == NULL) return;
     if (leg->complete && leg->keepalive) ngx_http_pdroute_peer_keep(leg->job->zone, leg->idle);
     else ngx_http_pdroute_peer_close(leg->c);
@@ -51,12 +51,14 @@ void ngx_http_pdroute_leg_fail(ngx_http_pdroute_leg_t *leg, uint32_t detail)
 {
     static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed",
                                        "timed out", "answer is not HTTP"};
+    ngx_uint_t               level;
 
     if (detail == PDR_FAIL_RESET && leg->cached && !leg->received) {
         detail = PDR_FAIL_STALE;
         if (leg->peer) ngx_http_pdroute_peer_flush(leg->peer); /* its fellows are of the same age */
     }
-    ngx_log_error(detail == PDR_FAIL_STALE ? NGX_LOG_INFO : NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute: %s %V: %s",
+    level = detail == PDR_FAIL_STALE ? NGX_LOG_INFO : NGX_LOG_ERR;
+    ngx_log_error(level, ngx_cycle->log, 0, "pdroute: %s %V: %s",
                   leg->which == PDR_LEG_PREFILL ? "prefill" : "decode", &leg->job->peer_names[leg->which], text[detail]);
     ngx_http_pdroute_leg_cancel(leg);
     leg->state = PDROUTE_LEG_DONE;
@@ -331,6 +333,10 @@ static void after_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
 
+    if (!leg->complete && leg->which != PDR_LEG_PREFILL && ngx_http_pdroute_leg_begin_body(leg)) {
+        ngx_http_pdroute_leg_complete(leg, leg->read_len == leg->head.length); /* there is nothing to wait for */
+        if (leg->serial != serial || leg->state != PDROUTE_LEG_WAIT) return;
+    }
     if (!leg->body_seen && leg->read_len > leg->head.length) {
         leg->body_seen = 1;
         ngx_http_pdroute_job_event(leg->job, PDR_EV_BODY, leg, 0);

@@ -138,8 +138,8 @@ static void take_back(ngx_http_pdroute_leg_t *leg, ngx_http_upstream_t *u)
     c->recv = leg->recv;
     if (c->read->timer_set) ngx_del_timer(c->read);
     if (c->write->timer_set) ngx_del_timer(c->write);
-    if (c->read->posted) ngx_delete_posted_event(c->read);
-    if (c->write->posted) ngx_delete_posted_event(c->write);
+    ngx_http_pdroute_unpost(c->read);
+    ngx_http_pdroute_unpost(c->write);
     ngx_http_pdroute_leg_release(leg);
 }
 

@@ -38,12 +38,11 @@ out:
 
 static void log_config_error(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, const pdr_error *err)
 {
-    if (err->line)
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V:%uD: %s", &zone->name, &zone->config_file,
-                      err->line, err->message);
-    else
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s", &zone->name, &zone->config_file,
-                      err->message);
+    u_char line[NGX_INT32_LEN + 2] = "";
+
+    if (err->line) ngx_sprintf(line, ":%uD%Z", err->line);
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V%s: %s", &zone->name, &zone->config_file, line,
+                  err->message);
 }
 
 char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
@@ -194,7 +193,7 @@ static void wake_close(ngx_http_pdroute_zone_t *zone)
     if (c == NULL) return;
     zone->wake = NULL;
     if (c->read->active) (void)ngx_del_event(c->read, NGX_READ_EVENT, NGX_CLOSE_EVENT);
-    if (c->read->posted) ngx_delete_posted_event(c->read);
+    ngx_http_pdroute_unpost(c->read);
     ngx_free_connection(c);
     c->fd = (ngx_socket_t)-1;
 }
