@@ -87,8 +87,7 @@ def cpu_seconds(pid):
 def start(directory, name, text):
     path = directory / f"{name}.conf"
     path.write_text(text)
-    return subprocess.Popen([gateway.NGINX, "-p", str(directory), "-e", str(directory / f"{name}.log"), "-c", str(path)],
-                            stderr=subprocess.DEVNULL)
+    return subprocess.Popen([gateway.NGINX, "-p", str(directory), "-e", str(directory / f"{name}.log"), "-c", str(path)])
 
 
 def wait_port(port):
@@ -146,7 +145,7 @@ def main():
     p.add_argument("--bodies", type=int, default=16)
     p.add_argument("--json")
     args = p.parse_args()
-    module = args.module or gateway.build_module()
+    module = Path(args.module or gateway.build_module()).resolve()
     variants = args.variants.split(",")
     with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name:
         directory = Path(name)

@@ -69,7 +69,7 @@ def build_module():
     """The module: PDROUTE_NGINX_MODULE, or built now into build/nginx."""
     given = os.environ.get("PDROUTE_NGINX_MODULE")
     if given:
-        return given
+        return str(Path(given).resolve())
     out = subprocess.run([TOP / "examples/nginx/build", TOP / "build/nginx"], check=True, stdout=subprocess.PIPE, text=True)
     return out.stdout.split()[-1]
 
