@@ -131,8 +131,11 @@ static int read_string(parser *s, uint32_t *at, uint32_t *length)
     char *begin = s->doc->strings + s->doc->used, *out = begin;
     s->p++;
     for (;;) {
-        size_t n;
-        int    code;
+        const char *p = s->p;
+        size_t      n;
+        int         code;
+        while (p < s->end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\') *out++ = *p++;
+        s->p = p;
         if (s->p == s->end) return fail(s, s->p, "");
         if (*s->p == '"') break;
         if (*s->p == '\\') {

@@ -22,10 +22,10 @@ enum kind {
 };
 
 typedef struct metric {
-    const char *name;
-    uint8_t     len, kind, size;
-    uint16_t    offset;
-    uint32_t    have;
+    char     name[40]; /* in place: the search touches its first four bytes only */
+    uint8_t  len, kind, size;
+    uint16_t offset;
+    uint32_t have;
 } metric;
 
 #define AT(field)                (uint8_t)sizeof(((pdr_load *)0)->field), (uint16_t)offsetof(pdr_load, field)
@@ -59,7 +59,7 @@ static const metric sglang_names[] = {
     METRIC("queues_waiting", COUNT, waiting, PDR_LOAD_WAITING),
     METRIC("queues_retracted", COUNT, retracted, PDR_LOAD_RETRACTED),
     METRIC("cache_config_info", PAGE_INFO, kv_capacity, PDR_LOAD_KV_CAPACITY),
-    {NULL, 0, 0, 0, 0, 0},
+    {"", 0, 0, 0, 0, 0},
 };
 static const metric vllm_names[] = {
     METRIC("num_requests_running", COUNT, running, PDR_LOAD_RUNNING),
@@ -67,7 +67,7 @@ static const metric vllm_names[] = {
     METRIC("kv_cache_usage_perc", RATIO, usage_permille, PDR_LOAD_USAGE),
     METRIC("gpu_cache_usage_perc", RATIO, usage_permille, PDR_LOAD_USAGE), /* engine V0 */
     METRIC("cache_config_info", BLOCK_INFO, kv_capacity, PDR_LOAD_KV_CAPACITY),
-    {NULL, 0, 0, 0, 0, 0},
+    {"", 0, 0, 0, 0, 0},
 };
 static const metric trtllm_names[] = {
     METRIC("num_requests_running", COUNT, running, PDR_LOAD_RUNNING),
@@ -75,12 +75,12 @@ static const metric trtllm_names[] = {
     METRIC("kv_cache_utilization", RATIO, usage_permille, PDR_LOAD_USAGE),
     METRIC("kv_cache_tokens_per_block", BLOCK_SIZE, kv_capacity, 0),
     METRIC("kv_cache_max_blocks", BLOCKS_MAX, kv_capacity, 0),
-    {NULL, 0, 0, 0, 0, 0},
+    {"", 0, 0, 0, 0, 0},
 };
 static const metric triton_names[] = {
     METRIC("request_metrics", TRITON_REQUESTS, running, 0),
     METRIC("kv_cache_block_metrics", TRITON_BLOCKS, kv_capacity, 0),
-    {NULL, 0, 0, 0, 0, 0},
+    {"", 0, 0, 0, 0, 0},
 };
 
 typedef struct reader {
@@ -259,40 +259,52 @@ static int take(reader *r, const metric *m, const char *p, const char *end)
     return 1;
 }
 
-/* The table of the family that a line's first bytes name; *p moves behind the prefix. */
-static const metric *family(reader *r, const char **p, const char *end)
+/* The names of one engine. `heads`: the first four letters of each, once, so that nearly every other line is settled by comparing those. */
+typedef struct family {
+    const char   *heads;
+    const metric *names;
+    int           add;
+} family;
+static const family sglang = {"num_kv_umax_tokependtotadisaqueucach", sglang_names, 0}, vllm = {"num_kv_cgpu_cach", vllm_names, 1},
+                    trtllm = {"num_kv_c", trtllm_names, 1}, triton = {"requkv_c", triton_names, 1};
+
+/* The family that a line's first bytes name; *p moves behind the prefix. */
+static const family *find_family(const char **p, const char *end)
 {
     size_t len = (size_t)(end - *p);
-    r->add = 1;
     switch (**p) {
     case 's':
         if (len < 7 || memcmp(*p, "sglang", 6) || ((*p)[6] != ':' && (*p)[6] != '_')) return NULL;
         *p += 7;
-        r->add = 0;
-        return sglang_names;
+        return &sglang;
     case 'v':
         if (len < 5 || memcmp(*p, "vllm", 4) || ((*p)[4] != ':' && (*p)[4] != '_')) return NULL;
         *p += 5;
-        return vllm_names;
+        return &vllm;
     case 't':
         if (len < 7 || memcmp(*p, "trtllm", 6) || ((*p)[6] != ':' && (*p)[6] != '_')) return NULL;
         *p += 7;
-        return trtllm_names;
+        return &trtllm;
     case 'n':
         if (len < 11 || memcmp(*p, "nv_trt_llm_", 11)) return NULL;
         *p += 11;
-        return triton_names;
+        return &triton;
     default: return NULL;
     }
 }
 
-/* The metric that the line names exactly; its first four bytes settle nearly all that are not. *p moves behind the name. */
-static const metric *find_metric(const metric *table, const char **p, const char *end)
+/* The metric that the line names exactly; *p moves behind the name. */
+static const metric *find_metric(const family *f, const char **p, const char *end)
 {
-    size_t len = (size_t)(end - *p);
-    for (const metric *m = table; m->name; m++) {
-        if (len <= m->len || memcmp(*p, m->name, 4) || memcmp(*p + 4, m->name + 4, (size_t)m->len - 4u)) continue;
-        char c = (*p)[m->len];
+    size_t      len = (size_t)(end - *p);
+    const char *head = f->heads;
+    if (len < 5) return NULL;
+    while (memcmp(*p, head, 4))
+        if (!*(head += 4)) return NULL;
+    for (const metric *m = f->names; m->len; m++) {
+        char c;
+        if (memcmp(*p, m->name, 4) || len <= m->len || memcmp(*p + 4, m->name + 4, (size_t)m->len - 4u)) continue;
+        c = (*p)[m->len];
         if (c != '{' && c != ' ' && c != '\t') continue;
         *p += m->len;
         return m;
@@ -345,9 +357,11 @@ int pdr_metrics_parse(const char *text, size_t len, pdr_load *ranks, size_t cap,
     while (p < end) {
         const char   *stop = memchr(p, '\n', (size_t)(end - p));
         const char   *line_end = stop ? stop : end;
-        const metric *table, *m;
+        const metric *m;
+        const family *f;
         if (*p == ' ' || *p == '\t') p = skip_blanks(p, line_end);
-        if (p < line_end && (table = family(&r, &p, line_end)) && (m = find_metric(table, &p, line_end))) {
+        if (p < line_end && (f = find_family(&p, line_end)) && (m = find_metric(f, &p, line_end))) {
+            r.add = f->add;
             if (line_end[-1] == '\r') line_end--;
             /* A line without its end may lack digits as well: 12 of 123. */
             if (!stop || !take(&r, m, p, line_end)) r.ignored++;

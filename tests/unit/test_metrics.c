@@ -196,6 +196,39 @@ static void other_engines(void **state)
     assert_int_equal(ranks[0].kv_capacity, 640);
 }
 
+/* Every name that is known, under each prefix it may have, sets its bit; with a letter more it is unknown. */
+static void every_name(void **state)
+{
+    (void)state;
+    static const struct { const char *prefix, *name; uint32_t bit; } names[] = {
+        {"sglang", "num_running_reqs", PDR_LOAD_RUNNING}, {"sglang", "num_queue_reqs", PDR_LOAD_WAITING}, {"sglang", "num_waiting_reqs", PDR_LOAD_WAITING},
+        {"sglang", "num_used_tokens", PDR_LOAD_KV_USED}, {"sglang", "kv_used_tokens", PDR_LOAD_KV_USED}, {"sglang", "max_total_num_tokens", PDR_LOAD_KV_CAPACITY},
+        {"sglang", "max_running_requests", PDR_LOAD_MAX_RUNNING}, {"sglang", "token_usage", PDR_LOAD_USAGE}, {"sglang", "pending_prealloc_token_usage", PDR_LOAD_PENDING_USAGE},
+        {"sglang", "num_prefill_bootstrap_queue_reqs", PDR_LOAD_PREFILL_BOOTSTRAP}, {"sglang", "num_prefill_prealloc_queue_reqs", PDR_LOAD_PREFILL_BOOTSTRAP},
+        {"sglang", "num_prefill_inflight_queue_reqs", PDR_LOAD_PREFILL_INFLIGHT}, {"sglang", "num_decode_prealloc_queue_reqs", PDR_LOAD_DECODE_PREALLOC},
+        {"sglang", "num_decode_transfer_queue_reqs", PDR_LOAD_DECODE_TRANSFER}, {"sglang", "num_retracted_reqs", PDR_LOAD_RETRACTED},
+        {"sglang", "num_waiting_uncached_tokens", PDR_LOAD_WAITING_TOKENS}, {"sglang", "disagg_prefill_bootstrap_queue_reqs", PDR_LOAD_PREFILL_BOOTSTRAP},
+        {"sglang", "disagg_prefill_prealloc_queue_reqs", PDR_LOAD_PREFILL_BOOTSTRAP}, {"sglang", "disagg_prefill_inflight_queue_reqs", PDR_LOAD_PREFILL_INFLIGHT},
+        {"sglang", "disagg_decode_prealloc_queue_reqs", PDR_LOAD_DECODE_PREALLOC}, {"sglang", "disagg_decode_transfer_queue_reqs", PDR_LOAD_DECODE_TRANSFER},
+        {"sglang", "disagg_decode_retracted_queue_reqs", PDR_LOAD_RETRACTED}, {"sglang", "queues_waiting", PDR_LOAD_WAITING}, {"sglang", "queues_retracted", PDR_LOAD_RETRACTED},
+        {"vllm", "num_requests_running", PDR_LOAD_RUNNING}, {"vllm", "num_requests_waiting", PDR_LOAD_WAITING}, {"vllm", "kv_cache_usage_perc", PDR_LOAD_USAGE},
+        {"vllm", "gpu_cache_usage_perc", PDR_LOAD_USAGE}, {"trtllm", "num_requests_running", PDR_LOAD_RUNNING}, {"trtllm", "num_requests_waiting", PDR_LOAD_WAITING},
+        {"trtllm", "kv_cache_utilization", PDR_LOAD_USAGE},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (size_t k = 0; k < 2; k++) {
+            char text[128];
+            snprintf(text, sizeof text, "%s%c%s 1\n", names[i].prefix, ":_"[k], names[i].name);
+            if (parse_text(text) || ranks[0].have != names[i].bit) fail_msg("%s", text);
+            snprintf(text, sizeof text, "%s%c%sx 1\n", names[i].prefix, ":_"[k], names[i].name);
+            assert_int_equal(parse_text(text), PDR_E_PARSE);
+        }
+    assert_int_equal(parse_text("sglang_total_prefill_uncached_tokens 5\nsglang_total_prefill_busy_us 6\nsglang_num_running_reqs 1\n"), PDR_OK);
+    assert_int_equal(ranks[0].have, PDR_LOAD_RUNNING | PDR_LOAD_PREFILL_SPEED);
+    assert_int_equal(parse_text("sglang_total_prefill_uncached_tokens 5\nsglang_num_running_reqs 1\n"), PDR_OK);
+    assert_int_equal(ranks[0].have, PDR_LOAD_RUNNING); /* half of a speed is none */
+}
+
 static void values_that_make_no_sense(void **state)
 {
     (void)state;
@@ -359,7 +392,7 @@ int main(void)
         cmocka_unit_test(real_sglang_metrics), cmocka_unit_test(real_sglang_with_two_ranks), cmocka_unit_test(real_loads_in_prometheus_format),
         cmocka_unit_test(real_vllm), cmocka_unit_test(loaded_decode), cmocka_unit_test(ranks_and_their_replicas),
         cmocka_unit_test(priorities_are_parts_of_the_total), cmocka_unit_test(other_engines), cmocka_unit_test(values_that_make_no_sense),
-        cmocka_unit_test(every_form_of_line), cmocka_unit_test(damaged_captures), cmocka_unit_test(broken_off_numbers), cmocka_unit_test(numbers),
+        cmocka_unit_test(every_name), cmocka_unit_test(every_form_of_line), cmocka_unit_test(damaged_captures), cmocka_unit_test(broken_off_numbers), cmocka_unit_test(numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
