@@ -1,16 +1,17 @@
 #include "similar.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #define LONGEST 64
 
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c; }
 
-/* Levenshtein distance, case apart; more than LONGEST for long names. */
+/* Levenshtein distance, case apart; SIZE_MAX for names beyond LONGEST. */
 static size_t distance(const char *a, const char *b)
 {
     size_t row[LONGEST + 1], n = strlen(a), m = strlen(b);
-    if (n > LONGEST || m > LONGEST) return LONGEST + 1;
+    if (n > LONGEST || m > LONGEST) return SIZE_MAX;
     for (size_t j = 0; j <= m; j++) row[j] = j;
     for (size_t i = 1; i <= n; i++) {
         size_t diagonal = row[0];
