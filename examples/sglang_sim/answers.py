@@ -18,8 +18,8 @@ DONE = b"data: [DONE]\n\n"
 
 
 def text_of(seq, produced=None):
-    raw = seq.output if produced is None else seq.output[:produced * tokenizer.BYTES]
-    return raw.decode("utf-8", "replace")
+    """Text of the tokens produced so far (a stop string and what follows are not in `output`)."""
+    return seq.output[:(seq.produced if produced is None else produced) * tokenizer.BYTES].decode("utf-8", "replace")
 
 
 def ids_of(seq, produced):
@@ -93,7 +93,7 @@ def generate(call, seq, produced, mode, final, dp_rank=None, index=None):
     if final:
         meta.update(e2e_latency=now - seq.born, request_received_ts=seq.born, first_token_latency=now - seq.born,
                     api_server_dispatch_finish_ts=seq.born, request_finished_ts=now, response_sent_to_client_ts=now)
-    answer = {"text": text_of(seq) if final else text_of(seq, produced), "output_ids": ids_of(seq, produced), "meta_info": meta}
+    answer = {"text": text_of(seq, produced), "output_ids": ids_of(seq, produced), "meta_info": meta}
     if index is not None:
         answer["index"] = index
     return answer

@@ -9,6 +9,7 @@ Error bodies have the engine's four shapes:
 
 import json
 import re
+import sys
 import uuid
 from dataclasses import dataclass, field
 
@@ -16,12 +17,12 @@ from . import tokenizer
 
 MAX_DEPTH = 1024
 INT64_MIN, UINT64_MAX = -2**63, 2**64 - 1
-CONTEXT = 32768
-VOCABULARY_OF_IDS = tokenizer.MAX_ID
 BOOTSTRAP_FIELDS = ("bootstrap_host", "bootstrap_port", "bootstrap_room")
 LINES = {"/generate": ("generate_request", 928), "/v1/chat/completions": ("openai_v1_chat_completions", 1870),
          "/v1/completions": ("openai_v1_completions", 1845)}
 ROLES = ("system", "user", "assistant", "tool", "function", "developer", "latest_reminder")
+
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 4 * MAX_DEPTH))      # Python's JSON reader recurses
 
 
 class Refused(Exception):
@@ -352,8 +353,8 @@ class Reader:
         if path == "/generate":
             if not isinstance(obj, dict):
                 raise validation_error(path, [{
-                    "type": "dataclass_type", "loc": ("body",), "input": obj, "ctx": {"class_name": "GenerateReqInput"},
-                    "msg": "Input should be a dictionary or an instance of GenerateReqInput"}])
+                    "type": "dataclass_type", "loc": ("body",), "msg": "Input should be a dictionary or an instance of "
+                    "GenerateReqInput", "input": obj, "ctx": {"class_name": "GenerateReqInput"}}])
             reader = self._generate
         else:
             if not isinstance(obj, dict):

@@ -53,7 +53,7 @@ def parser():
     p.add_argument("--speed", type=float, default=1.0, help="factor on all times of computing and transfer; 0: instant")
     p.add_argument("--timers", type=float, help="factor on the engine's own timers (default: the speed, but 0.05 at speed 0)")
     p.add_argument("--timer", action="append", default=[], type=timer, metavar="NAME=SECONDS",
-                   help="set one timer: " + ", ".join(Timers.DEFAULTS))
+                   help="set one timer: " + ", ".join([*Timers.DEFAULTS, *Timers.FIXED]))
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--model", default="tiny", help="served model name")
     p.add_argument("--capacity", type=int, default=270_000, help="KV cache tokens per rank")

@@ -27,20 +27,20 @@ class Timers:
         "waiting_timeout": 300.0,      # decode waits for the KV cache
         "bootstrap_retry": 1.0,        # between decode's fifteen attempts to reach a bootstrap server
         "heartbeat": 5.0,              # decode to each known bootstrap server
-        "heartbeat_timeout": 3.0,
         "poll_client": 4.0,            # a waiting non-streamed request looks whether its client is there
         "stream_abort": 2.0,           # between a stream's loss of its client and the abort
         "crash": 5.0,                  # between a scheduler's crash and the end of the process
         "reconnect": 1.0,
         "health": 1.0,                 # an idle PD worker's answer to /health
     }
-    COUNTS = {"heartbeat_failures": 2}
+    # Not scaled: a busy simulator must not be taken for a dead one.
+    FIXED = {"heartbeat_timeout": 3.0, "heartbeat_failures": 2}
 
     def __init__(self, scale=1.0, **overrides):
         for name, value in self.DEFAULTS.items():
             setattr(self, name, float(overrides.pop(name, value * scale)))
-        for name, value in self.COUNTS.items():
-            setattr(self, name, int(overrides.pop(name, value)))
+        for name, value in self.FIXED.items():
+            setattr(self, name, overrides.pop(name, value))
         if overrides:
             raise ValueError(f"no such timer: {', '.join(overrides)}")
 
@@ -73,6 +73,11 @@ class Sequence:
     def done(self):
         return self.finish is not None
 
+    @property
+    def failed(self):
+        """Ended by an abort that has an HTTP status; one without (a running request, aborted) is an answer of its own."""
+        return self.finish is not None and bool(self.finish.get("status_code"))
+
     def write(self, payload, head):
         """Fix what this sequence will say. `payload` is what the prefill handed over: another prompt's, if rooms collide."""
         self.output, self.limit, self.matched = compose(payload["seed"], head, self.max_new, self.natural, self.stops)
@@ -94,9 +99,9 @@ class Sequence:
         if self.stream or self.finish is not None:
             self.wake()
 
-    def abort(self, status, message, err_type=None):
+    def abort(self, status, message):
         if self.finish is None:
-            self.finish = {"type": "abort", "message": message, "status_code": status, "err_type": err_type}
+            self.finish = {"type": "abort", "message": message, "status_code": status, "err_type": None}
             self.state = "done"
             self.wake()
 

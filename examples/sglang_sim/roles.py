@@ -66,9 +66,11 @@ class Engine:
             if not sequences:
                 del self.live[seq.rid]
 
-    def abort_rids(self, prefix, everything=False):
-        """/abort_request: a rid matches by its beginning."""
-        for rid in [r for r in self.live if everything or r.startswith(prefix)]:
+    def abort_rids(self, wanted, everything=False):
+        """An abort by rid: the front must know it exactly, the scheduler then matches every rid that begins with it."""
+        if not everything and wanted not in self.live:
+            return
+        for rid in [r for r in self.live if everything or r.startswith(wanted)]:
             for seq in tuple(self.live.get(rid, ())):
                 self.abort(seq)
 
@@ -184,7 +186,7 @@ class PrefillEngine(Engine):
         watch = self.watches[seq] = Watch(self, seq)
         rooms.watch(seq.room, watch)
         rooms.update(seq.room, BOOTSTRAPPING)
-        if rooms.status[seq.room] == FAILED and seq.state == "bootstrap":
+        if rooms.status.get(seq.room) == FAILED and seq.state == "bootstrap":
             self._fail(seq)
             return
         size = len(self.ranks)
@@ -269,14 +271,14 @@ class PrefillEngine(Engine):
         self.forget(seq)
 
     def abort(self, seq):
-        """What has begun its forward pass or its transfer runs to its end."""
-        if seq.state == "bootstrap":
+        """What has begun its forward pass runs to its end."""
+        if seq.state in ("bootstrap", "inflight"):
             seq.engine.channel.rooms.fail(seq.room, "Aborted by AbortReq.")
         elif seq.state == "waiting":
             rank = seq.engine
             rank.forward.drop(seq)
             self._close_room(seq)
-            seq.abort(503, "Abort in waiting queue")
+            seq.abort(None, "Abort in waiting queue")
             self.forget(seq)
 
     def queue_counts(self, rank=0):
@@ -516,7 +518,7 @@ class UnifiedEngine(Engine):
     def abort(self, seq):
         if seq.state == "waiting":
             self.forward.drop(seq)
-            seq.abort(503, "Abort in waiting queue")
+            seq.abort(None, "Abort in waiting queue")
             self.forget(seq)
         elif seq.state == "running":
             self.batch.drop(seq)

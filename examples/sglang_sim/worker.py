@@ -20,7 +20,6 @@ from .roles import ROLES
 
 HEADERS = {"Server": "uvicorn", "Vary": "Origin"}
 GENERATING = {"/generate", "/v1/chat/completions", "/v1/completions"}
-ERROR_NAMES = {400: "BadRequestError", 500: "InternalServerError", 503: "ServiceUnavailableError"}
 
 
 @dataclass
@@ -194,7 +193,9 @@ class Worker:
         stats = self.engine.stats
         stats.add("http_requests_total", endpoint=path, method=request.method)
         try:
-            response = await self.fault(request, path, record, active) or await self.route(request, path, body, active)
+            response = await self.fault(request, path, record, active)
+            if response is None:
+                response = await self.route(request, path, body, active)
         except Refused as refused:
             response = self.refuse(request, refused)
         finally:
@@ -229,10 +230,10 @@ class Worker:
         return response
 
     def refuse(self, request, refused):
-        response = self.reply(refused.status, refused.body)
-        if refused.body == "Internal Server Error":
-            response.force_close()
-        return response
+        """A refusal by the front. After an unhandled exception the engine closes the connection, without saying so."""
+        if refused.status == 500 and isinstance(refused.body, str):
+            request.protocol.close()
+        return self.reply(refused.status, refused.body)
 
     # --- faults and lost clients --------------------------------------------------------------------------------------
 
@@ -292,8 +293,8 @@ class Worker:
         if open_ones:
             active.record.aborted = time.time()
             self.engine.stats.add("num_aborted_requests_total")
-            for seq in open_ones:
-                self.engine.abort(seq)
+            for rid in {seq.rid for seq in open_ones}:
+                self.engine.abort_rids(rid)
 
     # --- the paths that generate --------------------------------------------------------------------------------------
 
@@ -314,9 +315,9 @@ class Worker:
             while not seq.done:
                 await seq.wait()
         self.count(call, seqs)
-        failed = next((s for s in seqs if s.finish["type"] == "abort"), None)
+        failed = next((s for s in seqs if s.failed), None)
         if failed is not None:
-            return self.aborted(path, failed)
+            raise abort_error(path, failed)
         if call.kind == "generate":
             objects = [answers.generate(call, s, s.produced, self.engine.mode, True, self.dp_rank(s)) for s in seqs]
             return self.reply(200, objects if call.batch or call.n > 1 else objects[0])
@@ -336,14 +337,11 @@ class Worker:
     def dp_rank(self, seq):
         return seq.engine.rank if self.options.dp_size > 1 and self.role == "prefill" else None
 
-    @staticmethod
-    def aborted(path, seq):
-        raise _abort_error(path, seq)
-
     async def stream(self, request, call, seqs, active):
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
+        if call.kind == "generate":
+            await response.prepare(request)      # the OpenAI paths send their headers with the first event
         active.record.status = 200
         die = self.faults.take("die_after", request.path)
         chunks = answers.Stream(call, seqs, self.engine.mode)
@@ -353,6 +351,8 @@ class Worker:
                     active.record.fault = "die_after"
                     request.transport.abort()
                     return response
+                if not response.prepared:
+                    await response.prepare(request)
                 await response.write(event)
                 active.record.events += 1
             await response.write_eof()
@@ -365,7 +365,7 @@ class Worker:
         """The events of a stream, in the order in which tokens come."""
         failed = False
         async for i, seq, produced, final in in_order(seqs):
-            if final and seq.finish["type"] == "abort" and call.kind != "generate":
+            if final and seq.failed and call.kind != "generate":
                 failed = True
                 yield answers.stream_error(seq)
             elif call.kind == "generate":
@@ -447,15 +447,12 @@ class Worker:
 
     async def abort_request(self, request, path, body, active):
         obj = parse_json(path, body)
-        everything = bool(obj.get("abort_all"))
-        rid = obj.get("rid") or ""
-        if everything or rid:
-            self.engine.abort_rids(rid, everything)
+        self.engine.abort_rids(obj.get("rid") or "", bool(obj.get("abort_all")))
         return self.reply(200)
 
     async def flush_cache(self, request, path, body, active):
         if self.engine.live:
-            return self.reply(400, b"Cache not flushed: requests are running or waiting.\n")
+            return self.reply(400, b"Flush cache failed.\n")
         for pool in self.engine.pools:
             pool.cache.clear()
         return self.reply(200, b"Cache flushed.\nPlease check backend logs for more details. (When there are running or waiting "
@@ -544,15 +541,12 @@ class Worker:
                 "loads": self.engine.loads()}
 
 
-def _abort_error(path, seq):
-    """How a request that ended in an abort is answered when nothing has been sent yet."""
-    status, message = seq.finish["status_code"] or 500, seq.finish["message"]
-    if path == "/generate":
-        if status == 400:
-            return Refused(400, {"error": {"message": message}})
-        kind = str(status)
-    else:
-        kind = ERROR_NAMES.get(status, str(status)) if status == 400 else str(status)
+def abort_error(path, seq):
+    """How a request that the engine gave up is answered when nothing has been sent yet."""
+    status, message = seq.finish["status_code"], seq.finish["message"]
+    if path == "/generate" and status == 400:
+        return Refused(400, {"error": {"message": message}})
+    kind = "BadRequestError" if status == 400 else str(status)
     return Refused(status, {"object": "error", "message": message, "type": kind, "param": None, "code": status})
 
 
