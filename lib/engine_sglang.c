@@ -67,8 +67,9 @@ static void put_rooms(struct pdr_text *t, const pdr_decision *d)
     }
     pdr_room_walk_begin(&walk, d->room_key, d->room_counter, d->prefill_dp_size, d->prefill_rank);
     for (uint32_t i = 0; i < d->batch; i++) {
+        uint64_t room = pdr_room_walk_next(&walk);
         pdr_text_put(t, i ? "," : "[", 1);
-        pdr_text_u64(t, pdr_room_walk_next(&walk));
+        pdr_text_u64(t, i ? room : d->room);
     }
     PDR_TEXT_LITERAL(t, "]");
 }
