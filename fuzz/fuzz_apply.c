@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(x) do { if (!(x)) abort(); } while (0)
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x)) abort();                                                                                             \
+    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,9 +29,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             CHECK(err.code == code && err.message[0] && !list && !memcmp(&pool, &before, sizeof pool));
             continue;
         }
-        CHECK((complete == 1 || complete == 0) && (n == 0) == (list == NULL) && pool.ports <= PDR_POOL_PORTS && pool.bootstrap_port <= 65535);
+        CHECK((complete == 1 || complete == 0) && (n == 0) == (list == NULL) && pool.ports <= PDR_POOL_PORTS &&
+              pool.bootstrap_port <= 65535);
         for (size_t i = 0; i < n; i++) {
-            CHECK(list[i].struct_size == sizeof *list && list[i].port >= 1 && list[i].port <= 65535 && pdr_host_ok(list[i].host));
+            CHECK(list[i].struct_size == sizeof *list && list[i].port >= 1 && list[i].port <= 65535 &&
+                  pdr_host_ok(list[i].host));
             CHECK(list[i].role >= PDR_ROLE_PREFILL && list[i].role <= PDR_ROLE_BOTH && list[i].bootstrap_port <= 65535);
             CHECK(memchr(list[i].labels, 0, sizeof list[i].labels) && memchr(list[i].name, 0, sizeof list[i].name));
         }

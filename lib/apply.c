@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------------------------------------------- own form: pool */
+/* ------------------------------------------------------------ own form: pool */
 
 static int read_own_ports(pdr_gather *g, uint32_t node, const char *where, pdr_pool *pool)
 {
@@ -17,7 +17,8 @@ static int read_own_ports(pdr_gather *g, uint32_t node, const char *where, pdr_p
     pool->ports = 0;
     if (!item) return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%s: ports is empty", where);
     for (; item; item = item == node ? 0 : pdr_doc_next(g->doc, item)) {
-        if (pool->ports == PDR_POOL_PORTS) return pdr_doc_fail(g->doc, item, g->err, PDR_E_TOO_LARGE, "%s: more than %d ports", where, PDR_POOL_PORTS);
+        if (pool->ports == PDR_POOL_PORTS)
+            return pdr_doc_fail(g->doc, item, g->err, PDR_E_TOO_LARGE, "%s: more than %d ports", where, PDR_POOL_PORTS);
         if ((code = pdr_gather_port(g, item, where, "port", &pool->port[pool->ports]))) return code;
         pool->ports++;
     }
@@ -26,27 +27,35 @@ static int read_own_ports(pdr_gather *g, uint32_t node, const char *where, pdr_p
 
 static int read_own_pool(pdr_gather *g, uint32_t object)
 {
-    static const char *const known[] = {"name", "namespace", "selector", "role_label", "port", "ports", "bootstrap_port", "runtime", NULL};
-    const pdr_doc *d = g->doc;
-    pdr_pool       pool = g->pool;
-    uint32_t       node;
-    int            code = pdr_gather_type(g, object, PDR_DOC_OBJECT, "document", "pool");
+    static const char *const known[] = {"name",  "namespace",      "selector", "role_label", "port",
+                                        "ports", "bootstrap_port", "runtime",  NULL};
+    const pdr_doc           *d = g->doc;
+    pdr_pool                 pool = g->pool;
+    uint32_t                 node;
+    int                      code = pdr_gather_type(g, object, PDR_DOC_OBJECT, "document", "pool");
     if (code) return code;
     pdr_gather_unknown(g, object, "pool", "", known);
-    if (((node = pdr_doc_get(d, object, "name")) && (code = pdr_gather_text(g, node, "pool", "name", pool.name, sizeof pool.name))) ||
-        ((node = pdr_doc_get(d, object, "namespace")) && (code = pdr_gather_text(g, node, "pool", "namespace", pool.space, sizeof pool.space))) ||
-        ((node = pdr_doc_get(d, object, "selector")) && (code = pdr_gather_labels(g, node, "pool", "selector", pool.selector, sizeof pool.selector))) ||
+    if (((node = pdr_doc_get(d, object, "name")) &&
+         (code = pdr_gather_text(g, node, "pool", "name", pool.name, sizeof pool.name))) ||
+        ((node = pdr_doc_get(d, object, "namespace")) &&
+         (code = pdr_gather_text(g, node, "pool", "namespace", pool.space, sizeof pool.space))) ||
+        ((node = pdr_doc_get(d, object, "selector")) &&
+         (code = pdr_gather_labels(g, node, "pool", "selector", pool.selector, sizeof pool.selector))) ||
         ((node = pdr_doc_get(d, object, "role_label")) &&
          (code = pdr_gather_text(g, node, "pool", "role_label", pool.role_label, sizeof pool.role_label))) ||
-        ((node = pdr_doc_get(d, object, "runtime")) && (code = pdr_gather_text(g, node, "pool", "runtime", pool.runtime, sizeof pool.runtime))) ||
-        ((node = pdr_doc_get(d, object, "bootstrap_port")) && (code = pdr_gather_port(g, node, "pool", "bootstrap_port", &pool.bootstrap_port))))
+        ((node = pdr_doc_get(d, object, "runtime")) &&
+         (code = pdr_gather_text(g, node, "pool", "runtime", pool.runtime, sizeof pool.runtime))) ||
+        ((node = pdr_doc_get(d, object, "bootstrap_port")) &&
+         (code = pdr_gather_port(g, node, "pool", "bootstrap_port", &pool.bootstrap_port))))
         return code;
-    if (((node = pdr_doc_get(d, object, "ports")) || (node = pdr_doc_get(d, object, "port"))) && (code = read_own_ports(g, node, "pool", &pool))) return code;
+    if (((node = pdr_doc_get(d, object, "ports")) || (node = pdr_doc_get(d, object, "port"))) &&
+        (code = read_own_ports(g, node, "pool", &pool)))
+        return code;
     g->pool = pool;
     return PDR_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------- own form: endpoints */
+/* ------------------------------------------------------------ own form: endpoints */
 
 static int fail_entry(pdr_gather *g, uint32_t node, const char *where, const char *what)
 {
@@ -60,15 +69,19 @@ static int read_url(pdr_gather *g, uint32_t node, const char *where, pdr_endpoin
     unsigned long number;
     int           code = pdr_gather_text(g, node, where, "url", url, sizeof url);
     if (code) return code;
-    if (!strncmp(url, "https://", 8)) e->flags |= PDR_ENDPOINT_TLS;
-    else if (strncmp(url, "http://", 7)) return fail_entry(g, node, where, "url must begin with http:// or https://");
+    if (!strncmp(url, "https://", 8))
+        e->flags |= PDR_ENDPOINT_TLS;
+    else if (strncmp(url, "http://", 7))
+        return fail_entry(g, node, where, "url must begin with http:// or https://");
     host += e->flags & PDR_ENDPOINT_TLS ? 8 : 7;
     end = host + strcspn(host, "/?#");
-    if (*end && strcmp(end, "/")) return fail_entry(g, node, where, "url must end behind host and port, paths are not possible");
+    if (*end && strcmp(end, "/"))
+        return fail_entry(g, node, where, "url must end behind host and port, paths are not possible");
     *end = 0;
     if (*host == '[') {
         end = strchr(++host, ']');
-        if (!end || (end[1] && end[1] != ':')) return fail_entry(g, node, where, "url has an IPv6 address without its closing bracket");
+        if (!end || (end[1] && end[1] != ':'))
+            return fail_entry(g, node, where, "url has an IPv6 address without its closing bracket");
         *end++ = 0;
         if (*end) port = end + 1;
     } else if ((port = strchr(host, ':'))) {
@@ -78,10 +91,12 @@ static int read_url(pdr_gather *g, uint32_t node, const char *where, pdr_endpoin
     e->port = e->flags & PDR_ENDPOINT_TLS ? 443 : 80;
     if (port) {
         number = *port >= '0' && *port <= '9' ? strtoul(port, &end, 10) : 0;
-        if (!number || *end || number > 65535) return fail_entry(g, node, where, "url has no port 1..65535 behind the colon");
+        if (!number || *end || number > 65535)
+            return fail_entry(g, node, where, "url has no port 1..65535 behind the colon");
         e->port = (uint32_t)number;
     }
-    if (!pdr_host_ok(host) || strlen(host) >= sizeof e->host) return fail_entry(g, node, where, "url has no host name or address");
+    if (!pdr_host_ok(host) || strlen(host) >= sizeof e->host)
+        return fail_entry(g, node, where, "url has no host name or address");
     memcpy(e->host, host, strlen(host) + 1);
     return PDR_OK;
 }
@@ -96,18 +111,23 @@ static int read_host(pdr_gather *g, uint32_t node, const char *where, const char
         memmove(out, out + 1, len - 2);
         out[len - 2] = 0;
     }
-    return pdr_host_ok(out) ? PDR_OK : pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is no host name or address", where, what);
+    return pdr_host_ok(out)
+               ? PDR_OK
+               : pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is no host name or address", where, what);
 }
 
 static int read_address(pdr_gather *g, uint32_t entry, const char *where, pdr_endpoint *e)
 {
-    uint32_t url = pdr_doc_get(g->doc, entry, "url"), host = pdr_doc_get(g->doc, entry, "host"), port = pdr_doc_get(g->doc, entry, "port"),
-             tls = pdr_doc_get(g->doc, entry, "tls");
-    int      code;
-    if (url && (host || port || tls)) return fail_entry(g, url, where, "has url and host, port or tls; one of the forms is enough");
+    uint32_t url = pdr_doc_get(g->doc, entry, "url"), host = pdr_doc_get(g->doc, entry, "host"),
+             port = pdr_doc_get(g->doc, entry, "port"), tls = pdr_doc_get(g->doc, entry, "tls");
+    int code;
+    if (url && (host || port || tls))
+        return fail_entry(g, url, where, "has url and host, port or tls; one of the forms is enough");
     if (url) return read_url(g, url, where, e);
     if (!host || !port) return fail_entry(g, entry, where, "needs url, or host and port");
-    if ((code = read_host(g, host, where, "host", e->host, sizeof e->host)) || (code = pdr_gather_port(g, port, where, "port", &e->port))) return code;
+    if ((code = read_host(g, host, where, "host", e->host, sizeof e->host)) ||
+        (code = pdr_gather_port(g, port, where, "port", &e->port)))
+        return code;
     if (!tls || pdr_doc_type(g->doc, tls) == PDR_DOC_FALSE) return PDR_OK;
     if (pdr_doc_type(g->doc, tls) != PDR_DOC_TRUE) return fail_entry(g, tls, where, "tls must be true or false");
     e->flags |= PDR_ENDPOINT_TLS;
@@ -118,19 +138,24 @@ static int read_role(pdr_gather *g, uint32_t entry, const char *where, pdr_endpo
 {
     uint32_t    node = pdr_doc_get(g->doc, entry, "role");
     const char *role = pdr_doc_string(g->doc, node);
-    if (role && !strcmp(role, "prefill")) e->role = PDR_ROLE_PREFILL;
-    else if (role && !strcmp(role, "decode")) e->role = PDR_ROLE_DECODE;
-    else if (role && !strcmp(role, "both")) e->role = PDR_ROLE_BOTH;
-    else return fail_entry(g, node ? node : entry, where, "role must be \"prefill\", \"decode\" or \"both\"");
+    if (role && !strcmp(role, "prefill"))
+        e->role = PDR_ROLE_PREFILL;
+    else if (role && !strcmp(role, "decode"))
+        e->role = PDR_ROLE_DECODE;
+    else if (role && !strcmp(role, "both"))
+        e->role = PDR_ROLE_BOTH;
+    else
+        return fail_entry(g, node ? node : entry, where, "role must be \"prefill\", \"decode\" or \"both\"");
     return PDR_OK;
 }
 
 static int read_bootstrap(pdr_gather *g, uint32_t entry, const char *where, pdr_endpoint *e)
 {
     uint32_t host = pdr_doc_get(g->doc, entry, "bootstrap_host"), port = pdr_doc_get(g->doc, entry, "bootstrap_port");
-    int      code = host ? read_host(g, host, where, "bootstrap_host", e->bootstrap_host, sizeof e->bootstrap_host) : PDR_OK;
+    int code = host ? read_host(g, host, where, "bootstrap_host", e->bootstrap_host, sizeof e->bootstrap_host) : PDR_OK;
     if (code || !port) return code;
-    if (pdr_doc_type(g->doc, port) != PDR_DOC_NULL) return pdr_gather_port(g, port, where, "bootstrap_port", &e->bootstrap_port);
+    if (pdr_doc_type(g->doc, port) != PDR_DOC_NULL)
+        return pdr_gather_port(g, port, where, "bootstrap_port", &e->bootstrap_port);
     e->flags |= PDR_ENDPOINT_NULL_BOOTSTRAP_PORT;
     return PDR_OK;
 }
@@ -158,36 +183,44 @@ static int read_sizes(pdr_gather *g, uint32_t entry, const char *where, pdr_endp
 static int read_topology(pdr_gather *g, uint32_t entry, const char *where, pdr_endpoint *e)
 {
     static const char *const known[] = {"host", "rack", "zone", NULL};
-    uint32_t object = pdr_doc_get(g->doc, entry, "topology"), node;
-    int      code;
+    uint32_t                 object = pdr_doc_get(g->doc, entry, "topology"), node;
+    int                      code;
     if (!object) return PDR_OK;
     if ((code = pdr_gather_type(g, object, PDR_DOC_OBJECT, where, "topology"))) return code;
     pdr_gather_unknown(g, object, where, "topology", known);
-    if (((node = pdr_doc_get(g->doc, object, "host")) && (code = pdr_gather_text(g, node, where, "topology.host", e->topology_host, sizeof e->topology_host))) ||
-        ((node = pdr_doc_get(g->doc, object, "rack")) && (code = pdr_gather_text(g, node, where, "topology.rack", e->topology_rack, sizeof e->topology_rack))) ||
-        ((node = pdr_doc_get(g->doc, object, "zone")) && (code = pdr_gather_text(g, node, where, "topology.zone", e->topology_zone, sizeof e->topology_zone))))
+    if (((node = pdr_doc_get(g->doc, object, "host")) &&
+         (code = pdr_gather_text(g, node, where, "topology.host", e->topology_host, sizeof e->topology_host))) ||
+        ((node = pdr_doc_get(g->doc, object, "rack")) &&
+         (code = pdr_gather_text(g, node, where, "topology.rack", e->topology_rack, sizeof e->topology_rack))) ||
+        ((node = pdr_doc_get(g->doc, object, "zone")) &&
+         (code = pdr_gather_text(g, node, where, "topology.zone", e->topology_zone, sizeof e->topology_zone))))
         return code;
     return PDR_OK;
 }
 
 static int read_endpoint(pdr_gather *g, uint32_t entry, uint32_t index)
 {
-    static const char *const known[] = {"name", "role", "url", "host", "port", "tls", "bootstrap_host", "bootstrap_port", "dp_size", "kv_capacity",
-                                        "max_running", "topology", "labels", NULL};
+    static const char *const known[] = {
+        "name",           "role",    "url",         "host",        "port",     "tls",    "bootstrap_host",
+        "bootstrap_port", "dp_size", "kv_capacity", "max_running", "topology", "labels", NULL};
     char          where[PDR_WHERE];
     pdr_endpoint *e;
     uint32_t      node;
     int           code;
     snprintf(where, sizeof where, "endpoint %u", index);
-    if ((code = pdr_gather_type(g, entry, PDR_DOC_OBJECT, "endpoints", where)) || (code = pdr_gather_add(g, &e))) return code;
+    if ((code = pdr_gather_type(g, entry, PDR_DOC_OBJECT, "endpoints", where)) || (code = pdr_gather_add(g, &e)))
+        return code;
     if ((node = pdr_doc_get(g->doc, entry, "name"))) {
         if ((code = pdr_gather_text(g, node, where, "name", e->name, sizeof e->name))) return code;
         snprintf(where, sizeof where, "endpoint %u (%.100s)", index, e->name);
     }
-    if ((code = read_role(g, entry, where, e)) || (code = read_address(g, entry, where, e)) || (code = read_bootstrap(g, entry, where, e)) ||
-        (code = read_sizes(g, entry, where, e)) || (code = read_topology(g, entry, where, e)))
+    if ((code = read_role(g, entry, where, e)) || (code = read_address(g, entry, where, e)) ||
+        (code = read_bootstrap(g, entry, where, e)) || (code = read_sizes(g, entry, where, e)) ||
+        (code = read_topology(g, entry, where, e)))
         return code;
-    if ((node = pdr_doc_get(g->doc, entry, "labels")) && (code = pdr_gather_labels(g, node, where, "labels", e->labels, sizeof e->labels))) return code;
+    if ((node = pdr_doc_get(g->doc, entry, "labels")) &&
+        (code = pdr_gather_labels(g, node, where, "labels", e->labels, sizeof e->labels)))
+        return code;
     pdr_gather_unknown(g, entry, where, "", known);
     return PDR_OK;
 }
@@ -213,7 +246,9 @@ static int read_own_form_pool(pdr_gather *g, uint32_t object, const char *kind, 
     (void)context;
     if (*kind) return PDR_OK;
     if (!pool && !pdr_doc_get(g->doc, object, "endpoints"))
-        return pdr_doc_fail(g->doc, object, g->err, PDR_E_PARSE, "document %u has neither \"endpoints\" nor \"pool\", and no \"kind\" as Kubernetes objects have", index);
+        return pdr_doc_fail(
+            g->doc, object, g->err, PDR_E_PARSE,
+            "document %u has neither \"endpoints\" nor \"pool\", and no \"kind\" as Kubernetes objects have", index);
     check_members(g, object, index);
     return pool ? read_own_pool(g, pool) : PDR_OK;
 }
@@ -231,9 +266,12 @@ static int read_own_form_endpoints(pdr_gather *g, uint32_t object, const char *k
     return PDR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ duplicates */
+/* ------------------------------------------------------------ duplicates */
 
-static int by_name(const void *a, const void *b) { return strcmp((*(pdr_endpoint *const *)a)->name, (*(pdr_endpoint *const *)b)->name); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(pdr_endpoint *const *)a)->name, (*(pdr_endpoint *const *)b)->name);
+}
 
 static int by_address(const void *a, const void *b)
 {
@@ -243,7 +281,8 @@ static int by_address(const void *a, const void *b)
     return order ? order : (x->flags > y->flags) - (x->flags < y->flags); /* those that are out come last */
 }
 
-/* Names and addresses must be unique. A pod that is out may share its address with its successor: it is left out (port 0). */
+/* Names and addresses must be unique. A pod that is out may share its address with its successor: it is left out (port
+ * 0). */
 static int check_unique(pdr_gather *g, pdr_endpoint **order)
 {
     for (size_t i = 0; i < g->n; i++) order[i] = &g->endpoints[i];
@@ -258,7 +297,9 @@ static int check_unique(pdr_gather *g, pdr_endpoint **order)
             continue;
         }
         if (!(order[i]->flags & PDR_ENDPOINT_OUT))
-            return pdr_fail(g->err, PDR_E_PARSE, "endpoints \"%.60s\" and \"%.60s\" have the same address %.60s port %u", order[first]->name, order[i]->name, order[i]->host, order[i]->port);
+            return pdr_fail(g->err, PDR_E_PARSE,
+                            "endpoints \"%.60s\" and \"%.60s\" have the same address %.60s port %u", order[first]->name,
+                            order[i]->name, order[i]->host, order[i]->port);
         order[i]->flags = UINT32_MAX; /* to be dropped; the address stays, for the comparison with the next */
     }
     return PDR_OK;
@@ -284,16 +325,17 @@ static int settle_duplicates(pdr_gather *g)
     return PDR_OK;
 }
 
-int pdr_apply_parse(const char *text, size_t len, pdr_pool *pool, pdr_endpoint **endpoints, size_t *n, int *complete, pdr_apply_report *report,
-                    pdr_error *err)
+int pdr_apply_parse(const char *text, size_t len, pdr_pool *pool, pdr_endpoint **endpoints, size_t *n, int *complete,
+                    pdr_apply_report *report, pdr_error *err)
 {
     pdr_doc    doc;
     pdr_gather g = {.doc = &doc, .pool = *pool, .err = err};
     int        code = pdr_doc_parse(&doc, text, len, err);
     if (code) return code;
     pdr_init_struct(&g.report, sizeof g.report);
-    if ((code = pdr_k8s_each(&g, read_own_form_pool, NULL)) || (code = pdr_k8s_read_pool(&g)) || (code = pdr_k8s_each(&g, read_own_form_endpoints, NULL)) ||
-        (code = pdr_k8s_read_pods(&g)) || (code = settle_duplicates(&g)))
+    if ((code = pdr_k8s_each(&g, read_own_form_pool, NULL)) || (code = pdr_k8s_read_pool(&g)) ||
+        (code = pdr_k8s_each(&g, read_own_form_endpoints, NULL)) || (code = pdr_k8s_read_pods(&g)) ||
+        (code = settle_duplicates(&g)))
         goto out;
     *pool = g.pool;
     *endpoints = g.n ? g.endpoints : NULL;

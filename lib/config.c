@@ -105,16 +105,16 @@ int pdr_config_resolve(pdr_config *config, pdr_error *err)
     for (size_t i = 0; i < FIELDS; i++) {
         uint64_t value = pdr_config_get(&c, &fields[i]);
         if (!allowed(&fields[i], value))
-            return pdr_fail(err, PDR_E_INVALID, "%s is %" PRIu64 ", allowed is %" PRIu64 "..%" PRIu64 "%s", fields[i].name,
-                            value, fields[i].least, fields[i].most, remark(&fields[i]));
+            return pdr_fail(err, PDR_E_INVALID, "%s is %" PRIu64 ", allowed is %" PRIu64 "..%" PRIu64 "%s",
+                            fields[i].name, value, fields[i].least, fields[i].most, remark(&fields[i]));
         if (!value) put(&c, &fields[i], fields[i].fallback);
     }
     if (c.reserved) return pdr_fail(err, PDR_E_INVALID, "reserved is %" PRIu32 ", it must be 0", c.reserved);
     if (!c.max_targets) c.max_targets = c.max_endpoints;
     if (!c.max_held) c.max_held = c.max_bookings < 1024 ? c.max_bookings : 1024;
     if (c.max_held > c.max_bookings)
-        return pdr_fail(err, PDR_E_INVALID, "max_held is %" PRIu32 ", allowed is 1..max_bookings (%" PRIu32 ")", c.max_held,
-                        c.max_bookings);
+        return pdr_fail(err, PDR_E_INVALID, "max_held is %" PRIu32 ", allowed is 1..max_bookings (%" PRIu32 ")",
+                        c.max_held, c.max_bookings);
     return pdr_struct_out(config, &c, sizeof c, err);
 }
 
@@ -151,7 +151,8 @@ static int is_word_field(const pdr_config_field *field)
     return 0;
 }
 
-static int read_word(const pdr_doc *doc, uint32_t node, const pdr_config_field *field, pdr_config *config, pdr_error *err)
+static int read_word(const pdr_doc *doc, uint32_t node, const pdr_config_field *field, pdr_config *config,
+                     pdr_error *err)
 {
     const char *text = pdr_doc_string(doc, node);
     char        list[96] = "";
@@ -164,20 +165,23 @@ static int read_word(const pdr_doc *doc, uint32_t node, const pdr_config_field *
         if (*list) strcat(list, ", ");
         strcat(list, words[i].word);
     }
-    return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %s%.40s%s, allowed is one of: %s", field->name, text ? "\"" : "",
-                        text ? text : pdr_doc_type_name(doc, node), text ? "\"" : "", list);
+    return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %s%.40s%s, allowed is one of: %s", field->name,
+                        text ? "\"" : "", text ? text : pdr_doc_type_name(doc, node), text ? "\"" : "", list);
 }
 
-static int read_number(const pdr_doc *doc, uint32_t node, const pdr_config_field *field, pdr_config *config, pdr_error *err)
+static int read_number(const pdr_doc *doc, uint32_t node, const pdr_config_field *field, pdr_config *config,
+                       pdr_error *err)
 {
     const pdr_doc_node *n = &doc->nodes[node];
     int                 shown = n->end - n->begin > 40 ? 40 : (int)(n->end - n->begin);
     uint64_t            value;
     if (n->type != PDR_DOC_NUMBER)
-        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %s, a whole number is expected", field->name, pdr_doc_type_name(doc, node));
+        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %s, a whole number is expected", field->name,
+                            pdr_doc_type_name(doc, node));
     /* Who writes "no retry" means it; elsewhere a zero is the default as in the struct. */
     if (pdr_doc_whole(doc, node, &value) || !allowed(field, value))
-        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s is %.*s, allowed is a whole number %" PRIu64 "..%" PRIu64 "%s", field->name, shown,
+        return pdr_doc_fail(doc, node, err, PDR_E_PARSE,
+                            "%s is %.*s, allowed is a whole number %" PRIu64 "..%" PRIu64 "%s", field->name, shown,
                             doc->text + n->begin, field->least, field->most, remark(field));
     if (!value && field->offset == offsetof(pdr_config, retry_max)) value = UINT32_MAX;
     put(config, field, value);
@@ -192,12 +196,13 @@ static int read_member(const pdr_doc *doc, uint32_t node, unsigned char *seen, p
     if (!member_name(i)) {
         for (i = 0; i < FIELDS + OTHERS + 1; i++) names[i] = member_name(i);
         meant = pdr_similar(key, names);
-        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "unknown member \"%.64s\"%s%s%s", key, meant ? ", perhaps \"" : "", meant ? meant : "",
-                            meant ? "\" is meant" : "");
+        return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "unknown member \"%.64s\"%s%s%s", key,
+                            meant ? ", perhaps \"" : "", meant ? meant : "", meant ? "\" is meant" : "");
     }
     if (seen[i]++) return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "member \"%s\" is there twice", key);
     if (i >= FIELDS) return PDR_OK;
-    return is_word_field(&fields[i]) ? read_word(doc, node, &fields[i], config, err) : read_number(doc, node, &fields[i], config, err);
+    return is_word_field(&fields[i]) ? read_word(doc, node, &fields[i], config, err)
+                                     : read_number(doc, node, &fields[i], config, err);
 }
 
 int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_error *err)
@@ -206,11 +211,13 @@ int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_erro
     pdr_config    config, resolved;
     pdr_doc       doc;
     int           code;
-    if (!text || !pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "text or struct is missing");
+    if (!text || !pdr_struct_ok(out, sizeof(uint32_t)))
+        return pdr_fail(err, PDR_E_INVALID, "text or struct is missing");
     pdr_init_struct(&config, sizeof config);
     if ((code = pdr_doc_parse(&doc, text, len, err))) return code;
     if (pdr_doc_type(&doc, PDR_DOC_ROOT) != PDR_DOC_OBJECT)
-        code = pdr_doc_fail(&doc, PDR_DOC_ROOT, err, PDR_E_PARSE, "the configuration is %s, an object is expected", pdr_doc_type_name(&doc, PDR_DOC_ROOT));
+        code = pdr_doc_fail(&doc, PDR_DOC_ROOT, err, PDR_E_PARSE, "the configuration is %s, an object is expected",
+                            pdr_doc_type_name(&doc, PDR_DOC_ROOT));
     for (uint32_t m = code ? 0 : pdr_doc_first(&doc, PDR_DOC_ROOT); m && !code; m = pdr_doc_next(&doc, m))
         code = read_member(&doc, m, seen, &config, err);
     pdr_doc_free(&doc);

@@ -1,8 +1,9 @@
 /*
- * Configuration: the table of pdr_config's fields with their defaults and ranges; everything else about the configuration follows
- * from it. Public entry points: pdr_config_resolve() and pdr_config_from_json() in pdroute.h.
+ * Configuration: the table of pdr_config's fields with their defaults and ranges; everything else about the
+ * configuration follows from it. Public entry points: pdr_config_resolve() and pdr_config_from_json() in pdroute.h.
  *
- * A zero means "default" in the struct. In JSON a zero means the same, but for retry_max, where who writes 0 means no retry.
+ * A zero means "default" in the struct. In JSON a zero means the same, but for retry_max, where who writes 0 means no
+ * retry.
  */
 #ifndef PDR_CONFIG_H
 #define PDR_CONFIG_H

@@ -6,9 +6,9 @@
 #include <string.h>
 
 typedef struct parser {
-    pdr_doc   *doc;
+    pdr_doc    *doc;
     const char *p, *end;
-    pdr_error *err;
+    pdr_error  *err;
 } parser;
 
 static uint32_t line_of(const char *text, size_t offset)
@@ -51,10 +51,14 @@ static size_t utf8_length(const unsigned char *p, size_t left)
     unsigned char least = 0x80, most = 0xBF;
     size_t        n;
     if (*p < 0x80) return 1;
-    if (*p >= 0xC2 && *p <= 0xDF) n = 2;
-    else if (*p >= 0xE0 && *p <= 0xEF) n = 3;
-    else if (*p >= 0xF0 && *p <= 0xF4) n = 4;
-    else return 0;
+    if (*p >= 0xC2 && *p <= 0xDF)
+        n = 2;
+    else if (*p >= 0xE0 && *p <= 0xEF)
+        n = 3;
+    else if (*p >= 0xF0 && *p <= 0xF4)
+        n = 4;
+    else
+        return 0;
     if (*p == 0xE0) least = 0xA0;
     if (*p == 0xED) most = 0x9F;
     if (*p == 0xF0) least = 0x90;
@@ -71,9 +75,12 @@ static int hex4(const char *p, const char *end, uint32_t *value)
     if (end - p < 4) return 0;
     for (int i = 0; i < 4; i++) {
         uint32_t c = (unsigned char)p[i], digit;
-        if (c >= '0' && c <= '9') digit = c - '0';
-        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') digit = (c | 0x20) - 'a' + 10;
-        else return 0;
+        if (c >= '0' && c <= '9')
+            digit = c - '0';
+        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
+            digit = (c | 0x20) - 'a' + 10;
+        else
+            return 0;
         *value = *value << 4 | digit;
     }
     return 1;
@@ -81,7 +88,8 @@ static int hex4(const char *p, const char *end, uint32_t *value)
 
 static char *put_utf8(char *out, uint32_t c)
 {
-    if (c < 0x80) *out++ = (char)c;
+    if (c < 0x80)
+        *out++ = (char)c;
     else if (c < 0x800) {
         *out++ = (char)(0xC0 | c >> 6);
         *out++ = (char)(0x80 | (c & 0x3F));
@@ -115,8 +123,8 @@ static int read_escape(parser *s, char **out)
     if (!hex4(++s->p, s->end, &c)) return fail(s, start, "\\u needs four hexadecimal digits");
     s->p += 4;
     if (c >= 0xD800 && c <= 0xDFFF) {
-        if (c > 0xDBFF || s->end - s->p < 6 || s->p[0] != '\\' || s->p[1] != 'u' || !hex4(s->p + 2, s->end, &low) || low < 0xDC00 ||
-            low > 0xDFFF)
+        if (c > 0xDBFF || s->end - s->p < 6 || s->p[0] != '\\' || s->p[1] != 'u' || !hex4(s->p + 2, s->end, &low) ||
+            low < 0xDC00 || low > 0xDFFF)
             return fail(s, start, "half of a surrogate pair");
         c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
         s->p += 6;
@@ -134,7 +142,8 @@ static int read_string(parser *s, uint32_t *at, uint32_t *length)
         const char *p = s->p;
         size_t      n;
         int         code;
-        while (p < s->end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\') *out++ = *p++;
+        while (p < s->end && (unsigned char)*p >= 0x20 && (unsigned char)*p < 0x80 && *p != '"' && *p != '\\')
+            *out++ = *p++;
         s->p = p;
         if (s->p == s->end) return fail(s, s->p, "");
         if (*s->p == '"') break;
@@ -219,8 +228,10 @@ static int read_items(parser *s, uint32_t node, int depth, int object)
         }
         if ((code = new_node(s, &item)) || (code = read_value(s, item, depth + 1))) return code;
         s->doc->nodes[item].key = key;
-        if (last) s->doc->nodes[last].next = item;
-        else s->doc->nodes[node].child = item;
+        if (last)
+            s->doc->nodes[last].next = item;
+        else
+            s->doc->nodes[node].child = item;
         s->doc->nodes[node].length++;
         last = item;
         skip_space(s);
@@ -228,7 +239,8 @@ static int read_items(parser *s, uint32_t node, int depth, int object)
             s->p++;
             return PDR_OK;
         }
-        if (s->p == s->end || *s->p != ',') return fail(s, s->p, object ? "',' or '}' is expected" : "',' or ']' is expected");
+        if (s->p == s->end || *s->p != ',')
+            return fail(s, s->p, object ? "',' or '}' is expected" : "',' or ']' is expected");
         s->p++;
     }
 }
@@ -240,7 +252,8 @@ static int read_value(parser *s, uint32_t node, int depth)
     int      code;
     if (s->p == s->end) return fail(s, s->p, "");
     if (depth > PDR_DOC_DEPTH)
-        return pdr_fail_at(s->err, PDR_E_TOO_DEEP, begin, line_of(s->doc->text, begin), "JSON is nested deeper than %d levels", PDR_DOC_DEPTH);
+        return pdr_fail_at(s->err, PDR_E_TOO_DEEP, begin, line_of(s->doc->text, begin),
+                           "JSON is nested deeper than %d levels", PDR_DOC_DEPTH);
     switch (*s->p) {
     case '{':
     case '[':
@@ -252,10 +265,18 @@ static int read_value(parser *s, uint32_t node, int depth)
         type = PDR_DOC_STRING;
         code = read_string(s, &string, &length);
         break;
-    case 't': type = PDR_DOC_TRUE, code = read_word(s, "true"); break;
-    case 'f': type = PDR_DOC_FALSE, code = read_word(s, "false"); break;
-    case 'n': type = PDR_DOC_NULL, code = read_word(s, "null"); break;
-    default: type = PDR_DOC_NUMBER, code = read_number(s); break;
+    case 't':
+        type = PDR_DOC_TRUE, code = read_word(s, "true");
+        break;
+    case 'f':
+        type = PDR_DOC_FALSE, code = read_word(s, "false");
+        break;
+    case 'n':
+        type = PDR_DOC_NULL, code = read_word(s, "null");
+        break;
+    default:
+        type = PDR_DOC_NUMBER, code = read_number(s);
+        break;
     }
     if (code) return code;
     s->doc->nodes[node].type = type;
@@ -278,7 +299,8 @@ int pdr_doc_parse(pdr_doc *doc, const char *text, size_t len, pdr_error *err)
     doc->len = len;
     if (!len) return pdr_fail(err, PDR_E_PARSE, "the text is empty");
     if (len > UINT32_MAX - 2) return pdr_fail(err, PDR_E_TOO_LARGE, "a document of %zu bytes is too large", len);
-    doc->strings = malloc(len + 2); /* a string and its NUL take no more than its text and its quotes; 0 stands for "no key" */
+    doc->strings =
+        malloc(len + 2); /* a string and its NUL take no more than its text and its quotes; 0 stands for "no key" */
     if (!doc->strings) return pdr_fail(err, PDR_E_SYSTEM, "no memory for a document of %zu bytes", len);
     doc->strings[doc->used++] = 0;
     if (len >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) s.p += 3;
@@ -308,7 +330,10 @@ static uint32_t find(const pdr_doc *doc, uint32_t object, const char *name, size
     return 0;
 }
 
-uint32_t pdr_doc_get(const pdr_doc *doc, uint32_t object, const char *name) { return find(doc, object, name, strlen(name)); }
+uint32_t pdr_doc_get(const pdr_doc *doc, uint32_t object, const char *name)
+{
+    return find(doc, object, name, strlen(name));
+}
 
 uint32_t pdr_doc_at(const pdr_doc *doc, uint32_t object, const char *path)
 {
@@ -327,7 +352,8 @@ const char *pdr_doc_string(const pdr_doc *doc, uint32_t node)
 
 const char *pdr_doc_type_name(const pdr_doc *doc, uint32_t node)
 {
-    static const char *const names[] = {"null", "a boolean", "a boolean", "a number", "a string", "an array", "an object"};
+    static const char *const names[] = {"null",     "a boolean", "a boolean", "a number",
+                                        "a string", "an array",  "an object"};
     return names[doc->nodes[node].type];
 }
 

@@ -22,7 +22,8 @@ void pdr_gather_warn(pdr_gather *g, const char *format, ...)
 
 int pdr_gather_add(pdr_gather *g, pdr_endpoint **out)
 {
-    if (g->n == ENDPOINTS_LIMIT) return pdr_fail(g->err, PDR_E_TOO_LARGE, "the document has more than %d endpoints", ENDPOINTS_LIMIT);
+    if (g->n == ENDPOINTS_LIMIT)
+        return pdr_fail(g->err, PDR_E_TOO_LARGE, "the document has more than %d endpoints", ENDPOINTS_LIMIT);
     if (g->n == g->capacity) {
         size_t        capacity = g->capacity ? g->capacity * 2 : 8;
         pdr_endpoint *grown = realloc(g->endpoints, capacity * sizeof *grown);
@@ -43,16 +44,18 @@ void pdr_gather_unknown(pdr_gather *g, uint32_t object, const char *where, const
         while (known[i] && strcmp(known[i], key)) i++;
         if (known[i]) continue;
         meant = pdr_similar(key, known);
-        pdr_gather_warn(g, "%.80s: %s%s\"%.48s\" is not known and has no effect%s%s%s", where, path, *path ? "." : "", key,
-                        meant ? "; perhaps \"" : "", meant ? meant : "", meant ? "\" is meant" : "");
+        pdr_gather_warn(g, "%.80s: %s%s\"%.48s\" is not known and has no effect%s%s%s", where, path, *path ? "." : "",
+                        key, meant ? "; perhaps \"" : "", meant ? meant : "", meant ? "\" is meant" : "");
     }
 }
 
 int pdr_gather_type(pdr_gather *g, uint32_t node, uint32_t type, const char *where, const char *what)
 {
-    static const char *const names[] = {"null", "a boolean", "a boolean", "a number", "a string", "an array", "an object"};
+    static const char *const names[] = {"null",     "a boolean", "a boolean", "a number",
+                                        "a string", "an array",  "an object"};
     if (pdr_doc_type(g->doc, node) == type) return PDR_OK;
-    return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is %s, %s is expected", where, what, pdr_doc_type_name(g->doc, node), names[type]);
+    return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is %s, %s is expected", where, what,
+                        pdr_doc_type_name(g->doc, node), names[type]);
 }
 
 int pdr_gather_text(pdr_gather *g, uint32_t node, const char *where, const char *what, char *out, size_t size)
@@ -63,7 +66,8 @@ int pdr_gather_text(pdr_gather *g, uint32_t node, const char *where, const char 
     if (code) return code;
     if (!len) return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is empty", where, what);
     if (len >= size)
-        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s has %zu bytes, at most %zu are possible", where, what, len, size - 1);
+        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s has %zu bytes, at most %zu are possible",
+                            where, what, len, size - 1);
     for (size_t i = 0; i < len; i++)
         if ((unsigned char)text[i] < 0x20 || text[i] == 0x7F)
             return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s has a control character", where, what);
@@ -71,14 +75,16 @@ int pdr_gather_text(pdr_gather *g, uint32_t node, const char *where, const char 
     return PDR_OK;
 }
 
-int pdr_gather_number(pdr_gather *g, uint32_t node, uint64_t least, uint64_t most, const char *where, const char *what, uint64_t *out)
+int pdr_gather_number(pdr_gather *g, uint32_t node, uint64_t least, uint64_t most, const char *where, const char *what,
+                      uint64_t *out)
 {
     const pdr_doc_node *v = &g->doc->nodes[node];
     int                 shown = v->end - v->begin > 24 ? 24 : (int)(v->end - v->begin), code;
     uint64_t            value;
     if ((code = pdr_gather_type(g, node, PDR_DOC_NUMBER, where, what))) return code;
     if (pdr_doc_whole(g->doc, node, &value) || value < least || value > most)
-        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is %.*s, allowed is a whole number %" PRIu64 "..%" PRIu64, where, what, shown,
+        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE,
+                            "%.100s: %s is %.*s, allowed is a whole number %" PRIu64 "..%" PRIu64, where, what, shown,
                             g->doc->text + v->begin, least, most);
     *out = value;
     return PDR_OK;
@@ -93,12 +99,15 @@ int pdr_gather_port(pdr_gather *g, uint32_t node, const char *where, const char 
 }
 
 /* One member as a line at out[*used]. */
-static int add_label(pdr_gather *g, uint32_t m, const char *where, const char *what, char *out, size_t size, size_t *used)
+static int add_label(pdr_gather *g, uint32_t m, const char *where, const char *what, char *out, size_t size,
+                     size_t *used)
 {
     const char *key = pdr_doc_key(g->doc, m);
     char        name[400], value[256] = ""; /* a label may be empty */
     int         code, len;
-    if (!*key || strpbrk(key, "=\n\r")) return pdr_doc_fail(g->doc, m, g->err, PDR_E_PARSE, "%.100s: %.60s has a name that is not possible", where, what);
+    if (!*key || strpbrk(key, "=\n\r"))
+        return pdr_doc_fail(g->doc, m, g->err, PDR_E_PARSE, "%.100s: %.60s has a name that is not possible", where,
+                            what);
     snprintf(name, sizeof name, "%s.%.330s", what, key);
     if (pdr_doc_type(g->doc, m) != PDR_DOC_STRING || g->doc->nodes[m].length) {
         code = pdr_gather_text(g, m, where, name, value, sizeof value);
@@ -107,7 +116,8 @@ static int add_label(pdr_gather *g, uint32_t m, const char *where, const char *w
     len = snprintf(out + *used, size - *used, "%s=%s\n", key, value);
     if (len < 0 || (size_t)len >= size - *used) {
         out[*used] = 0;
-        return pdr_doc_fail(g->doc, m, g->err, PDR_E_TOO_LARGE, "%.100s: %.60s takes more than %zu bytes", where, what, size - 1);
+        return pdr_doc_fail(g->doc, m, g->err, PDR_E_TOO_LARGE, "%.100s: %.60s takes more than %zu bytes", where, what,
+                            size - 1);
     }
     *used += (size_t)len;
     return PDR_OK;
@@ -129,7 +139,8 @@ void pdr_gather_some_labels(pdr_gather *g, uint32_t node, char *out, size_t size
     size_t     used = 0;
     *out = 0;
     g->err = NULL;
-    for (uint32_t m = pdr_doc_first(g->doc, node); m; m = pdr_doc_next(g->doc, m)) (void)add_label(g, m, "", "", out, size, &used);
+    for (uint32_t m = pdr_doc_first(g->doc, node); m; m = pdr_doc_next(g->doc, m))
+        (void)add_label(g, m, "", "", out, size, &used);
     g->err = err;
 }
 
@@ -138,7 +149,8 @@ int pdr_host_ok(const char *host)
     if (!*host) return 0;
     for (; *host; host++) {
         char c = *host;
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:%", c))) return 0;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:%", c)))
+            return 0;
     }
     return 1;
 }

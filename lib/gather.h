@@ -1,6 +1,7 @@
 /*
- * What pdr_apply_parse() has gathered so far (pool, endpoints, warnings), and readers that check one field of a document each. Shared by the two forms,
- * apply.c and k8s.c. `where` is the name of the document or entry in messages, such as "Pod/prefill-0".
+ * What pdr_apply_parse() has gathered so far (pool, endpoints, warnings), and readers that check one field of a
+ * document each. Shared by the two forms, apply.c and k8s.c. `where` is the name of the document or entry in messages,
+ * such as "Pod/prefill-0".
  */
 #ifndef PDR_GATHER_H
 #define PDR_GATHER_H
@@ -30,7 +31,8 @@ int pdr_gather_type(pdr_gather *g, uint32_t node, uint32_t type, const char *whe
 /* A non-empty string without control characters that fits `size`. */
 int pdr_gather_text(pdr_gather *g, uint32_t node, const char *where, const char *what, char *out, size_t size);
 /* A whole number of that range. */
-int pdr_gather_number(pdr_gather *g, uint32_t node, uint64_t least, uint64_t most, const char *where, const char *what, uint64_t *out);
+int pdr_gather_number(pdr_gather *g, uint32_t node, uint64_t least, uint64_t most, const char *where, const char *what,
+                      uint64_t *out);
 int pdr_gather_port(pdr_gather *g, uint32_t node, const char *where, const char *what, uint32_t *out);
 /* An object of strings as "key=value" lines. */
 int pdr_gather_labels(pdr_gather *g, uint32_t node, const char *where, const char *what, char *out, size_t size);

@@ -6,7 +6,7 @@
 
 #define OBJECTS 32 /* pools, and policies, that one document may have */
 
-/* ------------------------------------------------------------------------------------------------------- walking, naming */
+/* ------------------------------------------------------------ walking, naming */
 
 static const char *text_at(const pdr_gather *g, uint32_t object, const char *path)
 {
@@ -47,7 +47,8 @@ static int walk_object(pdr_gather *g, walk *w, uint32_t node, const char *kind)
             if ((code = pdr_gather_type(g, items, PDR_DOC_ARRAY, kind, "items"))) return code;
         }
     } else {
-        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "document %u is %s, an object is expected", w->index, pdr_doc_type_name(g->doc, node));
+        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "document %u is %s, an object is expected", w->index,
+                            pdr_doc_type_name(g->doc, node));
     }
     if (!items) return w->visit(g, node, kind, w->index++, w->context);
     for (uint32_t item = pdr_doc_first(g->doc, items); item; item = pdr_doc_next(g->doc, item))
@@ -65,19 +66,22 @@ int pdr_k8s_each(pdr_gather *g, pdr_k8s_visit visit, void *context)
 static void name_object(const pdr_gather *g, uint32_t object, const char *kind, uint32_t index, char *where)
 {
     const char *name = text_at(g, object, "metadata.name");
-    if (*name) snprintf(where, PDR_WHERE, "%.40s/%.100s", kind, name);
-    else snprintf(where, PDR_WHERE, "%.40s (document %u)", kind, index);
+    if (*name)
+        snprintf(where, PDR_WHERE, "%.40s/%.100s", kind, name);
+    else
+        snprintf(where, PDR_WHERE, "%.40s (document %u)", kind, index);
 }
 
 /* Optional member that must have the type if it is there (null: as if absent). */
-static int optional(pdr_gather *g, uint32_t object, const char *name, uint32_t type, const char *where, const char *what, uint32_t *node)
+static int optional(pdr_gather *g, uint32_t object, const char *name, uint32_t type, const char *where,
+                    const char *what, uint32_t *node)
 {
     *node = pdr_doc_get(g->doc, object, name);
     if (pdr_doc_type(g->doc, *node) == PDR_DOC_NULL) *node = 0;
     return *node ? pdr_gather_type(g, *node, type, where, what) : PDR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------------ pool */
+/* ------------------------------------------------------------ pool */
 
 static int read_selector(pdr_gather *g, uint32_t spec, const char *where, pdr_pool *pool)
 {
@@ -87,7 +91,8 @@ static int read_selector(pdr_gather *g, uint32_t spec, const char *where, pdr_po
     if (!selector) return pdr_doc_fail(g->doc, spec, g->err, PDR_E_PARSE, "%.100s: spec.selector is missing", where);
     labels = pdr_doc_get(g->doc, selector, "matchExpressions");
     if (pdr_doc_type(g->doc, labels) == PDR_DOC_ARRAY)
-        return pdr_doc_fail(g->doc, labels, g->err, PDR_E_UNSUPPORTED, "%.100s: spec.selector.matchExpressions is not supported, only matchLabels", where);
+        return pdr_doc_fail(g->doc, labels, g->err, PDR_E_UNSUPPORTED,
+                            "%.100s: spec.selector.matchExpressions is not supported, only matchLabels", where);
     labels = pdr_doc_get(g->doc, selector, "matchLabels");
     if (pdr_doc_type(g->doc, labels) == PDR_DOC_OBJECT) {
         static const char *const known[] = {"matchLabels", NULL};
@@ -95,7 +100,8 @@ static int read_selector(pdr_gather *g, uint32_t spec, const char *where, pdr_po
         selector = labels;
     }
     if (!g->doc->nodes[selector].length)
-        return pdr_doc_fail(g->doc, selector, g->err, PDR_E_PARSE, "%.100s: spec.selector is empty, it would match every pod", where);
+        return pdr_doc_fail(g->doc, selector, g->err, PDR_E_PARSE,
+                            "%.100s: spec.selector is empty, it would match every pod", where);
     return pdr_gather_labels(g, selector, where, "spec.selector", pool->selector, sizeof pool->selector);
 }
 
@@ -105,9 +111,11 @@ static int add_port(pdr_gather *g, uint32_t node, const char *where, const char 
     int      code = pdr_gather_port(g, node, where, what, &port);
     if (code) return code;
     for (uint32_t i = 0; i < pool->ports; i++)
-        if (pool->port[i] == port) return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is there twice", where, what);
+        if (pool->port[i] == port)
+            return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is there twice", where, what);
     if (pool->ports == PDR_POOL_PORTS)
-        return pdr_doc_fail(g->doc, node, g->err, PDR_E_TOO_LARGE, "%.100s: more than %d target ports", where, PDR_POOL_PORTS);
+        return pdr_doc_fail(g->doc, node, g->err, PDR_E_TOO_LARGE, "%.100s: more than %d target ports", where,
+                            PDR_POOL_PORTS);
     pool->port[pool->ports++] = port;
     return PDR_OK;
 }
@@ -120,14 +128,20 @@ static int read_ports(pdr_gather *g, uint32_t spec, const char *where, pdr_pool 
     if ((code = optional(g, spec, "targetPorts", PDR_DOC_ARRAY, where, "spec.targetPorts", &several)) ||
         (code = optional(g, spec, "targetPortNumber", PDR_DOC_NUMBER, where, "spec.targetPortNumber", &one)))
         return code;
-    if (one && several) return pdr_doc_fail(g->doc, one, g->err, PDR_E_PARSE, "%.100s: spec has both targetPortNumber and targetPorts", where);
+    if (one && several)
+        return pdr_doc_fail(g->doc, one, g->err, PDR_E_PARSE, "%.100s: spec has both targetPortNumber and targetPorts",
+                            where);
     if (one) return add_port(g, one, where, "spec.targetPortNumber", pool);
     for (uint32_t item = pdr_doc_first(g->doc, several); item; item = pdr_doc_next(g->doc, item)) {
         uint32_t number = pdr_doc_get(g->doc, item, "number");
-        if (!number) return pdr_doc_fail(g->doc, item, g->err, PDR_E_PARSE, "%.100s: spec.targetPorts has an item without a number", where);
+        if (!number)
+            return pdr_doc_fail(g->doc, item, g->err, PDR_E_PARSE,
+                                "%.100s: spec.targetPorts has an item without a number", where);
         if ((code = add_port(g, number, where, "spec.targetPorts.number", pool))) return code;
     }
-    if (!pool->ports) return pdr_doc_fail(g->doc, spec, g->err, PDR_E_PARSE, "%.100s: spec.targetPortNumber or spec.targetPorts is missing", where);
+    if (!pool->ports)
+        return pdr_doc_fail(g->doc, spec, g->err, PDR_E_PARSE,
+                            "%.100s: spec.targetPortNumber or spec.targetPorts is missing", where);
     return PDR_OK;
 }
 
@@ -140,19 +154,24 @@ static int read_spec(pdr_gather *g, uint32_t object, const char *where, uint32_t
 
 static int read_pool_object(pdr_gather *g, uint32_t object, const char *where)
 {
-    static const char *const known[] = {"selector", "targetPortNumber", "targetPorts", "extensionRef", "endpointPickerRef", "appProtocol", NULL};
-    const char *version = text_at(g, object, "apiVersion"), *protocol;
-    uint32_t    spec, node;
-    pdr_pool    pool = g->pool;
-    int         code;
+    static const char *const known[] = {"selector",          "targetPortNumber", "targetPorts", "extensionRef",
+                                        "endpointPickerRef", "appProtocol",      NULL};
+    const char              *version = text_at(g, object, "apiVersion"), *protocol;
+    uint32_t                 spec, node;
+    pdr_pool                 pool = g->pool;
+    int                      code;
     if (strcmp(version, "inference.networking.x-k8s.io/v1alpha2") && strcmp(version, "inference.networking.k8s.io/v1"))
         pdr_gather_warn(g, "%.80s: apiVersion \"%.50s\" is not known, read as the ones that are", where, version);
-    if ((code = read_spec(g, object, where, &spec)) || (code = read_selector(g, spec, where, &pool)) || (code = read_ports(g, spec, where, &pool))) return code;
+    if ((code = read_spec(g, object, where, &spec)) || (code = read_selector(g, spec, where, &pool)) ||
+        (code = read_ports(g, spec, where, &pool)))
+        return code;
     pdr_gather_unknown(g, spec, where, "spec", known);
     protocol = text_at(g, spec, "appProtocol");
-    if (*protocol && strcmp(protocol, "http")) pdr_gather_warn(g, "%.80s: spec.appProtocol \"%.40s\" is not spoken, HTTP/1.1 is", where, protocol);
+    if (*protocol && strcmp(protocol, "http"))
+        pdr_gather_warn(g, "%.80s: spec.appProtocol \"%.40s\" is not spoken, HTTP/1.1 is", where, protocol);
     pool.name[0] = pool.space[0] = 0;
-    if ((node = pdr_doc_at(g->doc, object, "metadata.name")) && (code = pdr_gather_text(g, node, where, "metadata.name", pool.name, sizeof pool.name)))
+    if ((node = pdr_doc_at(g->doc, object, "metadata.name")) &&
+        (code = pdr_gather_text(g, node, where, "metadata.name", pool.name, sizeof pool.name)))
         return code;
     if ((node = pdr_doc_at(g->doc, object, "metadata.namespace")) &&
         (code = pdr_gather_text(g, node, where, "metadata.namespace", pool.space, sizeof pool.space)))
@@ -161,38 +180,53 @@ static int read_pool_object(pdr_gather *g, uint32_t object, const char *where)
     return PDR_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------------- policy */
+/* ------------------------------------------------------------ policy */
 
 static int read_prefix_mode(pdr_gather *g, uint32_t profile, const char *where, pdr_pool *pool)
 {
     static const char *const known_policy[] = {"prefixCache", NULL}, *const known_cache[] = {"mode", NULL};
     uint32_t traffic, cache, mode;
     int      code;
-    if ((code = optional(g, profile, "trafficPolicy", PDR_DOC_OBJECT, where, "trafficPolicy", &traffic)) || !traffic) return code;
+    if ((code = optional(g, profile, "trafficPolicy", PDR_DOC_OBJECT, where, "trafficPolicy", &traffic)) || !traffic)
+        return code;
     pdr_gather_unknown(g, traffic, where, "trafficPolicy", known_policy);
-    if ((code = optional(g, traffic, "prefixCache", PDR_DOC_OBJECT, where, "trafficPolicy.prefixCache", &cache)) || !cache) return code;
+    if ((code = optional(g, traffic, "prefixCache", PDR_DOC_OBJECT, where, "trafficPolicy.prefixCache", &cache)) ||
+        !cache)
+        return code;
     pdr_gather_unknown(g, cache, where, "trafficPolicy.prefixCache", known_cache);
     if (!(mode = pdr_doc_get(g->doc, cache, "mode"))) return PDR_OK;
-    if ((code = pdr_gather_text(g, mode, where, "prefixCache.mode", pool->prefix_mode, sizeof pool->prefix_mode))) return code;
+    if ((code = pdr_gather_text(g, mode, where, "prefixCache.mode", pool->prefix_mode, sizeof pool->prefix_mode)))
+        return code;
     if (strcmp(pool->prefix_mode, "estimate"))
-        pdr_gather_warn(g, "%.80s: prefixCache.mode \"%s\" is read as \"estimate\"; exact entries come with pdr_prefix_store()", where, pool->prefix_mode);
+        pdr_gather_warn(
+            g, "%.80s: prefixCache.mode \"%s\" is read as \"estimate\"; exact entries come with pdr_prefix_store()",
+            where, pool->prefix_mode);
     return PDR_OK;
 }
 
 static int read_pd_profile(pdr_gather *g, uint32_t pd, const char *where, pdr_pool *pool)
 {
-    static const char *const known[] = {"pdRoleLabelName", "kvTransfer", "trafficPolicy", NULL}, *const known_transfer[] = {"bootstrapPort", NULL};
-    uint32_t label, transfer, port;
-    int      code;
+    static const char *const        known[] = {"pdRoleLabelName", "kvTransfer", "trafficPolicy", NULL},
+                             *const known_transfer[] = {"bootstrapPort", NULL};
+    uint32_t                        label, transfer, port;
+    int                             code;
     pdr_gather_unknown(g, pd, where, "spec.profile.pd", known);
     pool->profile = PDR_POOL_PD;
-    if ((code = optional(g, pd, "pdRoleLabelName", PDR_DOC_STRING, where, "spec.profile.pd.pdRoleLabelName", &label))) return code;
-    if (label && (code = pdr_gather_text(g, label, where, "spec.profile.pd.pdRoleLabelName", pool->role_label, sizeof pool->role_label))) return code;
-    if ((code = optional(g, pd, "kvTransfer", PDR_DOC_OBJECT, where, "spec.profile.pd.kvTransfer", &transfer))) return code;
+    if ((code = optional(g, pd, "pdRoleLabelName", PDR_DOC_STRING, where, "spec.profile.pd.pdRoleLabelName", &label)))
+        return code;
+    if (label && (code = pdr_gather_text(g, label, where, "spec.profile.pd.pdRoleLabelName", pool->role_label,
+                                         sizeof pool->role_label)))
+        return code;
+    if ((code = optional(g, pd, "kvTransfer", PDR_DOC_OBJECT, where, "spec.profile.pd.kvTransfer", &transfer)))
+        return code;
     if (transfer) {
         pdr_gather_unknown(g, transfer, where, "spec.profile.pd.kvTransfer", known_transfer);
-        if ((code = optional(g, transfer, "bootstrapPort", PDR_DOC_NUMBER, where, "spec.profile.pd.kvTransfer.bootstrapPort", &port))) return code;
-        if (port && (code = pdr_gather_port(g, port, where, "spec.profile.pd.kvTransfer.bootstrapPort", &pool->bootstrap_port))) return code;
+        if ((code = optional(g, transfer, "bootstrapPort", PDR_DOC_NUMBER, where,
+                             "spec.profile.pd.kvTransfer.bootstrapPort", &port)))
+            return code;
+        if (port &&
+            (code = pdr_gather_port(g, port, where, "spec.profile.pd.kvTransfer.bootstrapPort", &pool->bootstrap_port)))
+            return code;
     }
     return read_prefix_mode(g, pd, where, pool);
 }
@@ -207,7 +241,8 @@ static int read_profile(pdr_gather *g, uint32_t spec, const char *where, pdr_poo
         (code = optional(g, profile, "single", PDR_DOC_OBJECT, where, "spec.profile.single", &single)))
         return code;
     if (profile) pdr_gather_unknown(g, profile, where, "spec.profile", known);
-    if (pd && single) return pdr_doc_fail(g->doc, profile, g->err, PDR_E_PARSE, "%.100s: spec.profile has both pd and single", where);
+    if (pd && single)
+        return pdr_doc_fail(g->doc, profile, g->err, PDR_E_PARSE, "%.100s: spec.profile has both pd and single", where);
     if (pd) return read_pd_profile(g, pd, where, pool);
     if (!single) {
         pdr_gather_warn(g, "%.80s: spec.profile has neither pd nor single", where);
@@ -221,10 +256,10 @@ static int read_profile(pdr_gather *g, uint32_t spec, const char *where, pdr_poo
 static int read_policy_object(pdr_gather *g, uint32_t object, const char *where)
 {
     static const char *const known[] = {"poolRef", "modelServerRuntime", "profile", NULL};
-    const char *version = text_at(g, object, "apiVersion");
-    uint32_t    spec, runtime;
-    pdr_pool    pool = g->pool;
-    int         code;
+    const char              *version = text_at(g, object, "apiVersion");
+    uint32_t                 spec, runtime;
+    pdr_pool                 pool = g->pool;
+    int                      code;
     if (strcmp(version, "inferenceextension.alibabacloud.com/v1alpha1"))
         pdr_gather_warn(g, "%.80s: apiVersion \"%.50s\" is not known, read as v1alpha1", where, version);
     if ((code = read_spec(g, object, where, &spec))) return code;
@@ -232,8 +267,11 @@ static int read_policy_object(pdr_gather *g, uint32_t object, const char *where)
     pool.role_label[0] = pool.prefix_mode[0] = pool.runtime[0] = 0; /* a policy replaces the one before */
     pool.bootstrap_port = 0;
     pool.profile = PDR_POOL_ANY;
-    if ((code = optional(g, spec, "modelServerRuntime", PDR_DOC_STRING, where, "spec.modelServerRuntime", &runtime))) return code;
-    if (runtime && (code = pdr_gather_text(g, runtime, where, "spec.modelServerRuntime", pool.runtime, sizeof pool.runtime))) return code;
+    if ((code = optional(g, spec, "modelServerRuntime", PDR_DOC_STRING, where, "spec.modelServerRuntime", &runtime)))
+        return code;
+    if (runtime &&
+        (code = pdr_gather_text(g, runtime, where, "spec.modelServerRuntime", pool.runtime, sizeof pool.runtime)))
+        return code;
     if (runtime && strcmp(pool.runtime, "sglang"))
         pdr_gather_warn(g, "%.80s: spec.modelServerRuntime \"%s\" is not spoken, sglang is", where, pool.runtime);
     if ((code = read_profile(g, spec, where, &pool))) return code;
@@ -241,7 +279,7 @@ static int read_policy_object(pdr_gather *g, uint32_t object, const char *where)
     return PDR_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------- which pool and policy */
+/* ------------------------------------------------------------ which pool and policy */
 
 typedef struct objects {
     uint32_t pool[OBJECTS], policy[OBJECTS];
@@ -254,9 +292,12 @@ static int note_object(pdr_gather *g, uint32_t object, const char *kind, uint32_
     char     where[PDR_WHERE];
     if (!*kind) return PDR_OK;
     if (o->pools == OBJECTS || o->policies == OBJECTS)
-        return pdr_doc_fail(g->doc, object, g->err, PDR_E_TOO_LARGE, "the document has more than %d pools or policies", OBJECTS - 1);
-    if (!strcmp(kind, "InferencePool")) o->pool[o->pools++] = object;
-    else if (!strcmp(kind, "InferenceTrafficPolicy")) o->policy[o->policies++] = object;
+        return pdr_doc_fail(g->doc, object, g->err, PDR_E_TOO_LARGE, "the document has more than %d pools or policies",
+                            OBJECTS - 1);
+    if (!strcmp(kind, "InferencePool"))
+        o->pool[o->pools++] = object;
+    else if (!strcmp(kind, "InferenceTrafficPolicy"))
+        o->policy[o->policies++] = object;
     else if (strcmp(kind, "Pod")) {
         name_object(g, object, kind, index, where);
         pdr_gather_warn(g, "%.100s: objects of this kind are not used", where);
@@ -273,15 +314,17 @@ static int choose_pool(pdr_gather *g, const objects *o, uint32_t *chosen)
     for (uint32_t i = 0; i < o->pools; i++) {
         const char *name = text_at(g, o->pool[i], "metadata.name");
         int         named = *name && !strcmp(name, g->pool.name);
-        for (uint32_t k = 0; k < o->policies && *name; k++) named |= !strcmp(name, text_at(g, o->policy[k], "spec.poolRef.name"));
+        for (uint32_t k = 0; k < o->policies && *name; k++)
+            named |= !strcmp(name, text_at(g, o->policy[k], "spec.poolRef.name"));
         if (!named) continue;
         matches++;
         *chosen = o->pool[i];
     }
     if (matches == 1) return PDR_OK;
-    return pdr_doc_fail(g->doc, o->pool[1], g->err, PDR_E_PARSE,
-                        "InferencePool/%.60s and InferencePool/%.60s: a router serves one pool, and no policy tells which",
-                        text_at(g, o->pool[0], "metadata.name"), text_at(g, o->pool[1], "metadata.name"));
+    return pdr_doc_fail(
+        g->doc, o->pool[1], g->err, PDR_E_PARSE,
+        "InferencePool/%.60s and InferencePool/%.60s: a router serves one pool, and no policy tells which",
+        text_at(g, o->pool[0], "metadata.name"), text_at(g, o->pool[1], "metadata.name"));
 }
 
 static int read_policies(pdr_gather *g, const objects *o)
@@ -293,10 +336,13 @@ static int read_policies(pdr_gather *g, const objects *o)
         char        where[PDR_WHERE];
         name_object(g, o->policy[i], "InferenceTrafficPolicy", i, where);
         if (*pool && *g->pool.name && strcmp(pool, g->pool.name)) {
-            pdr_gather_warn(g, "%.80s: is for pool \"%.30s\", not for \"%.30s\", and has no effect", where, pool, g->pool.name);
+            pdr_gather_warn(g, "%.80s: is for pool \"%.30s\", not for \"%.30s\", and has no effect", where, pool,
+                            g->pool.name);
             continue;
         }
-        if (used++) return pdr_doc_fail(g->doc, o->policy[i], g->err, PDR_E_PARSE, "%.100s: a second policy for the same pool", where);
+        if (used++)
+            return pdr_doc_fail(g->doc, o->policy[i], g->err, PDR_E_PARSE, "%.100s: a second policy for the same pool",
+                                where);
         if ((code = read_policy_object(g, o->policy[i], where))) return code;
     }
     return PDR_OK;
@@ -311,13 +357,15 @@ int pdr_k8s_read_pool(pdr_gather *g)
     if ((code = pdr_k8s_each(g, note_object, &o)) || (code = choose_pool(g, &o, &pool))) return code;
     for (uint32_t i = 0; i < o.pools; i++) {
         name_object(g, o.pool[i], "InferencePool", i, where);
-        if (o.pool[i] != pool) pdr_gather_warn(g, "%.100s: another pool is served, this one has no effect", where);
-        else if ((code = read_pool_object(g, pool, where))) return code;
+        if (o.pool[i] != pool)
+            pdr_gather_warn(g, "%.100s: another pool is served, this one has no effect", where);
+        else if ((code = read_pool_object(g, pool, where)))
+            return code;
     }
     return read_policies(g, &o);
 }
 
-/* ------------------------------------------------------------------------------------------------------------------ pods */
+/* ------------------------------------------------------------ pods */
 
 static const char *string_in(const pdr_gather *g, uint32_t object, const char *name)
 {
@@ -345,7 +393,8 @@ static int selected(const pdr_gather *g, uint32_t labels)
 /* PDR_ROLE_*, or 0 with *why. */
 static uint32_t role_of(const pdr_gather *g, uint32_t labels, const char **label, const char **value)
 {
-    static const char *const defaults[] = {"rolebasedgroup.workloads.x-k8s.io/role", "rbg.workloads.x-k8s.io/role-name"};
+    static const char *const defaults[] = {"rolebasedgroup.workloads.x-k8s.io/role",
+                                           "rbg.workloads.x-k8s.io/role-name"};
     *label = g->pool.role_label;
     *value = "";
     if (g->pool.profile == PDR_POOL_SINGLE) return PDR_ROLE_BOTH;
@@ -430,33 +479,41 @@ static int add_pod(pdr_gather *g, uint32_t pod, const char *where, uint32_t labe
         pod_topology(g, pod, labels, e);
         pdr_gather_some_labels(g, labels, e->labels, sizeof e->labels);
         if (role == PDR_ROLE_DECODE || bootstrap_of(ports, i, e)) continue;
-        pdr_gather_warn(g, "%.80s: annotation sglang.ai/bootstrap-port \"%.24s\" names no port for target port %u, the pool's is used", where, ports, e->port);
+        pdr_gather_warn(
+            g,
+            "%.80s: annotation sglang.ai/bootstrap-port \"%.24s\" names no port for target port %u, the pool's is used",
+            where, ports, e->port);
     }
     return PDR_OK;
 }
 
 static int read_pod(pdr_gather *g, uint32_t pod, const char *kind, uint32_t index, void *context)
 {
-    const char *phase = text_at(g, pod, "status.phase"), *space = text_at(g, pod, "metadata.namespace"), *host = text_at(g, pod, "status.podIP"), *label, *value;
-    uint32_t    labels = pdr_doc_at(g->doc, pod, "metadata.labels"), role, flags = 0;
-    char        where[PDR_WHERE];
+    const char *phase = text_at(g, pod, "status.phase"), *space = text_at(g, pod, "metadata.namespace"),
+               *host = text_at(g, pod, "status.podIP"), *label, *value;
+    uint32_t labels = pdr_doc_at(g->doc, pod, "metadata.labels"), role, flags = 0;
+    char     where[PDR_WHERE];
     (void)context;
     if (strcmp(kind, "Pod")) return PDR_OK;
     g->complete = 1;
     name_object(g, pod, kind, index, where);
     if (!g->pool.ports || !*g->pool.selector)
-        return pdr_doc_fail(g->doc, pod, g->err, PDR_E_PARSE, "%.100s: no InferencePool has said which pods and which port; apply it before or together", where);
+        return pdr_doc_fail(g->doc, pod, g->err, PDR_E_PARSE,
+                            "%.100s: no InferencePool has said which pods and which port; apply it before or together",
+                            where);
     if (pdr_doc_type(g->doc, labels) != PDR_DOC_OBJECT) labels = 0;
     if (!selected(g, labels) || (*space && *g->pool.space && strcmp(space, g->pool.space))) return skip_pod(g);
     if (*phase && strcmp(phase, "Running")) return skip_pod(g);
     if (!*host) return skip_pod(g); /* it comes when the pod has been placed */
-    if (!*text_at(g, pod, "metadata.name") || !pdr_host_ok(host) || strlen(host) >= sizeof ((pdr_endpoint *)0)->host) {
-        pdr_gather_warn(g, "%.100s: %s, left out", where, *text_at(g, pod, "metadata.name") ? "status.podIP is no address" : "metadata.name is missing");
+    if (!*text_at(g, pod, "metadata.name") || !pdr_host_ok(host) || strlen(host) >= sizeof((pdr_endpoint *)0)->host) {
+        pdr_gather_warn(g, "%.100s: %s, left out", where,
+                        *text_at(g, pod, "metadata.name") ? "status.podIP is no address" : "metadata.name is missing");
         return skip_pod(g);
     }
     role = role_of(g, labels, &label, &value);
     if (!role) {
-        pdr_gather_warn(g, "%.60s: label %.50s is \"%.20s\", expected is prefill, decode or both; left out", where, label, value);
+        pdr_gather_warn(g, "%.60s: label %.50s is \"%.20s\", expected is prefill, decode or both; left out", where,
+                        label, value);
         return skip_pod(g);
     }
     if (*text_at(g, pod, "metadata.deletionTimestamp") || !is_ready(g, pod)) flags = PDR_ENDPOINT_OUT;

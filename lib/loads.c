@@ -32,7 +32,8 @@ static const member members[] = {
     MEMBER(NULL, "total_prefill_uncached_tokens", prefill_uncached_total, HALF_TOKENS, 0),
     MEMBER(NULL, "total_prefill_busy_us", prefill_busy_us_total, HALF_BUSY, 0),
     MEMBER("disaggregation", "prefill_bootstrap_queue_reqs", prefill_bootstrap, PDR_LOAD_PREFILL_BOOTSTRAP, 0),
-    MEMBER("disaggregation", "prefill_prealloc_queue_reqs", prefill_bootstrap, PDR_LOAD_PREFILL_BOOTSTRAP, 0), /* older */
+    MEMBER("disaggregation", "prefill_prealloc_queue_reqs", prefill_bootstrap, PDR_LOAD_PREFILL_BOOTSTRAP,
+           0), /* older */
     MEMBER("disaggregation", "prefill_inflight_queue_reqs", prefill_inflight, PDR_LOAD_PREFILL_INFLIGHT, 0),
     MEMBER("disaggregation", "decode_prealloc_queue_reqs", decode_prealloc, PDR_LOAD_DECODE_PREALLOC, 0),
     MEMBER("disaggregation", "decode_transfer_queue_reqs", decode_transfer, PDR_LOAD_DECODE_TRANSFER, 0),
@@ -67,8 +68,10 @@ static void put_greatest(pdr_load *load, const member *m, uint64_t value)
     if ((load->have & m->have) && old > value) value = old;
     load->have |= m->have;
     narrow = (uint32_t)value;
-    if (m->size == sizeof narrow) memcpy(at, &narrow, sizeof narrow);
-    else memcpy(at, &value, sizeof value);
+    if (m->size == sizeof narrow)
+        memcpy(at, &narrow, sizeof narrow);
+    else
+        memcpy(at, &value, sizeof value);
 }
 
 /* One entry of "loads"; returns how many of its values were of no use. */
@@ -80,7 +83,8 @@ static uint32_t read_entry(const pdr_doc *doc, uint32_t entry, pdr_load *load)
         uint32_t      from = m->section ? pdr_doc_get(doc, entry, m->section) : entry;
         uint64_t      value;
         int           got;
-        got = read_scaled(doc, pdr_doc_get(doc, from, m->name), m->ratio ? 3 : 0, m->ratio ? 2000 : COUNT_LIMIT, &value);
+        got =
+            read_scaled(doc, pdr_doc_get(doc, from, m->name), m->ratio ? 3 : 0, m->ratio ? 2000 : COUNT_LIMIT, &value);
         if (got < 0) bad++;
         if (got <= 0) continue;
         if (m->ratio && value > 1000) value = 1000;
@@ -92,7 +96,8 @@ static uint32_t read_entry(const pdr_doc *doc, uint32_t entry, pdr_load *load)
     return bad;
 }
 
-int pdr_loads_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, size_t *n, uint32_t *ignored, pdr_error *err)
+int pdr_loads_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, size_t *n, uint32_t *ignored,
+                    pdr_error *err)
 {
     pdr_doc  doc;
     uint32_t loads, bad = 0, any = 0;
@@ -162,9 +167,12 @@ static void info_role(info_reader *r)
 {
     char mode[16] = "";
     if (!info_text(r, "disaggregation_mode", PDR_SERVER_ROLE, mode, sizeof mode)) return;
-    if (!strcmp(mode, "prefill")) r->info->role = PDR_ROLE_PREFILL;
-    else if (!strcmp(mode, "decode")) r->info->role = PDR_ROLE_DECODE;
-    else if (!strcmp(mode, "null")) r->info->role = PDR_ROLE_BOTH;
+    if (!strcmp(mode, "prefill"))
+        r->info->role = PDR_ROLE_PREFILL;
+    else if (!strcmp(mode, "decode"))
+        r->info->role = PDR_ROLE_DECODE;
+    else if (!strcmp(mode, "null"))
+        r->info->role = PDR_ROLE_BOTH;
     else {
         r->info->have &= ~(uint32_t)PDR_SERVER_ROLE;
         r->bad++;
@@ -175,10 +183,11 @@ static void info_role(info_reader *r)
 static void info_max_running(info_reader *r)
 {
     uint32_t states = pdr_doc_get(r->doc, PDR_DOC_ROOT, "internal_states"), total = 0, dp = r->info->dp_size;
-    info_number(r, pdr_doc_get(r->doc, pdr_doc_first(r->doc, states), "effective_max_running_requests_per_dp"), 1, UINT32_MAX,
-                PDR_SERVER_MAX_RUNNING, &r->info->max_running);
+    info_number(r, pdr_doc_get(r->doc, pdr_doc_first(r->doc, states), "effective_max_running_requests_per_dp"), 1,
+                UINT32_MAX, PDR_SERVER_MAX_RUNNING, &r->info->max_running);
     if (r->info->have & PDR_SERVER_MAX_RUNNING) return;
-    info_number(r, pdr_doc_get(r->doc, PDR_DOC_ROOT, "max_running_requests"), 1, UINT32_MAX, PDR_SERVER_MAX_RUNNING, &total);
+    info_number(r, pdr_doc_get(r->doc, PDR_DOC_ROOT, "max_running_requests"), 1, UINT32_MAX, PDR_SERVER_MAX_RUNNING,
+                &total);
     if (r->info->have & PDR_SERVER_MAX_RUNNING) r->info->max_running = dp > 1 && total >= dp ? total / dp : total;
 }
 
@@ -196,7 +205,8 @@ int pdr_server_info_parse(const char *text, size_t len, pdr_server_info *out, ui
     info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "tp_size"), 1, 65535, PDR_SERVER_TP_SIZE, &out->tp_size);
     info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "page_size"), 1, 1u << 20, PDR_SERVER_PAGE_SIZE, &out->page_size);
     if (!(out->have & PDR_SERVER_ROLE) || out->role != PDR_ROLE_DECODE)
-        info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "disaggregation_bootstrap_port"), 1, 65535, PDR_SERVER_BOOTSTRAP_PORT, &out->bootstrap_port);
+        info_number(&r, pdr_doc_get(&doc, PDR_DOC_ROOT, "disaggregation_bootstrap_port"), 1, 65535,
+                    PDR_SERVER_BOOTSTRAP_PORT, &out->bootstrap_port);
     got = read_scaled(&doc, pdr_doc_get(&doc, PDR_DOC_ROOT, "max_total_num_tokens"), 0, COUNT_LIMIT, &capacity);
     if (got > 0 && capacity) {
         out->kv_capacity = capacity;

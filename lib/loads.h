@@ -1,9 +1,11 @@
 /*
- * JSON of SGLang's control endpoints: GET /v1/loads → pdr_load per data-parallel rank, GET /server_info → what a server is.
+ * JSON of SGLang's control endpoints: GET /v1/loads → pdr_load per data-parallel rank, GET /server_info → what a
+ * server is.
  *
- * Sources: sgl-project/sglang python/sglang/srt/entrypoints/v1_loads.py and http_server.py, and answers of 0.5.23. Unknown members cost
- * their parsing and nothing else. A member that is null or absent leaves its bit in `have` clear; one that is of another type, negative or beyond
- * any sense is left out and counted in *ignored (may be NULL). Allocate while they run.
+ * Sources: sgl-project/sglang python/sglang/srt/entrypoints/v1_loads.py and http_server.py, and answers of 0.5.23.
+ * Unknown members cost their parsing and nothing else. A member that is null or absent leaves its bit in `have` clear;
+ * one that is of another type, negative or beyond any sense is left out and counted in *ignored (may be NULL). Allocate
+ * while they run.
  */
 #ifndef PDR_LOADS_H
 #define PDR_LOADS_H
@@ -11,10 +13,11 @@
 #include "err.h"
 
 /*
- * As pdr_metrics_parse(): ranks[i] is DP rank i, *n the highest rank seen plus one, at most `cap`. The answer must be whole JSON: PDR_E_PARSE and *n 0
- * if it is not, or if nothing could be read.
+ * As pdr_metrics_parse(): ranks[i] is DP rank i, *n the highest rank seen plus one, at most `cap`. The answer must be
+ * whole JSON: PDR_E_PARSE and *n 0 if it is not, or if nothing could be read.
  */
-int pdr_loads_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, size_t *n, uint32_t *ignored, pdr_error *err);
+int pdr_loads_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, size_t *n, uint32_t *ignored,
+                    pdr_error *err);
 
 enum {
     PDR_SERVER_ROLE = 1u << 0,
@@ -30,16 +33,16 @@ enum {
 };
 
 typedef struct pdr_server_info {
-    uint32_t have;              /* PDR_SERVER_* */
-    uint32_t role;              /* PDR_ROLE_*; a server without disaggregation ("null") does both */
+    uint32_t have; /* PDR_SERVER_* */
+    uint32_t role; /* PDR_ROLE_*; a server without disaggregation ("null") does both */
     uint32_t dp_size, tp_size;
-    uint32_t bootstrap_port;    /* not set for decode servers, which report one but do not listen on it */
-    uint32_t max_running;       /* requests at once per DP rank */
-    uint32_t page_size;         /* tokens */
+    uint32_t bootstrap_port; /* not set for decode servers, which report one but do not listen on it */
+    uint32_t max_running;    /* requests at once per DP rank */
+    uint32_t page_size;      /* tokens */
     uint32_t reserved;
-    uint64_t kv_capacity;       /* tokens per DP rank */
-    char     load_balance[32];  /* "follow_bootstrap_room", "round_robin", … */
-    char     model[256];        /* served_model_name, or else model_path */
+    uint64_t kv_capacity;      /* tokens per DP rank */
+    char     load_balance[32]; /* "follow_bootstrap_room", "round_robin", … */
+    char     model[256];       /* served_model_name, or else model_path */
     char     version[32];
 } pdr_server_info;
 

@@ -28,7 +28,7 @@ typedef struct metric {
     uint32_t have;
 } metric;
 
-#define AT(field)                (uint8_t)sizeof(((pdr_load *)0)->field), (uint16_t)offsetof(pdr_load, field)
+#define AT(field) (uint8_t)sizeof(((pdr_load *)0)->field), (uint16_t)offsetof(pdr_load, field)
 #define METRIC(name, kind, f, h) {name, (uint8_t)(sizeof(name) - 1), kind, AT(f), h}
 
 static const metric sglang_names[] = {
@@ -87,7 +87,7 @@ typedef struct reader {
     pdr_load *ranks;
     size_t    cap, n;
     uint32_t  ignored;
-    int       add;                               /* counts of one rank add up in the present family */
+    int       add;                                 /* counts of one rank add up in the present family */
     uint64_t  block_size, blocks_max, blocks_used; /* rank 0's, where they come in lines of their own; 0: not seen */
 } reader;
 
@@ -106,14 +106,22 @@ static int same(word w, const char *text, size_t len) { return w.len == len && !
 
 static void keep_label(labels *l, word name, word value)
 {
-    if (IS(name, "dp_rank") || IS(name, "engine")) l->rank = value;
-    else if (IS(name, "priority")) l->priority = value;
-    else if (IS(name, "request_type") || IS(name, "kv_cache_block_type")) l->type = value;
-    else if (IS(name, "page_size")) l->page_size = value;
-    else if (IS(name, "num_pages")) l->num_pages = value;
-    else if (IS(name, "block_size")) l->block_size = value;
-    else if (IS(name, "num_gpu_blocks")) l->num_blocks = value;
-    else if (IS(name, "kv_cache_size_tokens")) l->size_tokens = value;
+    if (IS(name, "dp_rank") || IS(name, "engine"))
+        l->rank = value;
+    else if (IS(name, "priority"))
+        l->priority = value;
+    else if (IS(name, "request_type") || IS(name, "kv_cache_block_type"))
+        l->type = value;
+    else if (IS(name, "page_size"))
+        l->page_size = value;
+    else if (IS(name, "num_pages"))
+        l->num_pages = value;
+    else if (IS(name, "block_size"))
+        l->block_size = value;
+    else if (IS(name, "num_gpu_blocks"))
+        l->num_blocks = value;
+    else if (IS(name, "kv_cache_size_tokens"))
+        l->size_tokens = value;
 }
 
 static const char *skip_blanks(const char *p, const char *end)
@@ -140,8 +148,10 @@ static const char *read_labels(const char *p, const char *end, labels *l)
         value.len = (size_t)(p - value.p);
         keep_label(l, name, value);
         p = skip_blanks(p + 1, end);
-        if (p < end && *p == ',') p++;
-        else if (p == end || *p != '}') return NULL;
+        if (p < end && *p == ',')
+            p++;
+        else if (p == end || *p != '}')
+            return NULL;
     }
     return p < end ? p + 1 : NULL;
 }
@@ -180,15 +190,19 @@ static void store(reader *r, pdr_load *load, const metric *m, uint64_t value)
     uint64_t old = 0;
     uint32_t narrow;
     if (load->have & m->have) {
-        if (m->size == sizeof old) memcpy(&old, at, sizeof old);
+        if (m->size == sizeof old)
+            memcpy(&old, at, sizeof old);
         else {
             memcpy(&narrow, at, sizeof narrow);
             old = narrow;
         }
     }
-    if (r->add && m->kind == COUNT) value += old;
-    else if (value < old) value = old;
-    if (m->size == sizeof value) memcpy(at, &value, sizeof value);
+    if (r->add && m->kind == COUNT)
+        value += old;
+    else if (value < old)
+        value = old;
+    if (m->size == sizeof value)
+        memcpy(at, &value, sizeof value);
     else {
         narrow = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
         memcpy(at, &narrow, sizeof narrow);
@@ -196,7 +210,8 @@ static void store(reader *r, pdr_load *load, const metric *m, uint64_t value)
     load->have |= m->have;
 }
 
-/* Reads the value behind the labels into *value, scaled; 0 if it cannot be used. Time stamp and exemplar behind it do not matter. */
+/* Reads the value behind the labels into *value, scaled; 0 if it cannot be used. Time stamp and exemplar behind it do
+ * not matter. */
 static int read_value(const char *p, const char *end, int scale, uint64_t limit, uint64_t *value)
 {
     const char *next;
@@ -210,7 +225,8 @@ static const metric as_waiting = METRIC("", COUNT, waiting, PDR_LOAD_WAITING);
 static const metric as_max_running = METRIC("", COUNT, max_running, PDR_LOAD_MAX_RUNNING);
 static const metric as_usage = METRIC("", RATIO, usage_permille, PDR_LOAD_USAGE);
 
-/* Triton has one name for several gauges, told apart by a label. Returns the gauge, or a kind in *block for rank 0's scratch. */
+/* Triton has one name for several gauges, told apart by a label. Returns the gauge, or a kind in *block for rank 0's
+ * scratch. */
 static const metric *triton_gauge(const metric *m, word type, uint64_t **block, reader *r)
 {
     if (m->kind == TRITON_REQUESTS) {
@@ -220,9 +236,12 @@ static const metric *triton_gauge(const metric *m, word type, uint64_t **block, 
         return NULL;
     }
     if (IS(type, "fraction")) return &as_usage;
-    if (IS(type, "tokens_per")) *block = &r->block_size;
-    else if (IS(type, "max")) *block = &r->blocks_max;
-    else if (IS(type, "used")) *block = &r->blocks_used;
+    if (IS(type, "tokens_per"))
+        *block = &r->block_size;
+    else if (IS(type, "max"))
+        *block = &r->blocks_max;
+    else if (IS(type, "used"))
+        *block = &r->blocks_used;
     return NULL;
 }
 
@@ -240,8 +259,10 @@ static int take(reader *r, const metric *m, const char *p, const char *end)
     if (m->kind == TRITON_REQUESTS || m->kind == TRITON_BLOCKS) {
         m = triton_gauge(m, l.type, &block, r);
         if (!m && !block) return 1;
-    } else if (m->kind == BLOCK_SIZE) block = &r->block_size;
-    else if (m->kind == BLOCKS_MAX) block = &r->blocks_max;
+    } else if (m->kind == BLOCK_SIZE)
+        block = &r->block_size;
+    else if (m->kind == BLOCKS_MAX)
+        block = &r->blocks_max;
     ratio = !block && m->kind == RATIO;
     /* A fill of up to 2 is overcommitment or rounding, more is another unit. */
     if (!read_value(p, end, ratio ? 3 : 0, ratio ? 2000 : COUNT_LIMIT, &value)) return 0;
@@ -250,7 +271,8 @@ static int take(reader *r, const metric *m, const char *p, const char *end)
         return 1;
     }
     if (m->kind == PAGE_INFO) value = product(whole(l.page_size), whole(l.num_pages));
-    if (m->kind == BLOCK_INFO && !(value = whole(l.size_tokens))) value = product(whole(l.block_size), whole(l.num_blocks));
+    if (m->kind == BLOCK_INFO && !(value = whole(l.size_tokens)))
+        value = product(whole(l.block_size), whole(l.num_blocks));
     if ((m->kind == PAGE_INFO || m->kind == BLOCK_INFO) && !value) return 0;
     if (ratio && value > 1000) value = 1000;
     load = find_rank(r, l.rank);
@@ -259,14 +281,16 @@ static int take(reader *r, const metric *m, const char *p, const char *end)
     return 1;
 }
 
-/* The names of one engine. `heads`: the first four letters of each, once, so that nearly every other line is settled by comparing those. */
+/* The names of one engine. `heads`: the first four letters of each, once, so that nearly every other line is settled by
+ * comparing those. */
 typedef struct family {
     const char   *heads;
     const metric *names;
     int           add;
 } family;
-static const family sglang = {"num_kv_umax_tokependtotadisaqueucach", sglang_names, 0}, vllm = {"num_kv_cgpu_cach", vllm_names, 1},
-                    trtllm = {"num_kv_c", trtllm_names, 1}, triton = {"requkv_c", triton_names, 1};
+static const family sglang = {"num_kv_umax_tokependtotadisaqueucach", sglang_names, 0},
+                    vllm = {"num_kv_cgpu_cach", vllm_names, 1}, trtllm = {"num_kv_c", trtllm_names, 1},
+                    triton = {"requkv_c", triton_names, 1};
 
 /* The family that a line's first bytes name; *p moves behind the prefix. */
 static const family *find_family(const char **p, const char *end)
@@ -289,7 +313,8 @@ static const family *find_family(const char **p, const char *end)
         if (len < 11 || memcmp(*p, "nv_trt_llm_", 11)) return NULL;
         *p += 11;
         return &triton;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
@@ -317,10 +342,12 @@ void pdr_load_derive(pdr_load *load)
     const uint32_t have = load->have;
     if (!(have & PDR_LOAD_KV_CAPACITY) || !load->kv_capacity) return;
     if (!(have & PDR_LOAD_KV_USED) && (have & PDR_LOAD_USAGE)) {
-        load->kv_used = load->kv_capacity / 1000 * load->usage_permille + load->kv_capacity % 1000 * load->usage_permille / 1000;
+        load->kv_used =
+            load->kv_capacity / 1000 * load->usage_permille + load->kv_capacity % 1000 * load->usage_permille / 1000;
         load->have |= PDR_LOAD_KV_USED;
     } else if ((have & PDR_LOAD_KV_USED) && !(have & PDR_LOAD_USAGE)) {
-        load->usage_permille = load->kv_used >= load->kv_capacity ? 1000 : (uint32_t)(load->kv_used * 1000 / load->kv_capacity);
+        load->usage_permille =
+            load->kv_used >= load->kv_capacity ? 1000 : (uint32_t)(load->kv_used * 1000 / load->kv_capacity);
         load->have |= PDR_LOAD_USAGE;
     }
 }
@@ -349,7 +376,8 @@ static int finish(reader *r)
     return any != 0;
 }
 
-int pdr_metrics_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, size_t *n, uint32_t *ignored, pdr_error *err)
+int pdr_metrics_parse(const char *text, size_t len, pdr_load *ranks, size_t cap, size_t *n, uint32_t *ignored,
+                      pdr_error *err)
 {
     reader      r = {.ranks = ranks, .cap = cap};
     const char *p = text, *end = text + len;

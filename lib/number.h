@@ -1,6 +1,7 @@
 /*
- * Decimal text to scaled unsigned integers, without floating point, so that a value read is the same on every platform and in
- * every locale. Used by the metrics reader and the control-plane JSON reader. No allocation; linear in the digits.
+ * Decimal text to scaled unsigned integers, without floating point, so that a value read is the same on every platform
+ * and in every locale. Used by the metrics reader and the control-plane JSON reader. No allocation; linear in the
+ * digits.
  */
 #ifndef PDR_NUMBER_H
 #define PDR_NUMBER_H
@@ -16,8 +17,9 @@ enum {
 };
 
 /*
- * Reads the number that begins at p: [+-] digits [. digits] [e [+-] digits], or a not-finite word. *value gets number * 10^scale,
- * rounded half up, exact for up to 19 significant digits (0 unless PDR_NUMBER_OK). *next points behind what was read.
+ * Reads the number that begins at p: [+-] digits [. digits] [e [+-] digits], or a not-finite word. *value gets number *
+ * 10^scale, rounded half up, exact for up to 19 significant digits (0 unless PDR_NUMBER_OK). *next points behind what
+ * was read.
  */
 int pdr_number_read(const char *p, const char *end, int scale, uint64_t *value, const char **next);
 

@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-/* The name of a NULL-ended list with the least edit distance (case apart) to `name` if it is near enough to be meant, else NULL. */
+/* The name of a NULL-ended list with the least edit distance (case apart) to `name` if it is near enough to be meant,
+ * else NULL. */
 const char *pdr_similar(const char *name, const char *const *known);
 
 #endif

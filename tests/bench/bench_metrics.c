@@ -1,6 +1,6 @@
 /*
- * How fast engine reports are read, beside what bounds it: memcpy and memchr over the same bytes. Prints MB/s, ns per report, and what 1,024
- * endpoints scraped once a second cost of one core. The best of several rounds counts.
+ * How fast engine reports are read, beside what bounds it: memcpy and memchr over the same bytes. Prints MB/s, ns per
+ * report, and what 1,024 endpoints scraped once a second cost of one core. The best of several rounds counts.
  */
 #include "loads.h"
 #include "metrics.h"
@@ -66,7 +66,8 @@ static void measure(const char *name, void (*work)(void))
         double each = (seconds() - begin) / times;
         if (each < best) best = each;
     }
-    printf("  %-12s %9.0f MB/s %10.0f ns %8.2f %% of a core for 1,024/s\n", name, (double)len / best / 1e6, best * 1e9, best * 1024 * 100);
+    printf("  %-12s %9.0f MB/s %10.0f ns %8.2f %% of a core for 1,024/s\n", name, (double)len / best / 1e6, best * 1e9,
+           best * 1024 * 100);
 }
 
 static void load(const char *name)
@@ -93,7 +94,8 @@ static void load(const char *name)
 
 int main(void)
 {
-    static const char *const files[] = {"metrics/sglang_prefill.txt", "metrics/sglang_decode.txt", "metrics/sglang_prefill_dp2.txt", "metrics/vllm.txt",
+    static const char *const files[] = {"metrics/sglang_prefill.txt", "metrics/sglang_decode.txt",
+                                        "metrics/sglang_prefill_dp2.txt", "metrics/vllm.txt",
                                         "metrics/v1_loads_prefill.txt"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         load(files[i]);

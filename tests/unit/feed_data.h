@@ -1,4 +1,5 @@
-/* Fixtures for the tests of what comes in from the control plane: reading them, and two ways of damaging them systematically. */
+/* Fixtures for the tests of what comes in from the control plane: reading them, and two ways of damaging them
+ * systematically. */
 #ifndef FEED_DATA_H
 #define FEED_DATA_H
 
@@ -6,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A file below tests/data in memory of exactly its size, so that ASan sees a read beyond its end. Aborts if there is none. */
+/* A file below tests/data in memory of exactly its size, so that ASan sees a read beyond its end. Aborts if there is
+ * none. */
 static inline char *read_data(const char *name, size_t *len)
 {
     char  path[1024], *text;

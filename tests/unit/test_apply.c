@@ -124,11 +124,16 @@ static void guide_in_any_order(void **state)
 static void one_document_at_a_time(void **state)
 {
     (void)state;
-    const char *pool_text = "{\"apiVersion\":\"inference.networking.x-k8s.io/v1alpha2\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"q\"},"
-                            "\"spec\":{\"targetPortNumber\":8000,\"selector\":{\"app\":\"q\"},\"extensionRef\":{\"name\":\"epp\"}}}";
-    const char *policy = "{\"apiVersion\":\"inferenceextension.alibabacloud.com/v1alpha1\",\"kind\":\"InferenceTrafficPolicy\",\"metadata\":{\"name\":\"p\"},"
-                         "\"spec\":{\"poolRef\":{\"name\":\"q\"},\"profile\":{\"pd\":{\"pdRoleLabelName\":\"role\",\"kvTransfer\":{\"bootstrapPort\":34000}}}}}";
-    const char *pod = "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\",\"labels\":{\"app\":\"q\",\"role\":\"decode\"}},\"status\":{\"podIP\":\"10.0.0.1\"}}";
+    const char *pool_text =
+        "{\"apiVersion\":\"inference.networking.x-k8s.io/"
+        "v1alpha2\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"q\"},"
+        "\"spec\":{\"targetPortNumber\":8000,\"selector\":{\"app\":\"q\"},\"extensionRef\":{\"name\":\"epp\"}}}";
+    const char *policy = "{\"apiVersion\":\"inferenceextension.alibabacloud.com/"
+                         "v1alpha1\",\"kind\":\"InferenceTrafficPolicy\",\"metadata\":{\"name\":\"p\"},"
+                         "\"spec\":{\"poolRef\":{\"name\":\"q\"},\"profile\":{\"pd\":{\"pdRoleLabelName\":\"role\","
+                         "\"kvTransfer\":{\"bootstrapPort\":34000}}}}}";
+    const char *pod = "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\",\"labels\":{\"app\":\"q\",\"role\":\"decode\"}},"
+                      "\"status\":{\"podIP\":\"10.0.0.1\"}}";
     new_pool();
     assert_int_equal(apply_text(pod), PDR_E_PARSE);
     assert_non_null(strstr(err.message, "Pod/a: no InferencePool"));
@@ -221,15 +226,23 @@ static void own_form(void **state)
     assert_string_equal(pool.name, "qwen");
 }
 
-#define POOL(spec) "{\"apiVersion\":\"inference.networking.k8s.io/v1\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"q\"},\n\"spec\":{" spec "}}"
-#define POLICY(spec) "{\"apiVersion\":\"inferenceextension.alibabacloud.com/v1alpha1\",\"kind\":\"InferenceTrafficPolicy\",\"metadata\":{\"name\":\"p\"},\n\"spec\":{" spec "}}"
-#define GOOD "\"selector\":{\"a\":\"b\"},\"targetPortNumber\":1"
+#define POOL(spec)                                                                                                     \
+    "{\"apiVersion\":\"inference.networking.k8s.io/"                                                                   \
+    "v1\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"q\"},\n\"spec\":{" spec "}}"
+#define POLICY(spec)                                                                                                   \
+    "{\"apiVersion\":\"inferenceextension.alibabacloud.com/"                                                           \
+    "v1alpha1\",\"kind\":\"InferenceTrafficPolicy\",\"metadata\":{\"name\":\"p\"},\n\"spec\":{" spec "}}"
+#define GOOD           "\"selector\":{\"a\":\"b\"},\"targetPortNumber\":1"
 #define ENDPOINT(rest) "{\"endpoints\":[\n{\"name\":\"x\",\"role\":\"decode\"," rest "}]}"
 
 static void errors_name_document_and_line(void **state)
 {
     (void)state;
-    static const struct { const char *text, *says; uint32_t line; int code; } cases[] = {
+    static const struct {
+        const char *text, *says;
+        uint32_t    line;
+        int         code;
+    } cases[] = {
         {"", "empty", 0, PDR_E_PARSE},
         {"{", "too early", 1, PDR_E_PARSE},
         {"7", "document 0 is a number", 1, PDR_E_PARSE},
@@ -261,10 +274,15 @@ static void errors_name_document_and_line(void **state)
         {ENDPOINT("\"url\":\"http://a:1\",\"bootstrap_port\":99999"), "bootstrap_port is 99999", 2, PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"dp_size\":1.5"), "dp_size is 1.5", 2, PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"topology\":[]"), "topology is an array", 2, PDR_E_PARSE},
-        {ENDPOINT("\"url\":\"http://a:1\",\"labels\":{\"a\":1}"), "labels.a is a number, a string is expected", 2, PDR_E_PARSE},
+        {ENDPOINT("\"url\":\"http://a:1\",\"labels\":{\"a\":1}"), "labels.a is a number, a string is expected", 2,
+         PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"labels\":{\"a=b\":\"\"}"), "name that is not possible", 2, PDR_E_PARSE},
-        {"{\"endpoints\":[{\"name\":\"x\",\"role\":\"both\",\"url\":\"http://a:1\"},{\"name\":\"x\",\"role\":\"both\",\"url\":\"http://a:2\"}]}", "two endpoints have the name \"x\"", 0, PDR_E_PARSE},
-        {"{\"endpoints\":[{\"name\":\"x\",\"role\":\"both\",\"url\":\"http://a:1\"},{\"name\":\"y\",\"role\":\"both\",\"url\":\"http://a:1\"}]}", "same address a port 1", 0, PDR_E_PARSE},
+        {"{\"endpoints\":[{\"name\":\"x\",\"role\":\"both\",\"url\":\"http://"
+         "a:1\"},{\"name\":\"x\",\"role\":\"both\",\"url\":\"http://a:2\"}]}",
+         "two endpoints have the name \"x\"", 0, PDR_E_PARSE},
+        {"{\"endpoints\":[{\"name\":\"x\",\"role\":\"both\",\"url\":\"http://"
+         "a:1\"},{\"name\":\"y\",\"role\":\"both\",\"url\":\"http://a:1\"}]}",
+         "same address a port 1", 0, PDR_E_PARSE},
         {"{\"pool\":5}", "pool is a number", 1, PDR_E_PARSE},
         {"{\"pool\":{\"ports\":[]}}", "ports is empty", 1, PDR_E_PARSE},
         {"{\"pool\":{\"ports\":[1,2,3,4,5,6,7,8,9]}}", "more than 8", 1, PDR_E_TOO_LARGE},
@@ -276,16 +294,20 @@ static void errors_name_document_and_line(void **state)
         {POOL("\"selector\":{\"a\":true}"), "spec.selector.a is a boolean", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"}"), "targetPortNumber or spec.targetPorts is missing", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"},\"targetPortNumber\":0"), "spec.targetPortNumber is 0", 2, PDR_E_PARSE},
-        {POOL("\"selector\":{\"a\":\"b\"},\"targetPortNumber\":\"8000\""), "spec.targetPortNumber is a string", 2, PDR_E_PARSE},
+        {POOL("\"selector\":{\"a\":\"b\"},\"targetPortNumber\":\"8000\""), "spec.targetPortNumber is a string", 2,
+         PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"},\"targetPorts\":[8000]"), "item without a number", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"},\"targetPorts\":[{\"number\":1},{\"number\":1}]"), "twice", 2, PDR_E_PARSE},
         {POOL(GOOD ",\"targetPorts\":[{\"number\":1}]"), "both targetPortNumber and targetPorts", 2, PDR_E_PARSE},
         {"[" POOL(GOOD) "," POOL(GOOD) "]", "a router serves one pool", 2, PDR_E_PARSE},
-        {POLICY("\"profile\":{\"pd\":{},\"single\":{}}"), "InferenceTrafficPolicy/p: spec.profile has both", 2, PDR_E_PARSE},
-        {POLICY("\"profile\":{\"pd\":{\"kvTransfer\":{\"bootstrapPort\":99999}}}"), "spec.profile.pd.kvTransfer.bootstrapPort is 99999", 2, PDR_E_PARSE},
+        {POLICY("\"profile\":{\"pd\":{},\"single\":{}}"), "InferenceTrafficPolicy/p: spec.profile has both", 2,
+         PDR_E_PARSE},
+        {POLICY("\"profile\":{\"pd\":{\"kvTransfer\":{\"bootstrapPort\":99999}}}"),
+         "spec.profile.pd.kvTransfer.bootstrapPort is 99999", 2, PDR_E_PARSE},
         {POLICY("\"profile\":{\"pd\":{\"pdRoleLabelName\":\"\"}}"), "pdRoleLabelName is empty", 2, PDR_E_PARSE},
         {POLICY("\"profile\":[]"), "spec.profile is an array", 2, PDR_E_PARSE},
-        {"[" POLICY("\"profile\":{\"single\":{}}") "," POLICY("\"profile\":{\"single\":{}}") "]", "a second policy", 0, PDR_E_PARSE},
+        {"[" POLICY("\"profile\":{\"single\":{}}") "," POLICY("\"profile\":{\"single\":{}}") "]", "a second policy", 0,
+         PDR_E_PARSE},
         {"{\"kind\":\"List\",\"items\":5}", "items is a number", 1, PDR_E_PARSE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -295,7 +317,8 @@ static void errors_name_document_and_line(void **state)
         before = pool;
         complete = 55;
         int code = apply_text(cases[i].text);
-        if (code != cases[i].code || !strstr(err.message, cases[i].says)) fail_msg("%s: %d %s", cases[i].text, code, err.message);
+        if (code != cases[i].code || !strstr(err.message, cases[i].says))
+            fail_msg("%s: %d %s", cases[i].text, code, err.message);
         assert_memory_equal(&pool, &before, sizeof pool);
         assert_null(list);
         assert_int_equal(n, 0);
@@ -308,22 +331,32 @@ static void unknown_fields_are_named(void **state)
 {
     (void)state;
     new_pool();
-    assert_int_equal(apply_text("[" POOL(GOOD ",\"targetPortNumer\":5,\"zz\":1") "," POLICY("\"profile\":{\"pd\":{\"kvTransfr\":{},\"trafficPolicy\":{\"prefixCache\":{\"mode\":\"tracking\",\"trackingConfig\":{}}}}},"
-                                "\"queueing\":{},\"modelServerRuntime\":\"vllm\"") ",{\"kind\":\"HTTPRoute\",\"metadata\":{\"name\":\"r\"}}]"), PDR_OK);
-    assert_true(warned("InferencePool/q: spec.\"targetPortNumer\" is not known and has no effect; perhaps \"targetPortNumber\" is meant"));
+    assert_int_equal(apply_text("[" POOL(GOOD ",\"targetPortNumer\":5,\"zz\":1") "," POLICY(
+                         "\"profile\":{\"pd\":{\"kvTransfr\":{},\"trafficPolicy\":{\"prefixCache\":{\"mode\":"
+                         "\"tracking\",\"trackingConfig\":{}}}}},"
+                         "\"queueing\":{},\"modelServerRuntime\":\"vllm\"") ",{\"kind\":\"HTTPRoute\",\"metadata\":{"
+                                                                            "\"name\":\"r\"}}]"),
+                     PDR_OK);
+    assert_true(warned("InferencePool/q: spec.\"targetPortNumer\" is not known and has no effect; perhaps "
+                       "\"targetPortNumber\" is meant"));
     assert_true(warned("InferencePool/q: spec.\"zz\" is not known and has no effect"));
-    assert_true(warned("InferenceTrafficPolicy/p: spec.profile.pd.\"kvTransfr\" is not known and has no effect; perhaps \"kvTransfer\""));
+    assert_true(warned("InferenceTrafficPolicy/p: spec.profile.pd.\"kvTransfr\" is not known and has no effect; "
+                       "perhaps \"kvTransfer\""));
     assert_true(warned("trafficPolicy.prefixCache.\"trackingConfig\""));
     assert_true(warned("prefixCache.mode \"tracking\""));
     assert_true(warned("modelServerRuntime \"vllm\""));
     assert_true(warned("spec.\"queueing\""));
     assert_true(warned("HTTPRoute/r: objects of this kind are not used"));
     assert_int_equal(report.warnings, 8);
-    assert_int_equal(apply_text("{\"endpoints\":[{\"role\":\"decode\",\"url\":\"http://a:1\",\"max_runing\":5}],\"max_endpoints\":5,\"endpoint\":1}"), PDR_OK);
+    assert_int_equal(apply_text("{\"endpoints\":[{\"role\":\"decode\",\"url\":\"http://"
+                                "a:1\",\"max_runing\":5}],\"max_endpoints\":5,\"endpoint\":1}"),
+                     PDR_OK);
     assert_true(warned("document 0: \"endpoint\" is not known and has no effect; perhaps \"endpoints\""));
     assert_true(warned("endpoint 0: \"max_runing\" is not known and has no effect; perhaps \"max_running\""));
     assert_int_equal(report.warnings, 2);
-    assert_int_equal(apply_text(POOL(GOOD ",\"a1234567\":1,\"b1234567\":1,\"c1234567\":1,\"d1234567\":1,\"e1234567\":1,\"f1234567\":1,\"g1234567\":1,\"h1234567\":1,\"i1234567\":1")), PDR_OK);
+    assert_int_equal(apply_text(POOL(GOOD ",\"a1234567\":1,\"b1234567\":1,\"c1234567\":1,\"d1234567\":1,\"e1234567\":1,"
+                                          "\"f1234567\":1,\"g1234567\":1,\"h1234567\":1,\"i1234567\":1")),
+                     PDR_OK);
     assert_int_equal(report.warnings, 9); /* counted beyond the eight that are kept */
     assert_true(warned("h1234567"));
 }
@@ -331,9 +364,13 @@ static void unknown_fields_are_named(void **state)
 static void which_pool_which_policy(void **state)
 {
     (void)state;
-#define NAMED(name, port) "{\"apiVersion\":\"inference.networking.k8s.io/v1\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"" name "\"},\"spec\":{\"selector\":{\"a\":\"b\"},\"targetPortNumber\":" port "}}"
+#define NAMED(name, port)                                                                                              \
+    "{\"apiVersion\":\"inference.networking.k8s.io/v1\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"" name     \
+    "\"},\"spec\":{\"selector\":{\"a\":\"b\"},\"targetPortNumber\":" port "}}"
     new_pool();
-    assert_int_equal(apply_text("[" NAMED("x", "1") "," NAMED("y", "2") "," POLICY("\"poolRef\":{\"name\":\"y\"},\"profile\":{\"single\":{}}") "]"), PDR_OK);
+    assert_int_equal(apply_text("[" NAMED("x", "1") "," NAMED("y", "2") "," POLICY(
+                         "\"poolRef\":{\"name\":\"y\"},\"profile\":{\"single\":{}}") "]"),
+                     PDR_OK);
     assert_string_equal(pool.name, "y");
     assert_int_equal(pool.port[0], 2);
     assert_int_equal(pool.profile, PDR_POOL_SINGLE);
@@ -344,19 +381,31 @@ static void which_pool_which_policy(void **state)
     assert_int_equal(pool.profile, PDR_POOL_SINGLE);
     assert_true(warned("is for pool \"z\", not for \"y\""));
     /* single: no roles */
-    assert_int_equal(apply_text("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\"}},\"status\":{\"podIP\":\"::1\"}}"), PDR_OK);
+    assert_int_equal(
+        apply_text(
+            "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\"}},\"status\":{\"podIP\":\"::1\"}}"),
+        PDR_OK);
     assert_int_equal(n, 1);
     assert_int_equal(list[0].role, PDR_ROLE_BOTH);
-    assert_int_equal(apply_text(POLICY("\"poolRef\":{\"name\":\"y\"},\"profile\":{\"pd\":{}}")), PDR_OK); /* RoleBasedGroup's labels by default */
-    assert_int_equal(apply_text("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\"}},\"status\":{\"podIP\":\"::1\"}}"), PDR_OK);
+    assert_int_equal(apply_text(POLICY("\"poolRef\":{\"name\":\"y\"},\"profile\":{\"pd\":{}}")),
+                     PDR_OK); /* RoleBasedGroup's labels by default */
+    assert_int_equal(
+        apply_text(
+            "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\"}},\"status\":{\"podIP\":\"::1\"}}"),
+        PDR_OK);
     assert_int_equal(n, 0);
     assert_int_equal(report.skipped, 1);
-    assert_int_equal(apply_text("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\",\"rbg.workloads.x-k8s.io/role-name\":\"prefill\"},\"annotations\":{\"sglang.ai/bootstrap-port\":\"none\"}},"
-                                "\"status\":{\"podIP\":\"::1\"}}"), PDR_OK);
+    assert_int_equal(
+        apply_text("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\",\"rbg.workloads.x-k8s.io/"
+                   "role-name\":\"prefill\"},\"annotations\":{\"sglang.ai/bootstrap-port\":\"none\"}},"
+                   "\"status\":{\"podIP\":\"::1\"}}"),
+        PDR_OK);
     assert_int_equal(n, 1);
     assert_int_equal(list[0].role, PDR_ROLE_PREFILL);
     assert_int_equal(list[0].flags, PDR_ENDPOINT_NULL_BOOTSTRAP_PORT);
-    assert_int_equal(apply_text("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\",\"rbg.workloads.x-k8s.io/role-name\":\"prefill\"}},\"status\":{\"podIP\":\"a\\\"b\"}}"), PDR_OK);
+    assert_int_equal(apply_text("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"labels\":{\"a\":\"b\",\"rbg."
+                                "workloads.x-k8s.io/role-name\":\"prefill\"}},\"status\":{\"podIP\":\"a\\\"b\"}}"),
+                     PDR_OK);
     assert_int_equal(n, 0);
     assert_true(warned("status.podIP is no address"));
 }
@@ -364,10 +413,14 @@ static void which_pool_which_policy(void **state)
 static void successor_on_the_same_address(void **state)
 {
     (void)state;
-#define POD(name, ip, more) "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"" name "\",\"labels\":{\"a\":\"b\"}" more "},\"status\":{\"podIP\":\"" ip "\"}}"
+#define POD(name, ip, more)                                                                                            \
+    "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"" name "\",\"labels\":{\"a\":\"b\"}" more                              \
+    "},\"status\":{\"podIP\":\"" ip "\"}}"
 #define DELETED ",\"deletionTimestamp\":\"2026-11-25T10:00:00Z\""
     new_pool();
-    assert_int_equal(apply_text("[" POOL(GOOD) "," POD("old", "::1", DELETED) "," POD("new", "::1", "") "," POD("older", "::1", DELETED) "," POD("other", "::2", DELETED) "]"), PDR_OK);
+    assert_int_equal(apply_text("[" POOL(GOOD) "," POD("old", "::1", DELETED) "," POD("new", "::1", "") "," POD(
+                         "older", "::1", DELETED) "," POD("other", "::2", DELETED) "]"),
+                     PDR_OK);
     assert_int_equal(n, 2);
     assert_int_equal(by("new")->flags, 0);
     assert_int_equal(by("other")->flags, PDR_ENDPOINT_OUT);
@@ -388,7 +441,8 @@ static void long_names_stay_different(void **state)
     assert_memory_equal(a, b, 40);
     pdr_shorten("short", a, sizeof a);
     assert_string_equal(a, "short");
-    assert_true(pdr_host_ok("fe80::1%eth0") && pdr_host_ok("a-b_c.example") && !pdr_host_ok("") && !pdr_host_ok("a/b") && !pdr_host_ok("a\"") && !pdr_host_ok("a\r\nb"));
+    assert_true(pdr_host_ok("fe80::1%eth0") && pdr_host_ok("a-b_c.example") && !pdr_host_ok("") &&
+                !pdr_host_ok("a/b") && !pdr_host_ok("a\"") && !pdr_host_ok("a\r\nb"));
 }
 
 static void any_document(const char *text, size_t len)
@@ -411,7 +465,8 @@ static void any_document(const char *text, size_t len)
 static void damaged_documents(void **state)
 {
     (void)state;
-    static const char *const files[] = {"apply/quickstart.json", "apply/quickstart_list.json", "apply/pool_v1.json", "apply/own.json"};
+    static const char *const files[] = {"apply/quickstart.json", "apply/quickstart_list.json", "apply/pool_v1.json",
+                                        "apply/own.json"};
     for (size_t i = 0; i < 4; i++) {
         size_t len;
         char  *text = read_data(files[i], &len);
@@ -459,9 +514,16 @@ static void memory_that_runs_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(guide_in_any_order), cmocka_unit_test(one_document_at_a_time), cmocka_unit_test(pods_in_every_state), cmocka_unit_test(own_form),
-        cmocka_unit_test(errors_name_document_and_line), cmocka_unit_test(unknown_fields_are_named), cmocka_unit_test(which_pool_which_policy),
-        cmocka_unit_test(successor_on_the_same_address), cmocka_unit_test(long_names_stay_different), cmocka_unit_test(damaged_documents),
+        cmocka_unit_test(guide_in_any_order),
+        cmocka_unit_test(one_document_at_a_time),
+        cmocka_unit_test(pods_in_every_state),
+        cmocka_unit_test(own_form),
+        cmocka_unit_test(errors_name_document_and_line),
+        cmocka_unit_test(unknown_fields_are_named),
+        cmocka_unit_test(which_pool_which_policy),
+        cmocka_unit_test(successor_on_the_same_address),
+        cmocka_unit_test(long_names_stay_different),
+        cmocka_unit_test(damaged_documents),
         cmocka_unit_test(memory_that_runs_out),
     };
     int bad = cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,11 +75,12 @@ static void defaults_are_those_of_the_header(void **state)
     assert_memory_equal(&c, &again, sizeof c);
 }
 
-/* The table covers every byte of the struct but struct_size and reserved: a field that is forgotten would never be checked. */
+/* The table covers every byte of the struct but struct_size and reserved: a field that is forgotten would never be
+ * checked. */
 static void table_covers_the_struct(void **state)
 {
     (void)state;
-    unsigned char covered[sizeof(pdr_config)] = {0};
+    unsigned char           covered[sizeof(pdr_config)] = {0};
     const pdr_config_field *f;
     for (size_t i = 0; (f = pdr_config_field_at(i)); i++)
         for (uint32_t b = 0; b < f->size; b++) {
@@ -96,7 +97,7 @@ static void every_range_has_two_ends(void **state)
     (void)state;
     const pdr_config_field *f;
     for (size_t i = 0; (f = pdr_config_field_at(i)); i++) {
-        uint64_t ceiling = f->size == 8 ? UINT64_MAX : UINT32_MAX;
+        uint64_t   ceiling = f->size == 8 ? UINT64_MAX : UINT32_MAX;
         pdr_config c = fresh();
         set(&c, f, f->least);
         assert_int_equal(pdr_config_resolve(&c, &err), PDR_OK);
@@ -167,7 +168,10 @@ static void older_callers(void **state)
     assert_int_equal(c.max_endpoints, 1024);
     assert_int_equal(c.max_bookings, 0);
     assert_int_equal(c.total_timeout_ms, 77);
-    struct { pdr_config c; uint64_t later; } newer = {.c = fresh(), .later = 0};
+    struct {
+        pdr_config c;
+        uint64_t   later;
+    } newer = {.c = fresh(), .later = 0};
     newer.c.struct_size = sizeof newer;
     assert_int_equal(pdr_config_resolve(&newer.c, &err), PDR_OK);
     newer.later = 1;
@@ -187,12 +191,15 @@ static void json_sets_every_field(void **state)
     char                    text[4096] = "{", item[128];
     const pdr_config_field *f;
     for (size_t i = 0; (f = pdr_config_field_at(i)); i++) {
-        const char *word = f->offset == offsetof(pdr_config, policy) ? "\"power_of_two\""
-                         : f->offset == offsetof(pdr_config, engine) ? "\"sglang\""
-                         : f->offset == offsetof(pdr_config, hold)   ? "\"off\"" : NULL;
+        const char *word = f->offset == offsetof(pdr_config, policy)   ? "\"power_of_two\""
+                           : f->offset == offsetof(pdr_config, engine) ? "\"sglang\""
+                           : f->offset == offsetof(pdr_config, hold)   ? "\"off\""
+                                                                       : NULL;
         set(&want, f, f->most);
-        if (word) snprintf(item, sizeof item, "%s\n \"%s\": %s", i ? "," : "", f->name, word);
-        else snprintf(item, sizeof item, "%s\n \"%s\": %" PRIu64, i ? "," : "", f->name, f->most);
+        if (word)
+            snprintf(item, sizeof item, "%s\n \"%s\": %s", i ? "," : "", f->name, word);
+        else
+            snprintf(item, sizeof item, "%s\n \"%s\": %" PRIu64, i ? "," : "", f->name, f->most);
         strcat(text, item);
     }
     strcat(text, ", \"endpoints\": [{}], \"pool\": {\"x\": 1}}");
@@ -208,7 +215,8 @@ static void json_keeps_zeros_for_later(void **state)
     assert_int_equal(from("{}", &c), PDR_OK);
     pdr_config zero = fresh();
     assert_memory_equal(&c, &zero, sizeof c);
-    assert_int_equal(from(" {\"max_endpoints\" : 16, \"policy\":\"round_robin\", \"hold\":\"on\", \"max_leases\":0}\n", &c), PDR_OK);
+    assert_int_equal(
+        from(" {\"max_endpoints\" : 16, \"policy\":\"round_robin\", \"hold\":\"on\", \"max_leases\":0}\n", &c), PDR_OK);
     assert_int_equal(c.max_endpoints, 16);
     assert_int_equal(c.max_targets, 0);
     assert_int_equal(c.policy, PDR_POLICY_ROUND_ROBIN);
@@ -220,8 +228,14 @@ static void json_keeps_zeros_for_later(void **state)
 static void json_errors_name_field_and_line(void **state)
 {
     (void)state;
-    static const struct { const char *text; uint32_t line; const char *says; int code; } cases[] = {
-        {"{\n\"max_endpoint\": 5}", 2, "unknown member \"max_endpoint\", perhaps \"max_endpoints\" is meant", PDR_E_PARSE},
+    static const struct {
+        const char *text;
+        uint32_t    line;
+        const char *says;
+        int         code;
+    } cases[] = {
+        {"{\n\"max_endpoint\": 5}", 2, "unknown member \"max_endpoint\", perhaps \"max_endpoints\" is meant",
+         PDR_E_PARSE},
         {"{\"MaxEndpoints\": 5}", 1, "perhaps \"max_endpoints\"", PDR_E_PARSE},
         {"{\"zzz\": 5}", 1, "unknown member \"zzz\"", PDR_E_PARSE},
         {"{\"\": 5}", 1, "unknown member \"\"", PDR_E_PARSE},
@@ -234,12 +248,15 @@ static void json_errors_name_field_and_line(void **state)
         {"{\"max_depth\": -1}", 1, "max_depth is -1", PDR_E_PARSE},
         {"{\"max_depth\": 1e2}", 1, "whole number", PDR_E_PARSE},
         {"{\"seed\": 18446744073709551616}", 1, "seed is 18446744073709551616", PDR_E_PARSE},
-        {"{\"max_leases\": 99999999999999999999999999999999999999999999999999999999999999}", 1, "max_leases", PDR_E_PARSE},
+        {"{\"max_leases\": 99999999999999999999999999999999999999999999999999999999999999}", 1, "max_leases",
+         PDR_E_PARSE},
         {"{\"block_bytes\": 510}", 1, "multiple of 4", PDR_E_PARSE},
         {"{\"retry_max\": 9}", 1, "1..8, or 4294967295 for none", PDR_E_PARSE},
         {"{\"max_depth\": \"5\"}", 1, "max_depth is a string", PDR_E_PARSE},
         {"{\"max_depth\": null}", 1, "max_depth is null", PDR_E_PARSE},
-        {"{\"policy\": 1}", 1, "policy is a number, allowed is one of: default, round_robin, random, least_tokens, power_of_two", PDR_E_PARSE},
+        {"{\"policy\": 1}", 1,
+         "policy is a number, allowed is one of: default, round_robin, random, least_tokens, power_of_two",
+         PDR_E_PARSE},
         {"{\"policy\": \"robin\"}", 1, "policy is \"robin\"", PDR_E_PARSE},
         {"{\"hold\": true}", 1, "allowed is one of: default, on, off", PDR_E_PARSE},
         {"{\"engine\": \"vllm\"}", 1, "sglang", PDR_E_PARSE},
@@ -270,16 +287,20 @@ static void any_config(const char *text, size_t len)
 {
     pdr_config c = fresh();
     int        code = pdr_config_from_json(text, len, &c, &err);
-    if (!code) assert_int_equal(pdr_config_resolve(&c, &err), PDR_OK);
-    else assert_true(err.code == code && err.message[0]);
+    if (!code)
+        assert_int_equal(pdr_config_resolve(&c, &err), PDR_OK);
+    else
+        assert_true(err.code == code && err.message[0]);
 }
 
 static void damaged_configuration(void **state)
 {
     (void)state;
-    const char *text = "{\n  \"policy\": \"random\", \"max_endpoints\": 64, \"seed\": 18446744073709551615,\n  \"hold\": \"off\", \"block_bytes\": 512,\n"
-                       "  \"endpoints\": [{\"name\": \"\\u00e9\\ud83d\\ude00\", \"x\": [true, false, null, -1.5e-3]}]\n}\n";
-    pdr_config  c;
+    const char *text =
+        "{\n  \"policy\": \"random\", \"max_endpoints\": 64, \"seed\": 18446744073709551615,\n  \"hold\": \"off\", "
+        "\"block_bytes\": 512,\n"
+        "  \"endpoints\": [{\"name\": \"\\u00e9\\ud83d\\ude00\", \"x\": [true, false, null, -1.5e-3]}]\n}\n";
+    pdr_config c;
     assert_int_equal(from(text, &c), PDR_OK);
     try_truncated(text, strlen(text), 1, any_config);
     try_flipped(text, strlen(text), 1, any_config);
@@ -288,10 +309,14 @@ static void damaged_configuration(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_are_those_of_the_header), cmocka_unit_test(table_covers_the_struct),
-        cmocka_unit_test(every_range_has_two_ends),         cmocka_unit_test(special_rules),
-        cmocka_unit_test(older_callers),                    cmocka_unit_test(json_sets_every_field),
-        cmocka_unit_test(json_keeps_zeros_for_later),       cmocka_unit_test(json_errors_name_field_and_line),
+        cmocka_unit_test(defaults_are_those_of_the_header),
+        cmocka_unit_test(table_covers_the_struct),
+        cmocka_unit_test(every_range_has_two_ends),
+        cmocka_unit_test(special_rules),
+        cmocka_unit_test(older_callers),
+        cmocka_unit_test(json_sets_every_field),
+        cmocka_unit_test(json_keeps_zeros_for_later),
+        cmocka_unit_test(json_errors_name_field_and_line),
         cmocka_unit_test(damaged_configuration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

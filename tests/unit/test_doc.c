@@ -28,16 +28,103 @@ static void grammar(void **state)
 {
     (void)state;
     static const char *const good[] = {
-        "null", " true ", "\tfalse\r\n", "0", "-0", "1", "-1.5e+10", "1E5", "0.0", "10", "1e-0", "\"\"", "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\u00e9\\uD83D\\ude00\"", "[]", "[ ]", "{}", "{ }",
-        "[1,2]", "[[],{}]", "{\"\":0}", "{\"a\":{\"a\":1},\"a\":2}", "\xEF\xBB\xBF{}", "\"\x7F\"", "\"\xC2\x80\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80\xF0\x90\x80\x80\xF4\x8F\xBF\xBF\"", "\"\\u0000\"",
+        "null",
+        " true ",
+        "\tfalse\r\n",
+        "0",
+        "-0",
+        "1",
+        "-1.5e+10",
+        "1E5",
+        "0.0",
+        "10",
+        "1e-0",
+        "\"\"",
+        "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\u00e9\\uD83D\\ude00\"",
+        "[]",
+        "[ ]",
+        "{}",
+        "{ }",
+        "[1,2]",
+        "[[],{}]",
+        "{\"\":0}",
+        "{\"a\":{\"a\":1},\"a\":2}",
+        "\xEF\xBB\xBF{}",
+        "\"\x7F\"",
+        "\"\xC2\x80\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80\xF0\x90\x80\x80\xF4\x8F\xBF\xBF\"",
+        "\"\\u0000\"",
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         if (parse(good[i], strlen(good[i]))) fail_msg("%s: %s", good[i], err.message);
     static const char *const bad[] = {
-        "", " ", "nul", "nulll", "True", "NaN", "Infinity", "-", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x1", "1 2", "'a'", "\"", "\"a", "\"\\\"", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\ud800\"",
-        "\"\\ud800\\u0041\"", "\"\\udc00\"", "\"\\ud800\\ud800\"", "\"\n\"", "\"\t\"", "\"\x01\"", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "{", "}", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}",
-        "{a:1}", "{1:1}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{,}", "[}", "{]", "//x\n1", "1//x", "\xFF\xFE", "\xEF\xBB\xBF", "\xEF\xBB", "\"\x80\"", "\"\xC0\x80\"", "\"\xC1\xBF\"", "\"\xE0\x9F\xBF\"", "\"\xED\xA0\x80\"",
-        "\"\xF0\x8F\xBF\xBF\"", "\"\xF4\x90\x80\x80\"", "\"\xF5\x80\x80\x80\"", "\"\xE2\x82\"", "\"\xE2\x82", "\"\xC3",
+        "",
+        " ",
+        "nul",
+        "nulll",
+        "True",
+        "NaN",
+        "Infinity",
+        "-",
+        "+1",
+        "01",
+        "-01",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "0x1",
+        "1 2",
+        "'a'",
+        "\"",
+        "\"a",
+        "\"\\\"",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12g4\"",
+        "\"\\ud800\"",
+        "\"\\ud800\\u0041\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\ud800\"",
+        "\"\n\"",
+        "\"\t\"",
+        "\"\x01\"",
+        "[",
+        "]",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "{",
+        "}",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1,",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{1:1}",
+        "{\"a\" 1}",
+        "{\"a\":1 \"b\":2}",
+        "{,}",
+        "[}",
+        "{]",
+        "//x\n1",
+        "1//x",
+        "\xFF\xFE",
+        "\xEF\xBB\xBF",
+        "\xEF\xBB",
+        "\"\x80\"",
+        "\"\xC0\x80\"",
+        "\"\xC1\xBF\"",
+        "\"\xE0\x9F\xBF\"",
+        "\"\xED\xA0\x80\"",
+        "\"\xF0\x8F\xBF\xBF\"",
+        "\"\xF4\x90\x80\x80\"",
+        "\"\xF5\x80\x80\x80\"",
+        "\"\xE2\x82\"",
+        "\"\xE2\x82",
+        "\"\xC3",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         if (parse(bad[i], strlen(bad[i])) != PDR_E_PARSE) fail_msg("accepted: %s", bad[i]);
@@ -68,10 +155,12 @@ static void depth_is_bounded(void **state)
 static void values_and_positions(void **state)
 {
     (void)state;
-    const char *text = "{\"a\": {\"b.c\": \"x\\u0000y\", \"d\": [10, \"\\u00e9\\ud83d\\ude00\"]},\n \"k\\u0065y\": 18446744073709551615,\n\"n\": null, \"t\": true}";
+    const char *text = "{\"a\": {\"b.c\": \"x\\u0000y\", \"d\": [10, \"\\u00e9\\ud83d\\ude00\"]},\n \"k\\u0065y\": "
+                       "18446744073709551615,\n\"n\": null, \"t\": true}";
     uint64_t    value = 0;
     assert_int_equal(pdr_doc_parse(&doc, text, strlen(text), NULL), PDR_OK);
-    uint32_t a = pdr_doc_get(&doc, PDR_DOC_ROOT, "a"), key = pdr_doc_get(&doc, PDR_DOC_ROOT, "key"), list = pdr_doc_at(&doc, PDR_DOC_ROOT, "a.d");
+    uint32_t a = pdr_doc_get(&doc, PDR_DOC_ROOT, "a"), key = pdr_doc_get(&doc, PDR_DOC_ROOT, "key"),
+             list = pdr_doc_at(&doc, PDR_DOC_ROOT, "a.d");
     assert_int_equal(pdr_doc_type(&doc, a), PDR_DOC_OBJECT);
     assert_int_equal(doc.nodes[pdr_doc_get(&doc, a, "b.c")].length, 3); /* tells of the NUL inside */
     assert_int_equal(pdr_doc_at(&doc, PDR_DOC_ROOT, "a.b.c"), 0);
@@ -79,7 +168,8 @@ static void values_and_positions(void **state)
     assert_int_equal(pdr_doc_get(&doc, PDR_DOC_ROOT, "ke"), 0);
     assert_int_equal(pdr_doc_get(&doc, PDR_DOC_ROOT, "keyy"), 0);
     assert_int_equal(doc.nodes[list].length, 2);
-    assert_string_equal(pdr_doc_string(&doc, pdr_doc_next(&doc, pdr_doc_first(&doc, list))), "\xC3\xA9\xF0\x9F\x98\x80");
+    assert_string_equal(pdr_doc_string(&doc, pdr_doc_next(&doc, pdr_doc_first(&doc, list))),
+                        "\xC3\xA9\xF0\x9F\x98\x80");
     assert_int_equal(pdr_doc_whole(&doc, key, &value), PDR_OK);
     assert_true(value == UINT64_MAX);
     assert_int_equal(pdr_doc_line(&doc, key), 2);

@@ -42,13 +42,16 @@ static void parse_file(const char *name, int (*parse)(const char *, size_t))
     free(text);
 }
 
-#define ALL_BITS (PDR_LOAD_RUNNING | PDR_LOAD_WAITING | PDR_LOAD_KV_USED | PDR_LOAD_KV_CAPACITY | PDR_LOAD_USAGE | PDR_LOAD_PREFILL_BOOTSTRAP | PDR_LOAD_PREFILL_INFLIGHT | \
-                  PDR_LOAD_DECODE_PREALLOC | PDR_LOAD_DECODE_TRANSFER | PDR_LOAD_WAITING_TOKENS | PDR_LOAD_MAX_RUNNING | PDR_LOAD_RETRACTED | PDR_LOAD_PREFILL_SPEED)
+#define ALL_BITS                                                                                                       \
+    (PDR_LOAD_RUNNING | PDR_LOAD_WAITING | PDR_LOAD_KV_USED | PDR_LOAD_KV_CAPACITY | PDR_LOAD_USAGE |                  \
+     PDR_LOAD_PREFILL_BOOTSTRAP | PDR_LOAD_PREFILL_INFLIGHT | PDR_LOAD_DECODE_PREALLOC | PDR_LOAD_DECODE_TRANSFER |    \
+     PDR_LOAD_WAITING_TOKENS | PDR_LOAD_MAX_RUNNING | PDR_LOAD_RETRACTED | PDR_LOAD_PREFILL_SPEED)
 
 static void real_loads(void **state)
 {
     (void)state;
-    static const char *const files[] = {"loads/v1_loads_decode.json", "loads/v1_loads_decode_sections.json", "loads/v1_loads_unified.json", "loads/v1_loads_prefill.json"};
+    static const char *const files[] = {"loads/v1_loads_decode.json", "loads/v1_loads_decode_sections.json",
+                                        "loads/v1_loads_unified.json", "loads/v1_loads_prefill.json"};
     for (size_t i = 0; i < 4; i++) {
         parse_file(files[i], loads);
         assert_int_equal(n, 1);
@@ -65,9 +68,12 @@ static void real_loads(void **state)
 static void loaded_ranks(void **state)
 {
     (void)state;
-    assert_int_equal(loads_text("{\"loads\":[{\"dp_rank\":2,\"num_running_reqs\":5,\"num_waiting_reqs\":6,\"num_waiting_uncached_tokens\":900,\"num_used_tokens\":500,\"max_total_num_tokens\":2000,"
-                                "\"disaggregation\":{\"mode\":\"prefill\",\"prefill_prealloc_queue_reqs\":3,\"prefill_inflight_queue_reqs\":4,\"decode_prealloc_queue_reqs\":7,"
-                                "\"decode_transfer_queue_reqs\":8,\"decode_retracted_queue_reqs\":1},\"queues\":{\"waiting\":6,\"retracted\":9},\"token_usage\":null},"
+    assert_int_equal(loads_text("{\"loads\":[{\"dp_rank\":2,\"num_running_reqs\":5,\"num_waiting_reqs\":6,\"num_"
+                                "waiting_uncached_tokens\":900,\"num_used_tokens\":500,\"max_total_num_tokens\":2000,"
+                                "\"disaggregation\":{\"mode\":\"prefill\",\"prefill_prealloc_queue_reqs\":3,\"prefill_"
+                                "inflight_queue_reqs\":4,\"decode_prealloc_queue_reqs\":7,"
+                                "\"decode_transfer_queue_reqs\":8,\"decode_retracted_queue_reqs\":1},\"queues\":{"
+                                "\"waiting\":6,\"retracted\":9},\"token_usage\":null},"
                                 "{\"dp_rank\":0,\"token_usage\":0.25,\"max_total_num_tokens\":400.0}]}"),
                      PDR_OK);
     assert_int_equal(n, 3);
@@ -89,24 +95,39 @@ static void loaded_ranks(void **state)
 static void loads_that_make_no_sense(void **state)
 {
     (void)state;
-    assert_int_equal(loads_text("{\"loads\":[{\"num_running_reqs\":-5,\"num_waiting_reqs\":\"6\",\"num_used_tokens\":1e30,\"token_usage\":7.5,\"max_running_requests\":3},7,{\"dp_rank\":8,\"num_running_reqs\":1},"
-                                "{\"dp_rank\":\"x\",\"num_running_reqs\":1}]}"),
-                     PDR_OK);
+    assert_int_equal(
+        loads_text("{\"loads\":[{\"num_running_reqs\":-5,\"num_waiting_reqs\":\"6\",\"num_used_tokens\":1e30,\"token_"
+                   "usage\":7.5,\"max_running_requests\":3},7,{\"dp_rank\":8,\"num_running_reqs\":1},"
+                   "{\"dp_rank\":\"x\",\"num_running_reqs\":1}]}"),
+        PDR_OK);
     assert_int_equal(n, 1);
     assert_int_equal(ranks[0].have, PDR_LOAD_MAX_RUNNING);
     assert_int_equal(ignored, 7);
-    static const char *const nothing[] = {"", "{}", "[]", "null", "{\"loads\":{}}", "{\"loads\":[]}", "{\"loads\":[{}]}", "{\"loads\":[{\"dp_rank\":0}]}", "Internal Server Error",
-                                          "{\"loads\":[{\"num_running_reqs\":1}]", "{\"error\":\"x\"}", "{\"loads\":[{\"num_running_reqs\":NaN}]}", "{\"loads\":[[1]]}"};
+    static const char *const nothing[] = {"",
+                                          "{}",
+                                          "[]",
+                                          "null",
+                                          "{\"loads\":{}}",
+                                          "{\"loads\":[]}",
+                                          "{\"loads\":[{}]}",
+                                          "{\"loads\":[{\"dp_rank\":0}]}",
+                                          "Internal Server Error",
+                                          "{\"loads\":[{\"num_running_reqs\":1}]",
+                                          "{\"error\":\"x\"}",
+                                          "{\"loads\":[{\"num_running_reqs\":NaN}]}",
+                                          "{\"loads\":[[1]]}"};
     for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) {
         assert_int_equal(loads_text(nothing[i]), PDR_E_PARSE);
         assert_int_equal(n, 0);
         assert_true(err.message[0] != 0);
     }
-    assert_int_equal(pdr_loads_parse("{\"loads\":[{\"num_running_reqs\":1}]}", 34, ranks, 0, &n, NULL, NULL), PDR_E_PARSE);
+    assert_int_equal(pdr_loads_parse("{\"loads\":[{\"num_running_reqs\":1}]}", 34, ranks, 0, &n, NULL, NULL),
+                     PDR_E_PARSE);
 }
 
-#define INFO_BITS (PDR_SERVER_ROLE | PDR_SERVER_DP_SIZE | PDR_SERVER_TP_SIZE | PDR_SERVER_KV_CAPACITY | PDR_SERVER_MAX_RUNNING | PDR_SERVER_LOAD_BALANCE | PDR_SERVER_MODEL | \
-                   PDR_SERVER_VERSION | PDR_SERVER_PAGE_SIZE)
+#define INFO_BITS                                                                                                      \
+    (PDR_SERVER_ROLE | PDR_SERVER_DP_SIZE | PDR_SERVER_TP_SIZE | PDR_SERVER_KV_CAPACITY | PDR_SERVER_MAX_RUNNING |     \
+     PDR_SERVER_LOAD_BALANCE | PDR_SERVER_MODEL | PDR_SERVER_VERSION | PDR_SERVER_PAGE_SIZE)
 
 static void real_server_info(void **state)
 {
@@ -136,16 +157,23 @@ static void real_server_info(void **state)
 static void other_server_info(void **state)
 {
     (void)state;
-    assert_int_equal(server_text("{\"dp_size\":4,\"max_running_requests\":100,\"model_path\":\"/models/Qwen3-32B\",\"served_model_name\":null,\"max_total_num_tokens\":5}"), PDR_OK);
-    assert_int_equal(info.have, PDR_SERVER_DP_SIZE | PDR_SERVER_MAX_RUNNING | PDR_SERVER_MODEL | PDR_SERVER_KV_CAPACITY);
+    assert_int_equal(server_text("{\"dp_size\":4,\"max_running_requests\":100,\"model_path\":\"/models/"
+                                 "Qwen3-32B\",\"served_model_name\":null,\"max_total_num_tokens\":5}"),
+                     PDR_OK);
+    assert_int_equal(info.have,
+                     PDR_SERVER_DP_SIZE | PDR_SERVER_MAX_RUNNING | PDR_SERVER_MODEL | PDR_SERVER_KV_CAPACITY);
     assert_int_equal(info.max_running, 25);
     assert_string_equal(info.model, "/models/Qwen3-32B");
     assert_int_equal(ignored, 0);
-    assert_int_equal(server_text("{\"dp_size\":0,\"tp_size\":-1,\"disaggregation_mode\":\"encode\",\"disaggregation_bootstrap_port\":70000,\"max_total_num_tokens\":0,\"version\":3,\"page_size\":16}"), PDR_OK);
+    assert_int_equal(server_text("{\"dp_size\":0,\"tp_size\":-1,\"disaggregation_mode\":\"encode\",\"disaggregation_"
+                                 "bootstrap_port\":70000,\"max_total_num_tokens\":0,\"version\":3,\"page_size\":16}"),
+                     PDR_OK);
     assert_int_equal(info.have, PDR_SERVER_PAGE_SIZE);
     assert_int_equal(ignored, 6);
-    static const char *const nothing[] = {"", "{}", "[1]", "\"x\"", "{\"dp_size\":null}", "{\"dp_size\":\"1\"}", "{\"dp_size\":1"};
-    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) assert_int_equal(server_text(nothing[i]), PDR_E_PARSE);
+    static const char *const nothing[] = {
+        "", "{}", "[1]", "\"x\"", "{\"dp_size\":null}", "{\"dp_size\":\"1\"}", "{\"dp_size\":1"};
+    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++)
+        assert_int_equal(server_text(nothing[i]), PDR_E_PARSE);
 }
 
 static void any_loads(const char *text, size_t len)
@@ -191,8 +219,12 @@ static void damaged_captures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(real_loads),       cmocka_unit_test(loaded_ranks),      cmocka_unit_test(loads_that_make_no_sense),
-        cmocka_unit_test(real_server_info), cmocka_unit_test(other_server_info), cmocka_unit_test(damaged_captures),
+        cmocka_unit_test(real_loads),
+        cmocka_unit_test(loaded_ranks),
+        cmocka_unit_test(loads_that_make_no_sense),
+        cmocka_unit_test(real_server_info),
+        cmocka_unit_test(other_server_info),
+        cmocka_unit_test(damaged_captures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
