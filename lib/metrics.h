@@ -8,9 +8,9 @@
  * Which rank: label `dp_rank` (SGLang) or `engine` (vLLM); 0 without one.
  * Several series of one rank:
  *  - SGLang: the greatest. With --enable-metrics-for-all-scheduler every TP and PP rank reports, and each of them
- * schedules the same requests: a sum would count each request tp_size times. A series with a non-empty `priority` is
- * part of the one with priority="" and is left out (sgl-project/sglang
- * python/sglang/srt/observability/metrics_collector.py, _log_gauge_queue_count).
+ *    schedules the same requests: a sum would count each request tp_size times. A series with a non-empty `priority` is
+ *    part of the one with priority="" and is left out (sgl-project/sglang
+ *    python/sglang/srt/observability/metrics_collector.py, _log_gauge_queue_count).
  *  - others: counts are added (Triton reports per model), ratios: the greatest.
  */
 #ifndef PDR_METRICS_H
