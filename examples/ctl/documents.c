@@ -32,10 +32,15 @@ static int add_json(struct documents *d, const char *path, const struct text *fi
     cJSON      *parsed = cJSON_ParseWithLengthOpts(file->p + skip, file->n - skip, &end, 0);
     int         ok = parsed != NULL, array = cJSON_IsArray(parsed), items = array ? cJSON_GetArraySize(parsed) : 1;
     length = end ? (size_t)(end - file->p) : 0;
-    if (ok) ok = !file->p[length + strspn(file->p + length, " \t\r\n")]; /* nothing behind it */
+    if (ok) {
+        size_t behind = length + strspn(file->p + length, " \t\r\n");
+        if (behind < file->n) {
+            ok = 0;
+            length = behind;
+        }
+    }
     cJSON_Delete(parsed);
-    if (!ok && must)
-        ctl_fail("%s: line %u: not valid JSON", shown(path), lines_before(file->p, length) + 1);
+    if (!ok && must) ctl_fail("%s: line %u: not valid JSON", shown(path), lines_before(file->p, length) + 1);
     if (!ok) return must ? -1 : 0;
     if (d->count && items) text_puts(&d->json, ",");
     d->count += (uint32_t)items;

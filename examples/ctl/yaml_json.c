@@ -35,7 +35,7 @@ struct reader {
     struct text       *out;
     struct yaml_marks *marks;
     struct node       *all;
-    size_t             nodes, start, merge_work;
+    size_t             nodes, start, limit, merge_work;
     struct node       *stack[YAML_MAX_DEPTH + 1];
     size_t             depth;
     struct node       *root;
@@ -403,8 +403,8 @@ static int put_node(struct reader *r, const struct node *n, unsigned depth)
 {
     int rc = 0;
     if (depth > YAML_MAX_DEPTH) return fail(r, n->line, "nested deeper than %d levels", YAML_MAX_DEPTH);
-    if (r->out->n - r->start > YAML_MAX_BYTES)
-        return fail(r, n->line, "more than %u MiB of JSON; too much is repeated by aliases", YAML_MAX_BYTES >> 20);
+    if (r->out->n - r->start > r->limit)
+        return fail(r, n->line, "more than %zu bytes of JSON; too much is repeated by aliases", r->limit);
     mark(r, n);
     if (n->kind == SCALAR) return put_scalar(r, n);
     if (n->kind == MAP) return put_map(r, n, depth + 1);
@@ -422,12 +422,15 @@ static int put_node(struct reader *r, const struct node *n, unsigned depth)
 static int parser_failed(struct reader *r, const char *yaml, size_t len)
 {
     const yaml_parser_t *p = &r->parser;
-    size_t               line = p->problem_mark.line + 1;
+    size_t               line = p->problem_mark.line + 1, last;
     if (p->error == YAML_MEMORY_ERROR) return fail(r, 0, "out of memory");
     if (p->error == YAML_READER_ERROR) { /* it knows a byte offset only */
         line = 1;
         for (size_t i = 0; i < p->problem_offset && i < len; i++) line += yaml[i] == '\n';
     }
+    last = len && yaml[len - 1] != '\n';
+    for (size_t i = 0; i < len; i++) last += yaml[i] == '\n';
+    if (line > last && last) line = last; /* the end of the stream is a line of its own to libyaml */
     if (p->context && p->context_mark.line + 1 != line)
         return fail(r, (uint32_t)line, "%s, %s (begun in line %zu)", p->problem, p->context, p->context_mark.line + 1);
     return fail(r, (uint32_t)line, "%s%s%s", p->problem ? p->problem : "not YAML", p->context ? ", " : "",
@@ -472,7 +475,7 @@ static int on_event(struct reader *r, const yaml_event_t *e, uint32_t *documents
 int yaml_to_json(const char *yaml, size_t len, struct text *out, uint32_t *documents, struct yaml_marks *marks,
                  struct yaml_error *err)
 {
-    struct reader r = {.err = err, .out = out, .marks = marks, .start = out->n};
+    struct reader r = {.err = err, .out = out, .marks = marks, .start = out->n, .limit = 2 * len + YAML_MAX_BYTES};
     int           rc = 0, end = 0;
     memset(err, 0, sizeof *err);
     *documents = 0;

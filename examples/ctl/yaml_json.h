@@ -11,7 +11,7 @@
 #include "text.h"
 
 #define YAML_MAX_DEPTH 100
-#define YAML_MAX_BYTES (64u << 20) /* of JSON: bounds what aliases expand to */
+#define YAML_MAX_BYTES (8u << 20) /* of JSON beyond twice the YAML: bounds what aliases expand to */
 #define YAML_MAX_NODES (4u << 20)
 
 struct yaml_error {
