@@ -33,7 +33,7 @@ class Router:
 
     def route(self, body, lease=None):
         """(code, decision)"""
-        q = Request(struct_size=c.sizeof(Request), api=CHAT, lease=self.lease.value, now_ns=self.now())
+        q = Request(struct_size=c.sizeof(Request), api=CHAT, lease=lease or self.lease.value, now_ns=self.now())
         d = Decision(struct_size=c.sizeof(Decision))
         code = self.core.pdr_route(self.router, body, c.c_size_t(len(body)), c.byref(q), None, c.byref(d), None)
         return code, d
