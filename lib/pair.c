@@ -62,16 +62,18 @@ static void keep_best(uint32_t *best, uint32_t i, const uint64_t *cost, const pd
 
 typedef struct pdr_best {
     uint64_t cost;
-    uint32_t p, d; /* list positions */
+    uint32_t p, d;       /* list positions */
     uint64_t transfer;
+    uint64_t by_tier[4]; /* transfer time of this prompt, nearest first, never falling */
 } pdr_best;
 
-static void consider(pdr_best *best, uint32_t p, uint32_t d, const pdr_registry *g, const pdr_scratch *s, const pdr_rates *k, uint64_t tokens)
+static void consider(pdr_best *best, uint32_t p, uint32_t d, const pdr_registry *g, const pdr_scratch *s)
 {
     if (p == PDR_NONE) return;
+    uint64_t sum = s->prefill_cost[p] + s->decode_cost[d];
+    if (sum + best->by_tier[PDR_TIER_HOST] > best->cost) return; /* not even side by side */
     const pdr_target *tp = &g->targets[g->prefill[p]], *td = &g->targets[g->decode[d]];
-    uint64_t          transfer = pdr_tier_us(k, pdr_tier(tp, td), tokens);
-    uint64_t          cost = s->prefill_cost[p] + s->decode_cost[d] + transfer;
+    uint64_t          transfer = best->by_tier[pdr_tier(tp, td)], cost = sum + transfer;
     if (cost > best->cost) return;
     if (cost == best->cost) {
         uint32_t bp = g->targets[g->prefill[best->p]].last_pick, bd = g->targets[g->decode[best->d]].d_last_pick, now = g->head->pick;
@@ -85,7 +87,7 @@ static void consider(pdr_best *best, uint32_t p, uint32_t d, const pdr_registry 
 }
 
 /* Without any topology every transfer costs the same: the best of each side. */
-static void join_flat(const pdr_registry *g, const pdr_scratch *s, const pdr_rates *k, uint64_t tokens, pdr_best *best)
+static void join_flat(const pdr_registry *g, const pdr_scratch *s, pdr_best *best)
 {
     uint32_t p = PDR_NONE, d = PDR_NONE;
     for (uint32_t i = 0; i < g->head->prefill_n; i++)
@@ -97,10 +99,10 @@ static void join_flat(const pdr_registry *g, const pdr_scratch *s, const pdr_rat
              older(g->targets[g->decode[i]].d_last_pick, g->targets[g->decode[d]].d_last_pick, g->head->pick)))
             d = i;
     }
-    if (p != PDR_NONE && d != PDR_NONE) consider(best, p, d, g, s, k, tokens);
+    if (p != PDR_NONE && d != PDR_NONE) consider(best, p, d, g, s);
 }
 
-static void join_topology(const pdr_registry *g, const pdr_scratch *s, const pdr_rates *k, uint64_t tokens, pdr_best *best)
+static void join_topology(const pdr_registry *g, const pdr_scratch *s, pdr_best *best)
 {
     const pdr_registry_head *h = g->head;
     uint32_t                 all = PDR_NONE;
@@ -120,11 +122,11 @@ static void join_topology(const pdr_registry *g, const pdr_scratch *s, const pdr
     for (uint32_t i = 0; i < h->decode_n; i++) {
         if (s->decode_cost[i] == PDR_COST_BARRED) continue;
         const pdr_target *t = &g->targets[g->decode[i]];
-        if (t->host != PDR_NO_GROUP) consider(best, s->best_host[t->host], i, g, s, k, tokens);
-        if (t->rack != PDR_NO_GROUP) consider(best, s->best_rack[t->rack], i, g, s, k, tokens);
-        if (t->zone != PDR_NO_GROUP) consider(best, s->best_zone[t->zone], i, g, s, k, tokens);
-        consider(best, nowhere, i, g, s, k, tokens);
-        consider(best, all, i, g, s, k, tokens);
+        if (t->host != PDR_NO_GROUP) consider(best, s->best_host[t->host], i, g, s);
+        if (t->rack != PDR_NO_GROUP) consider(best, s->best_rack[t->rack], i, g, s);
+        if (t->zone != PDR_NO_GROUP) consider(best, s->best_zone[t->zone], i, g, s);
+        consider(best, nowhere, i, g, s);
+        consider(best, all, i, g, s);
     }
 }
 
@@ -156,15 +158,16 @@ static void choose_single(const pdr_registry *g, const pdr_policy *policy, const
 
 static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, pdr_choice *out)
 {
-    pdr_best best = {UINT64_MAX, 0, 0, 0};
+    pdr_best best = {.cost = UINT64_MAX};
     uint64_t p = price(v, g->prefill, g->head->prefill_n, policy->prefill, s->prefill_cost, &out->retry_ns);
     uint64_t d = price(v, g->decode, g->head->decode_n, policy->decode, s->decode_cost, &out->retry_ns);
     out->pairs = p * d;
     if (!p || !d) return;
+    for (int tier = 0; tier < 4; tier++) best.by_tier[tier] = pdr_tier_us(v->rates, tier, v->job->prompt_tokens);
     if (!policy->topology || (!g->head->hosts && !g->head->racks && !g->head->zones))
-        join_flat(g, s, v->rates, v->job->prompt_tokens, &best);
+        join_flat(g, s, &best);
     else
-        join_topology(g, s, v->rates, v->job->prompt_tokens, &best);
+        join_topology(g, s, &best);
     out->mode = PDR_MODE_PD;
     out->prefill = g->prefill[best.p];
     out->decode = g->decode[best.d];

@@ -12,10 +12,21 @@
 
 static void prefill(const pdr_view *v, uint64_t *cost)
 {
+    uint64_t cold = pdr_prefill_us(v->rates, v->job->prompt_tokens, 0); /* most targets hold nothing of a prompt */
     for (uint32_t i = 0; i < v->n; i++) {
         uint32_t          w = v->list[i];
-        pdr_prefill_terms x = pdr_prefill_terms_of(&v->targets[w], v->rates, v->job, v->depth[w], v->mean_queue_q10, v->now_ns);
-        cost[i] = x.wait + x.work + x.price + (v->planned_us ? v->planned_us[w] : 0);
+        const pdr_target *t = &v->targets[w];
+        uint64_t          wait, work;
+        if (!v->depth[w]) {
+            wait = pdr_wait_us(t, v->now_ns);
+            work = pdr_scale_q10(cold, t->slowness_q10);
+            work += work * v->mean_queue_q10 >> 10;
+        } else {
+            pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[w], v->mean_queue_q10, v->now_ns);
+            wait = x.wait;
+            work = x.work + x.price;
+        }
+        cost[i] = wait + work + (v->planned_us ? v->planned_us[w] : 0);
     }
 }
 

@@ -94,6 +94,52 @@ uint32_t pdr_registry_clash(const pdr_registry *g, const pdr_endpoint *e)
 
 static uint32_t count_targets(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
 
+/* ---- topology groups: a number per distinct text, counted up; renumbered when the numbers run out */
+
+enum { GROUPS = 3 };
+static const size_t group_text[GROUPS] = {offsetof(pdr_endpoint, topology_host), offsetof(pdr_endpoint, topology_rack), offsetof(pdr_endpoint, topology_zone)};
+
+static uint32_t *group_count(const pdr_registry *g, int kind) { return kind == 0 ? &g->head->hosts : kind == 1 ? &g->head->racks : &g->head->zones; }
+
+/* The number of another endpoint (below `limit`) with the same text, or a new one. */
+static uint32_t group_of(const pdr_registry *g, uint32_t id, int kind, uint32_t limit)
+{
+    const char *text = (const char *)&g->endpoints[id].e + group_text[kind];
+    uint32_t    h = hash_text(text);
+    g->endpoints[id].group_hash[kind] = h;
+    if (!text[0]) return PDR_NO_GROUP;
+    for (uint32_t i = 0; i < limit; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        if (i != id && rec->slot == PDR_SLOT_USED && rec->group_hash[kind] == h && !strcmp((const char *)&rec->e + group_text[kind], text))
+            return rec->group[kind];
+    }
+    return (*group_count(g, kind))++;
+}
+
+static void set_groups(const pdr_registry *g, uint32_t id, uint32_t limit)
+{
+    pdr_endpoint_rec *rec = &g->endpoints[id];
+    for (int kind = 0; kind < GROUPS; kind++) rec->group[kind] = group_of(g, id, kind, limit);
+    for (uint32_t i = 0; i < rec->targets; i++) {
+        pdr_target *t = &g->targets[rec->first_target + i];
+        t->host = rec->group[0];
+        t->rack = rec->group[1];
+        t->zone = rec->group[2];
+    }
+}
+
+static void group(const pdr_registry *g, uint32_t id)
+{
+    pdr_registry_head *h = g->head;
+    if (h->hosts < h->max_endpoints && h->racks < h->max_endpoints && h->zones < h->max_endpoints) {
+        set_groups(g, id, h->high);
+        return;
+    }
+    h->hosts = h->racks = h->zones = 0;
+    for (uint32_t i = 0; i < h->high; i++)
+        if (g->endpoints[i].slot == PDR_SLOT_USED) set_groups(g, i, i);
+}
+
 /* First run of n free targets; PDR_NONE if there is none. */
 static uint32_t find_run(const pdr_registry *g, uint32_t n)
 {
@@ -162,8 +208,10 @@ int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id
         rec->e = e;
         for (uint32_t i = 0; i < rec->targets; i++) fill_target(&g->targets[rec->first_target + i], &e, at, i);
     }
-    if (!code) *id = at;
-    return code;
+    if (code) return code;
+    group(g, at);
+    *id = at;
+    return PDR_OK;
 }
 
 void pdr_registry_reap(const pdr_registry *g, uint32_t id)
@@ -182,38 +230,17 @@ void pdr_registry_remove(const pdr_registry *g, uint32_t id)
     pdr_registry_relist(g);
 }
 
-/* Dense number of endpoint `id`'s topology text among the used endpoints: that of the first with the same text. */
-static uint32_t group_of(const pdr_registry *g, uint32_t id, size_t field, uint32_t *groups, size_t target_field)
-{
-    const char *text = (const char *)&g->endpoints[id].e + field;
-    if (!text[0]) return PDR_NO_GROUP;
-    for (uint32_t i = 0; i < id; i++) {
-        const pdr_endpoint_rec *rec = &g->endpoints[i];
-        if (rec->slot != PDR_SLOT_USED || strcmp((const char *)&rec->e + field, text)) continue;
-        return *(const uint32_t *)(const void *)((const char *)&g->targets[rec->first_target] + target_field);
-    }
-    return (*groups)++;
-}
-
 void pdr_registry_relist(const pdr_registry *g)
 {
     pdr_registry_head *h = g->head;
-    uint32_t           hosts = 0, racks = 0, zones = 0, p = 0, d = 0, s = 0, n = 0, targets = 0;
+    uint32_t           p = 0, d = 0, s = 0, n = 0, targets = 0;
     for (uint32_t id = 0; id < h->high; id++) {
         const pdr_endpoint_rec *rec = &g->endpoints[id];
         if (rec->slot == PDR_SLOT_FREE) continue;
         targets += rec->targets;
         if (rec->slot != PDR_SLOT_USED) continue;
         n++;
-        uint32_t host = group_of(g, id, offsetof(pdr_endpoint, topology_host), &hosts, offsetof(pdr_target, host));
-        uint32_t rack = group_of(g, id, offsetof(pdr_endpoint, topology_rack), &racks, offsetof(pdr_target, rack));
-        uint32_t zone = group_of(g, id, offsetof(pdr_endpoint, topology_zone), &zones, offsetof(pdr_target, zone));
-        for (uint32_t i = 0; i < rec->targets; i++) {
-            pdr_target *t = &g->targets[rec->first_target + i];
-            t->host = host;
-            t->rack = rack;
-            t->zone = zone;
-            if (rec->down || rec->draining) continue;
+        for (uint32_t i = 0; i < rec->targets && !rec->down && !rec->draining; i++) {
             if (rec->e.role == PDR_ROLE_PREFILL) g->prefill[p++] = rec->first_target + i;
             if (rec->e.role == PDR_ROLE_DECODE) g->decode[d++] = rec->first_target + i;
             if (rec->e.role == PDR_ROLE_BOTH) g->single[s++] = rec->first_target + i;
@@ -224,9 +251,6 @@ void pdr_registry_relist(const pdr_registry *g)
     h->prefill_n = p;
     h->decode_n = d;
     h->single_n = s;
-    h->hosts = hosts;
-    h->racks = racks;
-    h->zones = zones;
 }
 
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns)

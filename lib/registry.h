@@ -33,7 +33,7 @@ typedef struct pdr_target {
     uint32_t d_foreign_requests;
     uint32_t max_running;    /* 0 unknown */
     uint32_t rank;           /* PDR_NONE without DP */
-    uint32_t host, rack, zone; /* dense group numbers, PDR_NO_GROUP unknown */
+    uint32_t host, rack, zone; /* group numbers, PDR_NO_GROUP unknown */
     uint32_t d_last_pick;
     uint32_t dp_size;
     uint32_t pad;
@@ -59,7 +59,7 @@ typedef struct pdr_endpoint_rec {
     uint32_t     first_target, targets;
     uint32_t     bookings;   /* legs of live bookings */
     uint32_t     name_hash;
-    uint32_t     host_len, decode_host_len;
+    uint32_t     group[3], group_hash[3]; /* topology: host, rack, zone; PDR_NO_GROUP */
     pdr_endpoint e;
 } pdr_endpoint_rec;
 
@@ -67,7 +67,7 @@ typedef struct pdr_registry_head {
     uint32_t max_endpoints, max_targets;
     uint32_t endpoints, targets;        /* in use */
     uint32_t prefill_n, decode_n, single_n; /* lengths of the candidate lists */
-    uint32_t hosts, racks, zones;       /* dense groups among candidates */
+    uint32_t hosts, racks, zones;       /* group numbers given out, at most max_endpoints each */
     uint32_t pick;                      /* sequence for last_pick */
     uint32_t high;                      /* endpoints[] beyond this are free */
 } pdr_registry_head;

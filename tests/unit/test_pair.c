@@ -129,6 +129,30 @@ static void joint_choice_is_the_exact_minimum(void **state)
     assert_true(none > 10 && single > 100);
 }
 
+static void group_numbers_are_reused(void **state)
+{
+    (void)state;
+    static world w;
+    pdr_endpoint e;
+    uint32_t     id, first = 0;
+    make_world(&w, 0);
+    pdr_registry_init(&w.g, MAX, MAX);
+    for (uint32_t round = 0; round < 10 * MAX; round++) { /* a pod that comes back on another machine every time */
+        pdr_init_struct(&e, sizeof e);
+        strcpy(e.name, "wanderer");
+        strcpy(e.host, "10.0.0.1");
+        e.port = 80;
+        e.role = PDR_ROLE_PREFILL;
+        snprintf(e.topology_host, sizeof e.topology_host, "machine%u", round);
+        assert_int_equal(pdr_registry_put(&w.g, &e, &id, NULL), PDR_OK);
+        assert_true(w.targets[id].host < MAX && w.head.hosts <= MAX);
+        strcpy(e.name, "neighbour");
+        strcpy(e.host, "10.0.0.2");
+        assert_int_equal(pdr_registry_put(&w.g, &e, &first, NULL), PDR_OK);
+        assert_int_equal(w.targets[id].host, w.targets[first].host);
+    }
+}
+
 static void a_near_prefill_wins_if_it_pays(void **state)
 {
     (void)state;
@@ -221,6 +245,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joint_choice_is_the_exact_minimum),
+        cmocka_unit_test(group_numbers_are_reused),
         cmocka_unit_test(a_near_prefill_wins_if_it_pays),
         cmocka_unit_test(baselines_do_what_their_names_say),
         cmocka_unit_test(same_calls_same_decisions),
