@@ -219,6 +219,7 @@ void pdr_registry_reap(const pdr_registry *g, uint32_t id)
     pdr_endpoint_rec *rec = &g->endpoints[id];
     if (rec->slot != PDR_SLOT_LEAVING || rec->bookings) return;
     for (uint32_t i = 0; i < rec->targets; i++) g->taken[rec->first_target + i] = 0;
+    g->head->targets -= rec->targets;
     __atomic_store_n(&rec->slot, PDR_SLOT_FREE, __ATOMIC_RELEASE);
     while (g->head->high && g->endpoints[g->head->high - 1].slot == PDR_SLOT_FREE) g->head->high--;
 }

@@ -74,6 +74,18 @@ static void expire_untaken(pdr_books *b)
     }
 }
 
+/* What engines said too long ago counts no more: only our own books do. */
+static void forget_stale_reports(pdr_books *b)
+{
+    uint64_t stale_ns = b->r->config.metrics_stale_ms * 1000000ull;
+    for (uint32_t i = 0; i < b->r->config.max_targets; i++) {
+        pdr_target *t = &b->registry.targets[i];
+        if (!b->registry.taken[i] || b->registry.infos[i].report_ns + stale_ns > b->now_ns) continue;
+        t->foreign_us = t->d_foreign_tokens = 0;
+        t->d_foreign_requests = 0;
+    }
+}
+
 int pdr_tick(pdr_router *r, uint64_t now_ns)
 {
     pdr_books b;
@@ -85,6 +97,7 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
         end_lease(&b, i);
         r->stats.leases_expired++;
     }
+    forget_stale_reports(&b);
     if (b.hold.head->held) expire_held(&b);
     if (b.ledger.head->announced) expire_untaken(&b);
     pdr_release_held(&b);

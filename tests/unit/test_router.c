@@ -442,6 +442,187 @@ static void a_held_request_waits_for_its_prefix_and_blocks_nobody(void **state)
     fleet_close(&f);
 }
 
+/* ---- reports */
+
+static void reported_load_counts_until_it_is_stale(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    pdr_load     load;
+    fleet        f;
+    fleet_open(&f, &c, 2, 2);
+    pdr_init_struct(&load, sizeof load);
+    load.have = PDR_LOAD_WAITING_TOKENS | PDR_LOAD_RUNNING | PDR_LOAD_KV_USED;
+    load.waiting_tokens = 100000; /* somebody else keeps the first of each kind busy */
+    load.running = 50;
+    load.kv_used = 150000;
+    assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, NULL), PDR_OK);
+    assert_int_equal(pdr_load_put(f.r, f.decode[0], 0, &load, f.now, NULL), PDR_OK);
+    for (uint32_t s = 0; s < 6; s++) {
+        assert_int_equal(fleet_route(&f, 1000, s, 0, &d), PDR_OK);
+        assert_int_equal(d.prefill, f.prefill[1]);
+        assert_int_equal(d.decode, f.decode[1]);
+        pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    }
+    f.now += 6 * SECOND;
+    pdr_lease_renew(f.r, f.lease, f.now);
+    pdr_tick(f.r, f.now);
+    int seen = 0;
+    for (uint32_t s = 10; s < 14; s++) {
+        assert_int_equal(fleet_route(&f, 1000, s, 0, &d), PDR_OK);
+        seen |= d.prefill == f.prefill[0];
+        pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    }
+    assert_true(seen);
+    fleet_close(&f);
+}
+
+/* ---- the exchange on the books */
+
+static pdr_decision started(fleet *f, pdr_exchange *x, uint64_t tokens, uint32_t s)
+{
+    pdr_decision d;
+    pdr_action   act[PDR_MAX_ACTIONS];
+    size_t       n = PDR_MAX_ACTIONS;
+    assert_int_equal(fleet_route(f, tokens, s, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    pdr_init_struct(x, sizeof *x);
+    assert_int_equal(pdr_exchange_begin(f->r, x, &d, f->lease, f->now, act, &n), PDR_OK);
+    assert_int_equal(n, 2);
+    return d;
+}
+
+static size_t event(fleet *f, pdr_exchange *x, uint32_t type, int leg, uint32_t status, uint32_t detail, pdr_action *act)
+{
+    pdr_event ev;
+    size_t    n = PDR_MAX_ACTIONS;
+    pdr_init_struct(&ev, sizeof ev);
+    ev.type = type;
+    ev.leg = (uint32_t)leg;
+    ev.status = status;
+    ev.detail = detail;
+    ev.attempt = x->attempt;
+    ev.now_ns = f->now;
+    assert_int_equal(pdr_exchange_event(f->r, x, &ev, act, &n), PDR_OK);
+    return n;
+}
+
+static void answer(fleet *f, pdr_exchange *x, uint64_t prefill_us)
+{
+    pdr_action act[PDR_MAX_ACTIONS];
+    f->now += prefill_us * 1000;
+    for (int leg = 0; leg < 2; leg++) {
+        event(f, x, PDR_EV_HEAD, leg, 200, 0, act);
+        event(f, x, PDR_EV_BODY, leg, 0, 0, act);
+        event(f, x, PDR_EV_END, leg, 0, 0, act);
+    }
+}
+
+static void a_slow_server_is_found_out(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_exchange x;
+    fleet        f;
+    fleet_open(&f, &c, 2, 1);
+    int to_slow = 0;
+    for (uint32_t s = 0; s < 200; s++) {
+        pdr_decision d = started(&f, &x, 4000, s);
+        uint64_t     usual = 240000; /* what the prior says for 4,000 tokens */
+        to_slow += s >= 100 && d.prefill == f.prefill[0];
+        answer(&f, &x, d.prefill == f.prefill[0] ? usual * 2 : usual);
+    }
+    assert_in_range(fleet_target(&f, f.prefill[0]).speed_permille, 450, 900); /* known well enough not to be chosen */
+    assert_in_range(fleet_target(&f, f.prefill[1]).speed_permille, 950, 1100);
+    assert_int_equal(to_slow, 0); /* one after another: the fast one is always free */
+    assert_int_equal(fleet_stats(&f).finished, 200);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    fleet_close(&f);
+}
+
+static void a_refused_connect_takes_a_server_out_and_a_success_brings_it_back(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_action   act[PDR_MAX_ACTIONS];
+    pdr_exchange x;
+    pdr_decision d;
+    fleet        f;
+    fleet_open(&f, &c, 2, 1);
+    d = started(&f, &x, 1000, 1);
+    uint32_t bad = d.prefill;
+    size_t   n = event(&f, &x, PDR_EV_FAILED, PDR_LEG_PREFILL, 0, PDR_FAIL_CONNECT, act);
+    assert_true(n >= 2);
+    assert_int_equal(act[n - 1].type, PDR_ACT_ROUTE);
+    assert_int_equal(fleet_stats(&f).bookings, 0); /* the first pair is given back already */
+    for (uint32_t s = 2; s < 8; s++) {
+        assert_int_equal(fleet_route(&f, 1000, s, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+        assert_int_not_equal(d.prefill, bad);
+    }
+    n = PDR_MAX_ACTIONS;
+    assert_int_equal(pdr_exchange_rerouted(f.r, &x, &d, PDR_OK, f.now, act, &n), PDR_OK);
+    assert_int_equal(x.attempt, 1);
+    pdr_lease_break(f.r, f.lease, f.now);
+    f.now += 1100 * MS; /* half open: one request may try */
+    assert_int_equal(pdr_lease_open(f.r, "again", f.now, &f.lease, NULL), PDR_OK);
+    int tries = 0;
+    for (uint32_t s = 20; s < 30; s++) {
+        d = started(&f, &x, 1000, s);
+        tries += d.prefill == bad;
+        if (d.prefill == bad) break;
+    }
+    assert_int_equal(tries, 1);
+    pdr_exchange trial = x;
+    for (uint32_t s = 30; s < 34; s++) {
+        d = started(&f, &x, 1000, s);
+        assert_int_not_equal(d.prefill, bad); /* the others wait for what becomes of it */
+    }
+    answer(&f, &trial, 100000);
+    assert_int_equal(fleet_target(&f, bad).state, PDR_STATE_READY);
+    assert_int_equal(fleet_target(&f, bad).failures, 0);
+    fleet_close(&f);
+}
+
+static void usage_teaches_tokens_per_byte(void **state)
+{
+    (void)state;
+    static char  body[9000];
+    pdr_config   c = fleet_config();
+    pdr_action   act[PDR_MAX_ACTIONS];
+    pdr_decision d;
+    pdr_exchange x;
+    pdr_event    ev;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    strcpy(body, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    memset(body + strlen(body), 'x', 8000);
+    strcat(body, "\"}]}");
+    for (int i = 0; i < 30; i++) {
+        pdr_request q = fleet_request(&f);
+        size_t      n = PDR_MAX_ACTIONS;
+        pdr_init_struct(&d, sizeof d);
+        assert_int_equal(pdr_route(f.r, body, strlen(body), &q, NULL, &d, NULL), PDR_OK);
+        pdr_init_struct(&x, sizeof x);
+        pdr_exchange_begin(f.r, &x, &d, f.lease, f.now, act, &n);
+        for (int leg = 0; leg < 2; leg++) {
+            event(&f, &x, PDR_EV_HEAD, leg, 200, 0, act);
+            event(&f, &x, PDR_EV_BODY, leg, 0, 0, act);
+            pdr_init_struct(&ev, sizeof ev);
+            ev.type = PDR_EV_END;
+            ev.leg = (uint32_t)leg;
+            ev.now_ns = f.now;
+            ev.usage = 1;
+            ev.prompt_tokens = 4000; /* a tokenizer of two bytes a token */
+            ev.completion_tokens = 20;
+            n = PDR_MAX_ACTIONS;
+            pdr_exchange_event(f.r, &x, &ev, act, &n);
+        }
+    }
+    assert_in_range(d.prompt_tokens, 3900, 4100);
+    assert_int_equal(fleet_stats(&f).prompt_tokens_reported, 30 * 4000);
+    fleet_close(&f);
+}
+
 /* ---- seeing */
 
 static void explains_what_it_would_do(void **state)
@@ -547,6 +728,10 @@ int main(void)
         cmocka_unit_test(held_requests_hear_when_the_pool_is_gone),
         cmocka_unit_test(priority_goes_first),
         cmocka_unit_test(a_held_request_waits_for_its_prefix_and_blocks_nobody),
+        cmocka_unit_test(reported_load_counts_until_it_is_stale),
+        cmocka_unit_test(a_slow_server_is_found_out),
+        cmocka_unit_test(a_refused_connect_takes_a_server_out_and_a_success_brings_it_back),
+        cmocka_unit_test(usage_teaches_tokens_per_byte),
         cmocka_unit_test(explains_what_it_would_do),
         cmocka_unit_test(keeps_a_log_of_decisions),
         cmocka_unit_test(status_texts_are_whole_at_any_size),
