@@ -75,6 +75,22 @@ static __attribute__((noinline)) void chain_feed_blocks(chain *c, const uint8_t 
     c->fill = (uint32_t)n;
 }
 
+/* memcpy() of few bytes, without a call. */
+static inline void copy_few(uint8_t *to, const uint8_t *from, size_t n)
+{
+    if (n >= 8 && n <= 16) {
+        memcpy(to + n - 8, from + n - 8, 8); /* the two parts may overlap */
+        memcpy(to, from, 8);
+    } else if (n >= 4 && n < 8) {
+        memcpy(to + n - 4, from + n - 4, 4);
+        memcpy(to, from, 4);
+    } else if (n < 4) {
+        for (size_t i = 0; i < n; i++) to[i] = from[i];
+    } else {
+        memcpy(to, from, n);
+    }
+}
+
 static inline void chain_feed(chain *c, const uint8_t *p, size_t n)
 {
     c->bytes += n;
@@ -82,7 +98,7 @@ static inline void chain_feed(chain *c, const uint8_t *p, size_t n)
     if (c->block > CHAIN_STAGE) {
         chain_feed_large(c, p, n);
     } else if (n < c->block - c->fill) {
-        memcpy(c->stage + c->fill, p, n);
+        copy_few(c->stage + c->fill, p, n);
         c->fill += (uint32_t)n;
     } else {
         chain_feed_blocks(c, p, n);
@@ -92,7 +108,13 @@ static inline void chain_feed(chain *c, const uint8_t *p, size_t n)
 static inline void chain_mark(chain *c, char letter)
 {
     const uint8_t mark[2] = {0xFF, (uint8_t)letter};
-    chain_feed(c, mark, sizeof mark);
+    if (c->live && c->block <= CHAIN_STAGE && c->block - c->fill > sizeof mark) {
+        c->bytes += sizeof mark;
+        memcpy(c->stage + c->fill, mark, sizeof mark);
+        c->fill += (uint32_t)sizeof mark;
+    } else {
+        chain_feed(c, mark, sizeof mark);
+    }
 }
 
 #endif

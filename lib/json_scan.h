@@ -2,10 +2,15 @@
  * The fast reader of JSON: yes or no, and where values end. Included once per instruction set, after json_simd.h; all static.
  *
  * String bytes are looked at in blocks of 64 that begin at multiples of 64 from the body's start. For the block at hand the
- * scanner keeps one mask of "stops" (quote, backslash, control character), so that a block is classified once however many
- * strings lie in it, and a long string costs a few instructions per 64 bytes. Whatever lies outside strings is read byte by
- * byte, except lists of integers. UTF-8 is checked per block, only where some byte is above 0x7F: every byte above 0x7F of a
- * valid document lies in a string, so every such block is classified, and what is cut by a block's end is seen by the next.
+ * scanner keeps two masks: quotes that are not escaped, and bytes that no string may have (control characters, wrong escapes).
+ * So a block is classified once however many strings lie in it, a long string costs a few instructions per 64 bytes, and
+ * escapes cost no branches (after Langdale and Lemire, "Parsing gigabytes of JSON per second", VLDB Journal 28, 2019). What lies
+ * outside strings is read byte by byte, except lists of integers.
+ *
+ * What a block leaves to the next one (an escape cut in two, digits still to come) is carried; a block whose predecessor was not
+ * looked at has nothing to take over, because backslashes outside strings are errors. UTF-8 is checked per block, only where some
+ * byte is above 0x7F: all such bytes of a valid document lie in strings, so their blocks are looked at, and what is cut by a
+ * block's end is seen by the next.
  *
  * Never reads outside the body: first and last blocks are copied aside where they would. Cost: linear; no allocation.
  */
@@ -15,19 +20,27 @@
 #include "json.h"
 #include "json_simd.h"
 
-#define NO_BLOCK   SIZE_MAX
-#define LONG_BYTES 256 /* strings at least this long are remembered, so that the second walk need not look for their ends */
-#define LONG_COUNT 64
+#define NO_BLOCK   (SIZE_MAX - 4096)
+#define LONG_BYTES 64 /* strings at least this long are remembered, so that the second walk need not look for their ends */
+#define LONG_COUNT 512
 
 typedef struct long_string {
-    const uint8_t *begin, *end; /* behind the opening quote; at the closing one */
-    int            escaped;
+    uint32_t begin;  /* behind the opening quote */
+    uint32_t length; /* up to the closing one, times two; plus one if there are escapes */
 } long_string;
+
+#define CARRY_ESCAPE 16u
 
 typedef struct scanner {
     const uint8_t *body, *end;
-    size_t         base;  /* of the block whose stops are held, or NO_BLOCK */
-    uint64_t       stops; /* of that block */
+    const uint8_t *last; /* the last byte that is not white space, a '}' */
+    size_t         base;      /* of the block at hand, or NO_BLOCK */
+    uint64_t       quotes;    /* its quotes that are not escaped, */
+    uint64_t       bad;       /* what no string may have, */
+    uint64_t       backslash; /* its backslashes, */
+    uint64_t       special;   /* and both of those */
+    uint64_t       carry;     /* for the next block: bits 0..3 must be hexadecimal digits; CARRY_ESCAPE: its first byte is escaped */
+    const uint8_t *low_surrogate; /* the 'u' of the escape that belongs to a high surrogate before it */
     uint32_t       max_depth;
     uint32_t       longs; /* used entries of long_string */
     uint32_t       next_long; /* where the second walk expects the next one */
@@ -41,7 +54,8 @@ static inline void scanner_init(scanner *s, const uint8_t *body, size_t len, uin
     s->body = body;
     s->end = body + len;
     s->base = NO_BLOCK;
-    s->stops = 0;
+    s->carry = 0;
+    s->low_surrogate = NULL;
     s->max_depth = max_depth;
     s->longs = s->next_long = 0;
     s->checked = 0;
@@ -56,93 +70,186 @@ static __attribute__((noinline)) const uint8_t *edge_block(scanner *s, size_t ba
     return s->edge + 32;
 }
 
-/* Classifies the block at base; 0 if its UTF-8 is invalid. base < length of the body. */
-static inline int take_block(scanner *s, size_t base)
+#define EVEN_BITS 0x5555555555555555ull
+
+/* Of the backslashes those that begin an escape: in each run the first, third and so on. */
+static inline uint64_t escape_starts(uint64_t backslash)
 {
-    const uint8_t *p = s->body + base;
-    int            high;
-    if ((size_t)(s->end - p) < PDR_BLOCK) p = edge_block(s, base);
-    s->base = base;
-    s->stops = block_stops(p, &high);
+    const uint64_t first = backslash & ~(backslash << 1);
+    const uint64_t even_runs = backslash & ~(backslash + (first & EVEN_BITS)); /* runs that begin at even bits */
+    return (even_runs & EVEN_BITS) | (backslash & ~even_runs & ~EVEN_BITS);
+}
+
+/* Escapes \ud... of the block, by the place of their 'u': bits of those that are no pair of surrogates. */
+static __attribute__((noinline)) uint64_t lone_surrogates(scanner *s, size_t base, uint64_t candidates)
+{
+    uint64_t bad = 0;
+    for (; candidates; candidates &= candidates - 1) {
+        const uint8_t *u = s->body + base + first_bit(candidates);
+        unsigned       unit = s->end - u < 5 ? 0 : pdr_json_hex4(u + 1), low;
+        int            fine = 1;
+        if (unit - 0xD800 < 0x400) {
+            low = s->end - u < 11 || u[5] != '\\' || u[6] != 'u' ? 0 : pdr_json_hex4(u + 7);
+            fine = low - 0xDC00 < 0x400;
+            s->low_surrogate = u + 6;
+        } else if (unit - 0xDC00 < 0x400) {
+            fine = u == s->low_surrogate;
+        }
+        if (!fine) bad |= candidates & -candidates;
+    }
+    return bad;
+}
+
+/* A block with more than quotes and plain bytes, or behind one that left a carry; p and shift as take_block() has them. */
+static __attribute__((noinline)) int take_special(scanner *s, const uint8_t *p, unsigned shift, uint64_t carry)
+{
+    uint64_t starts, escaped, valid, u;
+    int      high;
+    block_others(p, &s->backslash, &s->bad, &high);
+    s->backslash >>= shift;
+    s->bad >>= shift;
+    if (s->backslash | carry) {
+        escaped = carry / CARRY_ESCAPE;
+        starts = escape_starts(s->backslash & ~escaped);
+        if (!carry && !(s->backslash & (s->backslash - 1)) && !(starts >> 63) && !shift && simple_escape(p[first_bit(starts) + 1])) {
+            s->quotes &= ~(starts << 1); /* just one, and a simple one: the usual case */
+            goto done;
+        }
+        escaped |= starts << 1;
+        carry %= CARRY_ESCAPE;
+        s->quotes &= ~escaped;
+        s->carry = (starts >> 63) * CARRY_ESCAPE;
+        if (!s->checked) {
+            block_escapes(p, &valid, &u);
+            s->bad |= escaped & ~(valid >> shift);
+            u = u >> shift & escaped;
+            if (u | carry) {
+                uint64_t hex, d;
+                block_digits(p, &hex, &d);
+                s->bad |= (u << 1 | u << 2 | u << 3 | u << 4 | carry) & ~(hex >> shift);
+                s->carry |= u >> 63 | u >> 62 | u >> 61 | u >> 60;
+                u &= d >> shift >> 1 | 1ull << 63;
+                if (u) s->bad |= lone_surrogates(s, s->base, u);
+            }
+        }
+    }
+done:
+    s->special = s->bad | s->backslash;
     if (!high || s->checked) return 1;
-    if (!base && p == s->body) p = edge_block(s, 0);
+    if (!s->base && p == s->body) p = edge_block(s, 0);
     return block_utf8(p);
 }
 
-/* The next stop at or behind p, which lies in a string; NULL if there is none or the UTF-8 up to its block is invalid. */
-static inline const uint8_t *next_stop(scanner *s, const uint8_t *p)
+/* Classifies the block at base, which is inside the body; 0 if its UTF-8 is invalid. */
+static inline int take_block(scanner *s, size_t base)
 {
-    size_t   offset = (size_t)(p - s->body), base = offset & ~(size_t)(PDR_BLOCK - 1);
-    uint64_t stops;
-    if (base != s->base) {
-        if (p >= s->end || !take_block(s, base)) return NULL;
+    const uint8_t *p = s->body + base;
+    const uint64_t carry = s->base + PDR_BLOCK == base ? s->carry : 0;
+    unsigned       shift = 0;
+    int            other;
+    if (s->end - p < PDR_BLOCK) {
+        if (base > PDR_BLOCK) { /* the last 64 bytes instead, without those that belong to the block before */
+            shift = (unsigned)(PDR_BLOCK - (s->end - p));
+            p = s->end - PDR_BLOCK;
+        } else {
+            p = edge_block(s, base);
+        }
     }
-    stops = s->stops & ~0ull << offset % PDR_BLOCK;
-    while (!stops) {
-        size_t len = (size_t)(s->end - s->body);
-        do base += PDR_BLOCK;
-        while (len - base >= PDR_BLOCK && base <= len && block_plain(s->body + base));
+    s->base = base;
+    s->quotes = block_quotes(p, &other) >> shift;
+    s->backslash = s->special = s->bad = s->carry = 0;
+    return other | (int)carry ? take_special(s, p, shift, carry) : 1;
+}
+
+/* string_end() of strings that end in another block, or have escapes, or are wrong. */
+static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, const uint8_t *p, int *escaped)
+{
+    const size_t   offset = (size_t)(p - s->body), len = (size_t)(s->end - s->body);
+    size_t         base = offset & ~(size_t)(PDR_BLOCK - 1);
+    uint64_t       range = ~0ull << offset % PDR_BLOCK, quotes, backslash = 0;
+    const uint8_t *end;
+    int            valid = 1;
+    if (base != s->base && (offset >= len || !take_block(s, base))) return NULL;
+    while (!(quotes = s->quotes & range)) {
+        if (s->bad & range) return NULL;
+        backslash |= s->backslash & range;
+        range = ~0ull;
+        base += PDR_BLOCK;
+        if (!s->carry && base < len)
+            base = (size_t)(plain_blocks(s->body + base, s->end, s->checked ? NULL : &valid) - s->body);
         if (base >= len || !take_block(s, base)) return NULL;
-        stops = s->stops;
     }
-    return s->body + s->base + first_bit(stops);
+    range &= quotes ^ (quotes - 1);
+    if ((s->bad & range) || !valid) return NULL;
+    *escaped = ((backslash | (s->backslash & range)) != 0);
+    end = s->body + base + first_bit(quotes);
+    if (end - p >= LONG_BYTES && s->longs < LONG_COUNT && !s->checked && len <= UINT32_MAX / 2)
+        s->long_strings[s->longs++] = (long_string){(uint32_t)offset, (uint32_t)(end - p) << 1 | (uint32_t)*escaped};
+    return end;
 }
 
-/* Behind an escape whose backslash is at p; NULL if it is none. */
-static inline const uint8_t *skip_escape(const scanner *s, const uint8_t *p)
-{
-    static const uint8_t simple[256] = {['"'] = 1, ['\\'] = 1, ['/'] = 1, ['b'] = 1, ['f'] = 1, ['n'] = 1, ['r'] = 1, ['t'] = 1};
-    unsigned             unit;
-    if (s->end - p < 2) return NULL;
-    if (simple[p[1]]) return p + 2;
-    if (p[1] != 'u' || s->end - p < 6) return NULL;
-    unit = pdr_json_hex4(p + 2);
-    if (unit - 0xD800 >= 0x800) return unit > 0xFFFF ? NULL : p + 6;
-    if (unit >= 0xDC00 || s->end - p < 12 || p[6] != '\\' || p[7] != 'u') return NULL;
-    unit = pdr_json_hex4(p + 8);
-    return unit - 0xDC00 < 0x400 ? p + 12 : NULL;
-}
-
-/* The closing quote of a string; p is behind its opening one. Sets *escaped if there is an escape. */
+/* The closing quote of a string; p is behind its opening one. Sets *escaped if there is an escape. NULL if there is none. */
 static inline const uint8_t *string_end(scanner *s, const uint8_t *p, int *escaped)
 {
-    const uint8_t *begin = p;
-    *escaped = 0;
-    while ((p = next_stop(s, p)) && *p != '"') {
-        if (*p != '\\' || !(p = skip_escape(s, p))) return NULL;
-        *escaped = 1;
+    const size_t at = (size_t)(p - s->body) - s->base;
+    if (at < PDR_BLOCK) {
+        const uint64_t quotes = s->quotes >> at;
+        if (quotes && !(s->special >> at & ((quotes & -quotes) - 1))) {
+            *escaped = 0;
+            return p + first_bit(quotes);
+        }
     }
-    if (p && p - begin >= LONG_BYTES && s->longs < LONG_COUNT && !s->checked)
-        s->long_strings[s->longs++] = (long_string){begin, p, *escaped};
-    return p;
+    return long_string_end(s, p, escaped);
 }
 
-static inline const uint8_t *skip_space(const scanner *s, const uint8_t *p)
+/*
+ * Outside strings nothing is compared with the body's end: scan_begin() has made sure that the last byte that is not white space
+ * is a '}', and none of these goes past one. Who steps over a '}' looks where he is.
+ */
+static inline int scan_begin(scanner *s)
 {
-    while (p < s->end && pdr_json_space(*p)) p++;
+    const uint8_t *last = s->end;
+    while (last > s->body && pdr_json_space(last[-1])) last--;
+    s->last = last - 1;
+    return last > s->body && *s->last == '}';
+}
+
+static inline const uint8_t *skip_space(const uint8_t *p)
+{
+    if (*p > ' ') return p;
+    while (pdr_json_space(*p)) p++;
     return p;
 }
 
-static inline const uint8_t *skip_digits(const scanner *s, const uint8_t *p)
+static inline const uint8_t *skip_digits(const uint8_t *p)
 {
     const uint8_t *begin = p;
-    while (p < s->end && (unsigned)*p - '0' <= 9) p++;
+    while ((unsigned)*p - '0' <= 9) p++;
     return p > begin ? p : NULL;
 }
 
-static inline const uint8_t *skip_number(const scanner *s, const uint8_t *p)
+static inline const uint8_t *skip_number(const uint8_t *p)
 {
     const uint8_t *begin;
     if (*p == '-') p++;
     begin = p;
-    if (!(p = skip_digits(s, p)) || (*begin == '0' && p - begin > 1)) return NULL;
-    if (p < s->end && *p == '.' && !(p = skip_digits(s, p + 1))) return NULL;
-    if (p < s->end && (*p | 0x20) == 'e') {
+    if (!(p = skip_digits(p)) || (*begin == '0' && p - begin > 1)) return NULL;
+    if (*p == '.' && !(p = skip_digits(p + 1))) return NULL;
+    if ((*p | 0x20) == 'e') {
         p++;
-        if (p < s->end && (*p == '+' || *p == '-')) p++;
-        p = skip_digits(s, p);
+        if (*p == '+' || *p == '-') p++;
+        p = skip_digits(p);
     }
     return p;
+}
+
+/* Behind a word that begins at p; a word's letters are compared up to the first that differs, which a '}' does. */
+static inline const uint8_t *skip_word(const uint8_t *p)
+{
+    if (*p == 't') return p[1] == 'r' && p[2] == 'u' && p[3] == 'e' ? p + 4 : NULL;
+    if (*p == 'f') return p[1] == 'a' && p[2] == 'l' && p[3] == 's' && p[4] == 'e' ? p + 5 : NULL;
+    if (*p == 'n') return p[1] == 'u' && p[2] == 'l' && p[3] == 'l' ? p + 4 : NULL;
+    return NULL;
 }
 
 /*
@@ -178,64 +285,46 @@ static const uint8_t *skip_value(scanner *s, const uint8_t *p, uint32_t depth)
     unsigned       object = 0;
     int            escaped, lists = 1; /* lists: skip_integers() is worth trying in this container */
 value:
-    if (p >= s->end) return NULL;
-    switch (*p) {
-    case '"':
+    if (*p == '"') {
         if (!(p = string_end(s, p + 1, &escaped))) return NULL;
         p++;
-        break;
-    case '{':
-    case '[':
+    } else if (*p == '{' || *p == '[') {
         if (depth == s->max_depth) return NULL;
         object = *p == '{';
         objects[depth / 64] = (objects[depth / 64] & ~(1ull << depth % 64)) | (uint64_t)object << depth % 64;
         depth++;
         lists = 1;
-        p = skip_space(s, p + 1);
-        if (p < s->end && *p == (object ? '}' : ']')) goto close;
+        p = skip_space(p + 1);
+        if (*p == (object ? '}' : ']')) goto close;
         goto element;
-    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
-        if (!(p = skip_number(s, p))) return NULL;
-        break;
-    case 't':
-        if (s->end - p < 4 || memcmp(p, "true", 4)) return NULL;
-        p += 4;
-        break;
-    case 'f':
-        if (s->end - p < 5 || memcmp(p, "false", 5)) return NULL;
-        p += 5;
-        break;
-    case 'n':
-        if (s->end - p < 4 || memcmp(p, "null", 4)) return NULL;
-        p += 4;
-        break;
-    default:
+    } else if (*p == '-' || (unsigned)*p - '0' <= 9) {
+        if (!(p = skip_number(p))) return NULL;
+    } else if (!(p = skip_word(p))) {
         return NULL;
     }
 after:
     if (depth == outer) return p;
-    p = skip_space(s, p);
-    if (p >= s->end) return NULL;
+    p = skip_space(p);
     if (*p != ',') {
         if (*p != (object ? '}' : ']')) return NULL;
         goto close;
     }
-    p = skip_space(s, p + 1);
+    p = skip_space(p + 1);
 element: /* of an object or array, which is not empty */
     if (object) {
-        if (p >= s->end || *p != '"' || !(p = string_end(s, p + 1, &escaped))) return NULL;
-        p = skip_space(s, p + 1);
-        if (p >= s->end || *p != ':') return NULL;
-        p = skip_space(s, p + 1);
-    } else if (lists && p < s->end && (unsigned)*p - '0' <= 9) {
+        if (*p != '"' || !(p = string_end(s, p + 1, &escaped))) return NULL;
+        p = skip_space(p + 1);
+        if (*p != ':') return NULL;
+        p = skip_space(p + 1);
+    } else if (lists && (unsigned)*p - '0' <= 9) {
         const uint8_t *begin = p;
         p = skip_integers(s, p);
         lists = p > begin;
-        p = skip_space(s, p);
+        p = skip_space(p);
     }
     goto value;
 close:
-    p++;
+    if (p++ == s->last) return NULL; /* that was to be the outermost one's */
     if (--depth > outer) object = (unsigned)(objects[(depth - 1) / 64] >> (depth - 1) % 64 & 1);
     goto after;
 }
@@ -245,10 +334,12 @@ close:
 /* The closing quote of a string, as string_end. */
 static inline const uint8_t *known_string_end(scanner *s, const uint8_t *p, int *escaped)
 {
-    while (s->next_long < s->longs && s->long_strings[s->next_long].begin < p) s->next_long++;
-    if (s->next_long < s->longs && s->long_strings[s->next_long].begin == p) {
-        *escaped = s->long_strings[s->next_long].escaped;
-        return s->long_strings[s->next_long].end;
+    const size_t at = (size_t)(p - s->body);
+    while (s->next_long < s->longs && s->long_strings[s->next_long].begin < at) s->next_long++;
+    if (s->next_long < s->longs && s->long_strings[s->next_long].begin == at) {
+        const uint32_t length = s->long_strings[s->next_long].length;
+        *escaped = (int)(length & 1);
+        return p + (length >> 1);
     }
     return string_end(s, p, escaped);
 }
@@ -286,18 +377,13 @@ static inline const uint8_t *known_value_end(scanner *s, const uint8_t *p)
     }
 }
 
-/*
- * Decodes from *p (in a string, not in the middle of an escape) to `end` (its closing quote) into out until at least `want` bytes
- * are there; advances *p and returns the bytes written, at most want + DECODE_SLACK.
- */
-#define DECODE_SLACK 64
+/* The escape at *at (\u, or any other), as UTF-8; returns its bytes, at most four. */
 static inline size_t decode_escape(const uint8_t **at, uint8_t *out)
 {
-    static const uint8_t simple[256] = {['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
-    const uint8_t       *p = *at;
-    unsigned             c;
+    const uint8_t *p = *at;
+    unsigned       c;
     if (p[1] != 'u') {
-        *out = simple[p[1]];
+        *out = simple_escape(p[1]);
         *at = p + 2;
         return 1;
     }
@@ -327,21 +413,61 @@ static inline size_t decode_escape(const uint8_t **at, uint8_t *out)
     return 4;
 }
 
-static inline size_t decode_string(scanner *s, const uint8_t **at, const uint8_t *end, uint8_t *out, size_t want)
+/*
+ * Decodes from *at (in a string, not inside an escape) to `end` (its closing quote) until at least `want` bytes are in out;
+ * advances *at; returns the bytes written, at most want + DECODE_SLACK, and may write up to there.
+ */
+#define DECODE_SLACK 72
+static inline size_t decode_string(const scanner *s, const uint8_t **at, const uint8_t *end, uint8_t *out, size_t want)
 {
     const uint8_t *p = *at;
     size_t         n = 0;
     while (n < want && p < end) {
-        if (*p == '\\') {
+        const size_t left = (size_t)(end - p);
+        uint64_t     starts, backslash, u, unused;
+        size_t       take = PDR_BLOCK;
+        if (p[0] == '\\' && p[1] == 'u') {
             n += decode_escape(&p, out + n);
-        } else {
-            const uint8_t *stop = next_stop(s, p);
-            size_t         run = (size_t)(stop - p);
-            if (run > want - n) run = want - n;
-            memcpy(out + n, p, run);
-            n += run;
-            p += run;
+            continue;
         }
+        if (s->end - p < PDR_BLOCK) { /* near the body's end */
+            if (*p == '\\')
+                n += decode_escape(&p, out + n);
+            else
+                out[n++] = *p++;
+            continue;
+        }
+        backslash = block_backslashes(p);
+        if (left < PDR_BLOCK) {
+            take = left;
+            backslash &= (1ull << left) - 1;
+        }
+        if (!backslash) {
+            memcpy(out + n, p, PDR_BLOCK);
+        } else {
+            if (count_bits(backslash) <= 2) { /* up to the first escape */
+                take = first_bit(backslash);
+                memcpy(out + n, p, PDR_BLOCK);
+                n += take;
+                p += take;
+                if (p[1] != 'u') {
+                    out[n++] = simple_escape(p[1]);
+                    p += 2;
+                }
+                continue;
+            }
+            starts = escape_starts(backslash);
+            block_escapes(p, &unused, &u);
+            u &= starts << 1;
+            if (u) take = first_bit(u) - 1;
+            if (take == PDR_BLOCK && starts >> 63) take--;
+            if (take < PDR_BLOCK) starts &= (1ull << take) - 1;
+            n += drop_escapes(p, take, starts, out + n);
+            p += take;
+            continue;
+        }
+        n += take;
+        p += take;
     }
     *at = p;
     return n;

@@ -56,7 +56,7 @@ static int run(int path, pdr_scan_job *job)
 {
     switch (path) {
 #ifdef HAVE_AVX2
-    case PDR_PATH_AVX2: return pdr_scan_portable(job);
+    case PDR_PATH_AVX2: return pdr_scan_avx2(job);
 #endif
 #ifdef HAVE_NEON
     case PDR_PATH_NEON: return pdr_scan_neon(job);
@@ -136,7 +136,7 @@ int pdr_hash_tokens(const uint32_t *ids, size_t count, uint64_t salt, const pdr_
     most = cap < l.max_blocks ? (uint32_t)cap : l.max_blocks;
 #ifdef HAVE_AVX2
     if (pdr_path_usable(PDR_PATH_AVX2))
-        got = pdr_tokens_portable(ids, count, salt, l.block_bytes, hashes, most);
+        got = pdr_tokens_avx2(ids, count, salt, l.block_bytes, hashes, most);
     else
 #endif
         got = pdr_tokens_portable(ids, count, salt, l.block_bytes, hashes, most);

@@ -215,9 +215,55 @@ static void feed_piece(walk *w, char mark, const uint8_t *p)
 /* -------------------------------------------------------------------------------------------------------------- token ids */
 
 /* The ids of the list at p; NULL with the job's reason if one is none. */
+/* Room for a whole block's ids, of which there are at most 32. */
+#define IDS_SLACK (PDR_BLOCK * 2)
+
+static inline void put_id(uint8_t *out, uint32_t id)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    id = __builtin_bswap32(id);
+#endif
+    memcpy(out, &id, sizeof id);
+}
+
+/*
+ * p stands where a number begins in a list. Reads numbers of at most eight digits with commas behind them, in whole blocks, as long
+ * as nothing else comes and fewer than `want` bytes are in out; returns where it stopped, likewise.
+ */
+static inline const uint8_t *read_ids(const walk *w, const uint8_t *p, uint8_t *out, size_t *n, size_t want)
+{
+    while (*n < want && w->s.end - p >= PDR_BLOCK) {
+        list_masks m;
+        uint64_t   other, digit, ends, twice, starts;
+        block_lists(p, &m);
+        other = ~(m.digit | m.comma | m.space);
+        if (other) m.comma &= (other & -other) - 1;
+        if (!m.comma) break;
+        digit = m.digit & ~0ull >> (63 - last_bit(m.comma));
+        twice = digit & digit >> 1;
+        twice &= twice >> 2;
+        if (twice & twice >> 4 & digit >> 8) break; /* nine digits */
+        starts = digit & ~(digit << 1);
+        for (ends = ~digit & digit << 1; ends; ends &= ends - 1, starts &= starts - 1) {
+            const unsigned from = first_bit(starts), to = first_bit(ends), drop = 64 - 8 * (to - from);
+            uint64_t       v = load64(p + to - 8) & 0x0F0F0F0F0F0F0F0Full;
+            v = v >> drop << drop;
+            v = (v * 10 + (v >> 8)) & 0x00FF00FF00FF00FFull;
+            v = (v * 100 + (v >> 16)) & 0x0000FFFF0000FFFFull;
+            v = v * 10000 + (v >> 32);
+            put_id(out + *n, (uint32_t)v);
+            *n += 4;
+        }
+        p += last_bit(m.comma) + 1;
+        if (other) break;
+    }
+    return known_space(p);
+}
+
+/* The ids of the list at p; returns its end, or NULL with the job's reason if one is none. */
 static __attribute__((noinline)) const uint8_t *feed_ids(walk *w, const uint8_t *p, const char *subject)
 {
-    uint8_t        piece[CHAIN_STAGE];
+    uint8_t        piece[CHAIN_STAGE + IDS_SLACK];
     size_t         n = 0;
     const uint8_t *item = first_item(p);
     if (!item) {
@@ -226,19 +272,23 @@ static __attribute__((noinline)) const uint8_t *feed_ids(walk *w, const uint8_t 
     }
     for (; item; item = next_item(p)) {
         uint64_t v;
+        if ((unsigned)*item - '0' <= 9) item = read_ids(w, item, piece, &n, CHAIN_STAGE);
         if (!read_count(item, &v) || v > UINT32_MAX) {
             refuse(w, PDR_E_PARSE, item, subject, " must hold token ids (whole numbers from 0 to 4294967295) all of one kind");
             return NULL;
         }
-        for (unsigned i = 0; i < 4; i++) piece[n++] = (uint8_t)(v >> 8 * i);
-        w->out->prompt_tokens++;
+        put_id(piece + n, (uint32_t)v);
+        n += 4;
         for (p = item; (unsigned)*p - '0' <= 9;) p++;
-        if (n == sizeof piece) {
-            chain_feed(&w->c, piece, n);
-            n = 0;
+        if (n >= CHAIN_STAGE) {
+            chain_feed(&w->c, piece, CHAIN_STAGE);
+            w->out->prompt_tokens += CHAIN_STAGE / 4;
+            n -= CHAIN_STAGE;
+            memcpy(piece, piece + CHAIN_STAGE, n);
         }
     }
     chain_feed(&w->c, piece, n);
+    w->out->prompt_tokens += n / 4;
     return known_space(p) + 1;
 }
 
@@ -291,45 +341,100 @@ static void feed_other_members(walk *w, const uint8_t *p)
     }
 }
 
-/* The message at p; returns its end. */
-static const uint8_t *feed_message(walk *w, const uint8_t *message)
+/* True if the bytes at p are those of a literal of at most eight characters; eight bytes are readable. */
+#define STARTS(p, literal)                                                                                                        \
+    ((load64(p) & ~0ull >> (72 - 8 * sizeof literal)) == (load64((const uint8_t *)literal "       ") & ~0ull >> (72 - 8 * sizeof literal)))
+
+/* The name at p, a quote, of a message's member; *end gets its closing quote. The usual names are told by comparing. */
+static inline unsigned message_member(walk *w, const uint8_t *p, const uint8_t **end)
+{
+    char        buffer[NAME_BUFFER];
+    const char *k;
+    size_t      n;
+    text        t;
+    if (w->s.end - p > 16) {
+        if (STARTS(p + 1, "role\"")) return *end = p + 5, MSG_ROLE;
+        if (STARTS(p + 1, "content\"")) return *end = p + 8, MSG_CONTENT;
+    }
+    t = string_at(w, p);
+    *end = t.end;
+    k = plain_text(w, t, buffer, &n);
+    return message_key(k, n);
+}
+
+/* The string at p, which is a role. */
+static inline text role_at(walk *w, const uint8_t *p)
+{
+    if (w->s.end - p > 16) {
+        if (STARTS(p + 1, "user\"")) return (text){p + 1, p + 5, 0};
+        if (STARTS(p + 1, "tool\"")) return (text){p + 1, p + 5, 0};
+        if (STARTS(p + 1, "system\"")) return (text){p + 1, p + 7, 0};
+        if (STARTS(p + 1, "assistan") && p[9] == 't' && p[10] == '"') return (text){p + 1, p + 10, 0};
+    }
+    return string_at(w, p);
+}
+
+/* A message with more, or other, than a role and a content that are strings. */
+static __attribute__((noinline)) void feed_unusual(walk *w, const uint8_t *message, int others, const uint8_t *const *value)
 {
     static const char marks[MSG_COUNT + 1] = "MNIRCK";
-    const uint8_t    *value[MSG_COUNT] = {0}, *end = message + 1, *p;
-    text              content = {0};
-    int               others = 0;
-    char              buffer[NAME_BUFFER];
-    size_t            n;
-    for (p = first_item(message); p; p = next_item(end)) {
-        text        t = string_at(w, p);
-        const char *k = plain_text(w, t, buffer, &n);
-        unsigned    key = message_key(k, n);
-        p = value_after(t.end);
-        if (key < MSG_COUNT)
-            value[key] = *p == 'n' ? NULL : p;
-        else if (key == MSG_OTHER && *p != 'n')
-            others = 1;
-        if (key == MSG_CONTENT && *p == '"') {
-            content = string_at(w, p);
-            end = content.end + 1;
-        } else {
-            end = known_value_end(&w->s, p);
-        }
-    }
     for (unsigned i = 0; i < MSG_COUNT; i++) {
-        p = value[i];
-        if (!p) {
+        if (!value[i]) {
             if (i == MSG_ROLE) chain_mark(&w->c, marks[i]);
-        } else if (i == MSG_CONTENT && *p == '"') {
-            chain_mark(&w->c, marks[i]);
-            feed_text(w, content);
-        } else if (i == MSG_CONTENT && *p == '[') {
-            feed_parts(w, p);
+        } else if (i == MSG_CONTENT && *value[i] == '[') {
+            feed_parts(w, value[i]);
         } else {
-            feed_piece(w, marks[i], p);
+            feed_piece(w, marks[i], value[i]);
         }
     }
     if (others) feed_other_members(w, message);
+}
+
+/* The message at p; returns its end. */
+static const uint8_t *feed_message(walk *w, const uint8_t *message)
+{
+    const uint8_t *value[MSG_COUNT], *end = message + 1, *p, *name_end;
+    text           role = {0}, content = {0};
+    int            others = 0, usual = 1;
+    value[MSG_ROLE] = value[MSG_CONTENT] = NULL;
+    for (p = first_item(message); p; p = next_item(end)) {
+        const unsigned key = message_member(w, p, &name_end);
+        p = value_after(name_end);
+        if (key == MSG_ROLE && *p == '"') {
+            value[key] = p;
+            role = role_at(w, p);
+            end = role.end + 1;
+        } else if (key == MSG_CONTENT && *p == '"') {
+            value[key] = p;
+            content = string_at(w, p);
+            end = content.end + 1;
+        } else {
+            if (usual) {
+                for (unsigned i = 0; i < MSG_COUNT; i++)
+                    if (i != MSG_ROLE && i != MSG_CONTENT) value[i] = NULL;
+                usual = 0;
+            }
+            if (key < MSG_COUNT)
+                value[key] = *p == 'n' ? NULL : p;
+            else if (key == MSG_OTHER && *p != 'n')
+                others = 1;
+            end = known_value_end(&w->s, p);
+        }
+    }
+    if (usual && value[MSG_ROLE] && value[MSG_CONTENT]) {
+        chain_mark(&w->c, 'M');
+        feed_text(w, role);
+        chain_mark(&w->c, 'C');
+        feed_text(w, content);
+    } else {
+        const uint32_t next_long = w->s.next_long;
+        if (usual)
+            for (unsigned i = 0; i < MSG_COUNT; i++)
+                if (i != MSG_ROLE && i != MSG_CONTENT) value[i] = NULL;
+        w->s.next_long = 0;
+        feed_unusual(w, message, others, value);
+        w->s.next_long = next_long;
+    }
     return known_space(end) + 1;
 }
 
@@ -678,27 +783,27 @@ static int walk_body(walk *w)
 {
     scanner       *s = &w->s;
     pdr_prompt    *out = w->out;
-    const uint8_t *p = skip_space(s, s->body), *comma = NULL, *last;
+    const uint8_t *p, *comma = NULL, *last;
     uint32_t       edits = 0;
-    if (p >= s->end || *p != '{') return PDR_E_PARSE;
+    if (!scan_begin(s) || *(p = skip_space(s->body)) != '{') return PDR_E_PARSE;
     out->object.begin = (uint64_t)(p - s->body);
     last = ++p;
-    p = skip_space(s, p);
-    if (p < s->end && *p == '}') goto closed;
+    p = skip_space(p);
+    if (*p == '}') goto closed;
     for (;;) {
         const uint8_t *name = p, *value;
         unsigned       key;
         text           t;
-        if (p >= s->end || *p != '"' || !(p = string_end(s, p + 1, &t.escaped))) return PDR_E_PARSE;
+        if (*p != '"' || !(p = string_end(s, p + 1, &t.escaped))) return PDR_E_PARSE;
         t.p = name + 1;
         t.end = p;
         key = name_of_member(w, t);
-        p = skip_space(s, p + 1);
-        if (p >= s->end || *p != ':') return PDR_E_PARSE;
-        value = p = skip_space(s, p + 1);
+        p = skip_space(p + 1);
+        if (*p != ':') return PDR_E_PARSE;
+        value = p = skip_space(p + 1);
         if (!(last = p = skip_value(s, p, 1))) return PDR_E_PARSE;
-        p = skip_space(s, p);
-        if (p >= s->end || (*p != ',' && *p != '}')) return PDR_E_PARSE;
+        p = skip_space(p);
+        if ((*p != ',' && *p != '}')) return PDR_E_PARSE;
         if (key == PDR_IN_OWNED) {
             if (edits < PDR_MAX_EDITS) {
                 const uint8_t *begin = out->members ? comma : name, *end = !out->members && *p == ',' ? p + 1 : last;
@@ -715,12 +820,12 @@ static int walk_body(walk *w)
         }
         if (*p == '}') break;
         comma = p;
-        p = skip_space(s, p + 1);
+        p = skip_space(p + 1);
     }
 closed:
     out->object.end = (uint64_t)(p + 1 - s->body);
     out->insert_at = (uint64_t)(last - s->body);
-    if (skip_space(s, p + 1) != s->end) return PDR_E_PARSE;
+    if (p != s->last) return PDR_E_PARSE;
     if (edits > PDR_MAX_EDITS)
         return refuse(w, PDR_E_TOO_LARGE, s->body + out->object.begin, "",
                       "the body has too many members that only the router may set");
