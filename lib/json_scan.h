@@ -9,7 +9,7 @@
  *
  * What a block leaves to the next one (an escape cut in two, digits still to come) is carried; a block whose predecessor was not
  * looked at has nothing to take over, because backslashes outside strings are errors. UTF-8 is checked per block, only where some
- * byte is above 0x7F: all such bytes of a valid document lie in strings, so their blocks are looked at, and what is cut by a
+ * byte, or the last one before it, is above 0x7F: all such bytes of a valid document lie in strings, so their blocks are looked at, and what is cut by a
  * block's end is seen by the next.
  *
  * Never reads outside the body: first and last blocks are copied aside where they would. Cost: linear; no allocation.
@@ -135,6 +135,7 @@ static __attribute__((noinline)) int take_special(scanner *s, const uint8_t *p, 
     }
 done:
     s->special = s->bad | s->backslash;
+    if (s->base) high |= p[-1] & 0x80;
     if (!high || s->checked) return 1;
     if (!s->base && p == s->body) p = edge_block(s, 0);
     return block_utf8(p);
@@ -157,6 +158,7 @@ static inline int take_block(scanner *s, size_t base)
     }
     s->base = base;
     s->quotes = block_quotes(p, &other) >> shift;
+    if (base) other |= p[-1] & 0x80; /* a sequence may be cut short by this block's first byte */
     s->backslash = s->special = s->bad = s->carry = 0;
     return other | (int)carry ? take_special(s, p, shift, carry) : 1;
 }

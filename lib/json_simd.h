@@ -4,7 +4,8 @@
  *
  *   block_quotes   where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
  *   plain_blocks   from p on, as long as whole blocks before `end` have neither quotes, backslashes nor control characters;
- *                  *valid is cleared if one of them does not continue valid UTF-8; NULL: no matter
+ *                  *valid is cleared if one of them does not continue valid UTF-8; NULL: no matter. Three
+ *                  bytes before p are readable
  *   block_others   where backslashes and control characters are; *high: some byte is above 0x7F
  *   block_escapes  what may follow a backslash: any of "\\/bfnrtu; and 'u'
  *   block_digits   hexadecimal digits; and 'd' or 'D'
@@ -179,7 +180,7 @@ static inline const uint8_t *plain_blocks(const uint8_t *p, const uint8_t *end, 
             stops |= zero_bytes(v ^ BYTES('"')) | zero_bytes(v ^ BYTES('\\')) | below_bytes(v, 0x20);
         }
         if (stops) break;
-        if (valid && (all & BYTES(0x80))) *valid &= block_utf8(p);
+        if (valid && ((all & BYTES(0x80)) || p[-1] > 0x7F)) *valid &= block_utf8(p);
     }
     return p;
 }
@@ -333,7 +334,7 @@ static inline const uint8_t *plain_blocks(const uint8_t *p, const uint8_t *end, 
     for (; end - p >= PDR_BLOCK; p += PDR_BLOCK) {
         const __m256i a = load32(p), b = load32(p + 32);
         if (_mm256_movemask_epi8(_mm256_or_si256(stops32(a), stops32(b)))) break;
-        if (valid && _mm256_movemask_epi8(_mm256_or_si256(a, b)))
+        if (valid && (_mm256_movemask_epi8(_mm256_or_si256(a, b)) | (p[-1] & 0x80)))
             errors = _mm256_or_si256(errors, _mm256_or_si256(utf8_errors32(p), utf8_errors32(p + 32)));
     }
     if (valid && !_mm256_testz_si256(errors, errors)) *valid = 0;
