@@ -101,13 +101,16 @@ uint64_t pdr_room_walk_next(struct pdr_room_walk *w)
 /* Walks `count` rooms from w->counter on, up to `end`. */
 static int walk_draw(struct pdr_room_walk *w, uint32_t count, uint64_t end, uint64_t *first_room, uint64_t *first_counter)
 {
+    uint64_t first = 0, number = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint64_t room = pdr_room_walk_next(w);
         if (!room || w->counter > end) return PDR_E_FULL;
         if (i) continue;
-        *first_room = room;
-        *first_counter = w->counter - 1;
+        first = room;
+        number = w->counter - 1;
     }
+    *first_room = first;
+    *first_counter = number;
     return PDR_OK;
 }
 
@@ -120,32 +123,35 @@ static uint64_t ample(uint32_t modulus, uint32_t count)
     return modulus == 1 ? count + 1u : (uint64_t)modulus * (2u * (uint64_t)count + 256u) + 1u;
 }
 
+int pdr_room_reserve(struct pdr_room_state *s, struct pdr_room_walk *w, uint32_t count, uint64_t *first_room, uint64_t *first_counter)
+{
+    uint64_t span = ample(w->modulus, count), begin = __atomic_fetch_add(&s->counter, span, __ATOMIC_RELAXED);
+    if (begin >= END - span) return PDR_E_FULL;
+    w->counter = begin;
+    return walk_draw(w, count, begin + span, first_room, first_counter);
+}
+
 int pdr_room_alloc(struct pdr_room_state *s, uint32_t dp_size, uint32_t rank, uint32_t count, uint64_t *first_room,
                    uint64_t *first_counter)
 {
     struct pdr_room_walk w;
-    uint64_t             room = 0, number = 0, begin, span;
+    uint64_t             room = 0, number = 0, begin;
 
     if (!count || count > PDR_ROOM_MAX_DRAW || dp_size > PDR_ROOM_MAX_DP) return PDR_E_INVALID;
     if (rank != PDR_NONE && rank >= (dp_size ? dp_size : 1)) return PDR_E_INVALID;
 
     pdr_room_walk_begin(&w, s->key, 0, dp_size, rank);
-    span = ample(w.modulus, count);
-
     /* Take exactly the counters needed, unless others are quicker a few times: then more than enough at once, so that the number of
      * steps is bounded whatever others do. Counters left over are lost, which costs nothing: there are 2^63. */
     begin = __atomic_load_n(&s->counter, __ATOMIC_RELAXED);
     for (int tries = 0; tries < 4; tries++) {
         w.counter = begin;
         if (begin >= END || walk_draw(&w, count, END, &room, &number) != PDR_OK) return PDR_E_FULL;
-        if (__atomic_compare_exchange_n(&s->counter, &begin, w.counter, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) goto out;
+        if (__atomic_compare_exchange_n(&s->counter, &begin, w.counter, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+            *first_room = room;
+            *first_counter = number;
+            return PDR_OK;
+        }
     }
-    begin = __atomic_fetch_add(&s->counter, span, __ATOMIC_RELAXED);
-    if (begin >= END - span) return PDR_E_FULL;
-    w.counter = begin;
-    if (walk_draw(&w, count, begin + span, &room, &number) != PDR_OK) return PDR_E_FULL;
-out:
-    *first_room = room;
-    *first_counter = number;
-    return PDR_OK;
+    return pdr_room_reserve(s, &w, count, first_room, first_counter);
 }

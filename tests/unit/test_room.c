@@ -133,6 +133,30 @@ static void arguments_beyond_limits(void **state)
     assert_int_equal(room % 1024, 1023);
 }
 
+/* The way that is taken under contention only. */
+static void reserved_counters_suffice_and_stay_apart(void **state)
+{
+    (void)state;
+    struct pdr_room_state s;
+    uint64_t              room, first, end = 0;
+    pdr_room_init(&s, 11);
+    for (uint32_t i = 0; i < 20000; i++) {
+        static const uint32_t sizes[] = {1, 2, 3, 8, 64};
+        uint32_t             size = i % 1000 ? sizes[i % 5] : PDR_ROOM_MAX_DP, count = i % 997 ? 1 + i % 3 : 300, rank = i % size;
+        struct pdr_room_walk w;
+        pdr_room_walk_begin(&w, s.key, 0, size, size > 1 ? rank : PDR_NONE);
+        assert_int_equal(pdr_room_reserve(&s, &w, count, &room, &first), PDR_OK);
+        assert_true(first >= end && w.counter <= s.counter);
+        assert_int_equal(room, pdr_room_at(s.key, first));
+        assert_int_equal(room % size, rank);
+        end = s.counter;
+    }
+    s.counter = (UINT64_C(1) << 63) - 3;
+    struct pdr_room_walk w;
+    pdr_room_walk_begin(&w, s.key, 0, 1, PDR_NONE);
+    assert_int_equal(pdr_room_reserve(&s, &w, 5, &room, &first), PDR_E_FULL);
+}
+
 static void seeds_give_other_rooms(void **state)
 {
     (void)state;
@@ -259,6 +283,7 @@ int main(void)
         cmocka_unit_test(counters_spread_evenly),
         cmocka_unit_test(zero_is_skipped_and_the_end_is_an_error),
         cmocka_unit_test(arguments_beyond_limits),
+        cmocka_unit_test(reserved_counters_suffice_and_stay_apart),
         cmocka_unit_test(seeds_give_other_rooms),
         cmocka_unit_test(no_duplicate_from_several_processes),
         cmocka_unit_test(killed_processes_cause_no_reuse),
