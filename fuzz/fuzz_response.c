@@ -1,6 +1,6 @@
 /*
- * The response reader: any bytes, cut anywhere, give what the same bytes give in one piece. Byte 0 chooses the kind, bytes 1 and 2 the
- * chunks, the rest is the response.
+ * The response reader: any bytes, cut anywhere, give what the same bytes give in one piece. Byte 0 chooses the kind,
+ * bytes 1 and 2 the chunks, the rest is the response.
  */
 #include "pdroute/pdroute.h"
 
@@ -13,16 +13,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void same(const pdr_response *a, const pdr_response *b)
 {
-    if (a->events != b->events || a->flags != b->flags || a->bytes != b->bytes || a->prompt_tokens != b->prompt_tokens ||
-        a->cached_tokens != b->cached_tokens || a->completion_tokens != b->completion_tokens)
+    if (a->events != b->events || a->flags != b->flags || a->bytes != b->bytes ||
+        a->prompt_tokens != b->prompt_tokens || a->cached_tokens != b->cached_tokens ||
+        a->completion_tokens != b->completion_tokens)
         abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     pdr_response whole, cut, bytes;
-    uint32_t     kind, seed;
-    const char  *text = (const char *)data + 3;
+    uint32_t kind, seed;
+    const char *text = (const char *)data + 3;
     if (size < 3) return 0;
     kind = data[0] & 1 ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON;
     seed = data[1] | (uint32_t)data[2] << 8 | 1u << 16;

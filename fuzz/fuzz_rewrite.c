@@ -1,5 +1,6 @@
 /*
- * Scan, rewrite, scan again. Bytes 0..3 shape the decision, the rest is a request body. For every body that the scan accepts:
+ * Scan, rewrite, scan again. Bytes 0..3 shape the decision, the rest is a request body. For every body that the scan
+ * accepts:
  *  - both legs' bodies are valid again, and keep members, batch, samples and the whole chain of block hashes;
  *  - the only owned members in them are the new ones;
  *  - slices make the same bytes as the buffer, and all bytes outside the edits are the client's;
@@ -14,19 +15,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(x)                                                                                                               \
-    do {                                                                                                                       \
-        if (!(x)) {                                                                                                            \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #x);                                                                     \
-            abort();                                                                                                           \
-        }                                                                                                                      \
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x)) {                                                                                                    \
+            fprintf(stderr, "line %d: %s\n", __LINE__, #x);                                                            \
+            abort();                                                                                                   \
+        }                                                                                                              \
     } while (0)
 #define HASHES 256
 
 static pdr_decision decide(const uint8_t *shape, const pdr_prompt *p)
 {
     static const char *const hosts[] = {"10.0.0.5", "::1", "prefill-0.svc", "a\"b\\\x01\xff"};
-    pdr_decision             d;
+    pdr_decision d;
     pdr_init_struct(&d, sizeof d);
     d.outcome = PDR_SEND;
     d.mode = shape[0] & 1 ? PDR_MODE_SINGLE : PDR_MODE_PD;
@@ -55,10 +56,11 @@ static char *rewrite(const pdr_decision *d, const pdr_prompt *p, int leg, const 
     return out;
 }
 
-static void check_slices(const pdr_decision *d, const pdr_prompt *p, int leg, const char *body, size_t len, const char *out, size_t need)
+static void check_slices(const pdr_decision *d, const pdr_prompt *p, int leg, const char *body, size_t len,
+                         const char *out, size_t need)
 {
     pdr_slice slice[PDR_MAX_SLICES];
-    size_t    n = PDR_MAX_SLICES, tail_len, at = 0, from_body = 0, cut = 0;
+    size_t n = PDR_MAX_SLICES, tail_len, at = 0, from_body = 0, cut = 0;
     CHECK(pdr_rewrite_tail(d, p, leg, 0, NULL, 0, &tail_len) == PDR_OK);
     char *tail = malloc(tail_len ? tail_len : 1);
     CHECK(pdr_rewrite_tail(d, p, leg, 0, tail, tail_len, &tail_len) == PDR_OK);
@@ -79,7 +81,7 @@ static void check_slices(const pdr_decision *d, const pdr_prompt *p, int leg, co
 static size_t squeeze(char *s, size_t n)
 {
     size_t out = 0;
-    int    inside = 0;
+    int inside = 0;
     for (size_t i = 0; i < n; i++) {
         if (!inside && (s[i] == ' ' || s[i] == '\t' || s[i] == '\n' || s[i] == '\r')) continue;
         if (s[i] == '"') inside = !inside;
@@ -89,15 +91,15 @@ static size_t squeeze(char *s, size_t n)
     return out;
 }
 
-static void check_leg(const pdr_decision *d, const pdr_decision *other, const pdr_prompt *p, const uint64_t *hashes, int leg, const char *body,
-                      size_t len)
+static void check_leg(const pdr_decision *d, const pdr_decision *other, const pdr_prompt *p, const uint64_t *hashes,
+                      int leg, const char *body, size_t len)
 {
     static uint64_t again_hashes[HASHES];
-    pdr_prompt      again;
-    pdr_error       err;
-    size_t          need, retry_need, direct_need;
-    char           *out = rewrite(d, p, leg, body, len, &need), *retry, *direct;
-    uint32_t        members = 0;
+    pdr_prompt again;
+    pdr_error err;
+    size_t need, retry_need, direct_need;
+    char *out = rewrite(d, p, leg, body, len, &need), *retry, *direct;
+    uint32_t members = 0;
 
     check_slices(d, p, leg, body, len, out, need);
     pdr_init_struct(&again, sizeof again);
@@ -107,10 +109,13 @@ static void check_leg(const pdr_decision *d, const pdr_decision *other, const pd
         abort();
     }
     if (d->mode == PDR_MODE_PD)
-        members = 3u + ((leg == PDR_LEG_PREFILL ? d->prefill_rank : d->decode_rank) != PDR_NONE) + (d->prefill_rank != PDR_NONE);
+        members = 3u + ((leg == PDR_LEG_PREFILL ? d->prefill_rank : d->decode_rank) != PDR_NONE) +
+                  (d->prefill_rank != PDR_NONE);
     CHECK(again.edits == members);
-    CHECK(again.members == p->members && again.batch == p->batch && again.samples == p->samples && again.flags == p->flags);
-    CHECK(again.blocks == p->blocks && again.session == p->session && again.max_tokens == p->max_tokens && again.priority == p->priority);
+    CHECK(again.members == p->members && again.batch == p->batch && again.samples == p->samples &&
+          again.flags == p->flags);
+    CHECK(again.blocks == p->blocks && again.session == p->session && again.max_tokens == p->max_tokens &&
+          again.priority == p->priority);
     CHECK(!memcmp(hashes, again_hashes, (p->blocks < HASHES ? p->blocks : HASHES) * sizeof *hashes));
 
     retry = rewrite(other, &again, leg, out, need, &retry_need);
@@ -126,15 +131,18 @@ static void check_leg(const pdr_decision *d, const pdr_decision *other, const pd
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static uint64_t hashes[HASHES];
-    pdr_prompt      p;
-    pdr_decision    d, other;
-    uint8_t         shape[4];
+    pdr_prompt p;
+    pdr_decision d, other;
+    uint8_t shape[4];
     if (size < 4) return 0;
     pdr_init_struct(&p, sizeof p);
-    if (pdr_scan((const char *)data + 4, size - 4, PDR_API_GENERATE + (data[0] >> 6), NULL, &p, hashes, HASHES, NULL) != PDR_OK) return 0;
+    if (pdr_scan((const char *)data + 4, size - 4, PDR_API_GENERATE + (data[0] >> 6), NULL, &p, hashes, HASHES, NULL) !=
+        PDR_OK)
+        return 0;
     d = decide(data, &p);
     for (int i = 0; i < 4; i++) shape[i] = (uint8_t)(data[i] * 7 + 3);
     other = decide(shape, &p);
-    for (int leg = PDR_LEG_PREFILL; leg <= PDR_LEG_DECODE; leg++) check_leg(&d, &other, &p, hashes, leg, (const char *)data + 4, size - 4);
+    for (int leg = PDR_LEG_PREFILL; leg <= PDR_LEG_DECODE; leg++)
+        check_leg(&d, &other, &p, hashes, leg, (const char *)data + 4, size - 4);
     return 0;
 }

@@ -10,13 +10,29 @@ enum context { TOP, ARRAY, RECORD, USAGE, DETAILS, META, FINISH, CHOICES, CHOICE
 enum string { AS_KEY, AS_TEXT /* kept for a comparison */, AS_VALUE, AS_TREE };
 enum key {
     NONE,
-    KEY_USAGE, KEY_META, KEY_ERROR, KEY_OBJECT, KEY_CHOICES, KEY_TEXT, KEY_IDS, /* of a record */
-    KEY_PROMPT, KEY_COMPLETION, KEY_CACHED, KEY_DETAILS,                        /* of usage, details, meta_info */
-    KEY_FINISH, KEY_TYPE, KEY_DELTA,                                            /* of meta_info, finish_reason, a choice */
-    KEY_ROLE, KEY_OTHER                                                         /* of a delta */
+    /* of a record */
+    KEY_USAGE,
+    KEY_META,
+    KEY_ERROR,
+    KEY_OBJECT,
+    KEY_CHOICES,
+    KEY_TEXT, /* and of a choice */
+    KEY_IDS,
+    /* of usage, its details, meta_info */
+    KEY_PROMPT,
+    KEY_COMPLETION,
+    KEY_CACHED,
+    KEY_DETAILS,
+    /* of a choice, meta_info, its finish_reason */
+    KEY_FINISH,
+    KEY_TYPE,
+    KEY_DELTA,
+    /* of a delta */
+    KEY_ROLE,
+    KEY_OTHER
 };
 
-static const uint8_t parent_of[] = {[USAGE] = RECORD, [DETAILS] = USAGE, [META] = RECORD,   [FINISH] = META,
+static const uint8_t parent_of[] = {[USAGE] = RECORD,   [DETAILS] = USAGE,  [META] = RECORD, [FINISH] = META,
                                     [CHOICES] = RECORD, [CHOICE] = CHOICES, [DELTA] = CHOICE};
 
 /* Sixteen bytes at once, in the vector extension of gcc and clang: SSE2, NEON or plain code. */
@@ -52,7 +68,7 @@ static inline const char *find_string_end(const char *p, const char *end)
 {
     for (; end - p >= 16; p += 16) {
         bytes16 v = load16(p);
-        int     i = first_true((bytes16)(v == '"') | (bytes16)(v == '\\'));
+        int i = first_true((bytes16)(v == '"') | (bytes16)(v == '\\'));
         if (i < 16) return p + i;
     }
     while (p < end && *p != '"' && *p != '\\') p++;
@@ -64,14 +80,17 @@ static inline const char *find_structure(const char *p, const char *end)
 {
     for (; end - p >= 16; p += 16) {
         bytes16 v = load16(p), low = v | 0x20;
-        int     i = first_true((bytes16)(v == '"') | (bytes16)(low == '{') | (bytes16)(low == '}'));
+        int i = first_true((bytes16)(v == '"') | (bytes16)(low == '{') | (bytes16)(low == '}'));
         if (i < 16) return p + i;
     }
     while (p < end && *p != '"' && (*p | 0x20) != '{' && (*p | 0x20) != '}') p++;
     return p;
 }
 
-static inline int same(const char *s, size_t n, const char *literal, size_t m) { return n == m && !memcmp(s, literal, m); }
+static inline int same(const char *s, size_t n, const char *literal, size_t m)
+{
+    return n == m && !memcmp(s, literal, m);
+}
 #define SAME(s, n, literal) same((s), (n), "" literal, sizeof(literal) - 1)
 
 static uint8_t key_of(uint8_t context, const char *s, size_t n)
@@ -94,27 +113,41 @@ static uint8_t key_of(uint8_t context, const char *s, size_t n)
         if (SAME(s, n, "prompt_tokens")) return KEY_PROMPT;
         if (SAME(s, n, "completion_tokens")) return KEY_COMPLETION;
         return context == USAGE && SAME(s, n, "prompt_tokens_details") ? KEY_DETAILS : NONE;
-    case DETAILS: return SAME(s, n, "cached_tokens") ? KEY_CACHED : NONE;
-    case FINISH: return SAME(s, n, "type") ? KEY_TYPE : NONE;
+    case DETAILS:
+        return SAME(s, n, "cached_tokens") ? KEY_CACHED : NONE;
+    case FINISH:
+        return SAME(s, n, "type") ? KEY_TYPE : NONE;
     case CHOICE:
         if (SAME(s, n, "delta")) return KEY_DELTA;
         if (SAME(s, n, "text")) return KEY_TEXT;
         return SAME(s, n, "finish_reason") ? KEY_FINISH : NONE;
-    case DELTA: return SAME(s, n, "role") ? KEY_ROLE : KEY_OTHER;
-    default: return NONE;
+    case DELTA:
+        return SAME(s, n, "role") ? KEY_ROLE : KEY_OTHER;
+    default:
+        return NONE;
     }
 }
 
-static int is_counter(uint8_t key) { return key == KEY_PROMPT || key == KEY_COMPLETION || key == KEY_CACHED; }
+static int is_counter(uint8_t key)
+{
+    return key == KEY_PROMPT || key == KEY_COMPLETION || key == KEY_CACHED;
+}
 
 static void number_ended(struct pdr_answer *a)
 {
     a->state = PLAIN;
     if (a->bad) return; /* a fraction or an exponent: not a count */
     switch (a->key) {
-    case KEY_PROMPT: a->prompt_tokens = a->number; break;
-    case KEY_COMPLETION: a->completion_tokens = a->number; break;
-    default: a->cached_tokens = a->number; a->found |= PDR_ANSWER_CACHED; return;
+    case KEY_PROMPT:
+        a->prompt_tokens = a->number;
+        break;
+    case KEY_COMPLETION:
+        a->completion_tokens = a->number;
+        break;
+    default:
+        a->cached_tokens = a->number;
+        a->found |= PDR_ANSWER_CACHED;
+        return;
     }
     a->found |= a->context == META ? PDR_ANSWER_USAGE : PDR_ANSWER_USAGE | PDR_ANSWER_TOTAL;
 }
@@ -131,7 +164,8 @@ static void string_value(struct pdr_answer *a, const char *s, size_t n)
         if (a->context == META) a->found |= PDR_ANSWER_FINISHED;
         if (SAME(s, n, "abort")) a->found |= PDR_ANSWER_ERROR;
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -144,9 +178,12 @@ static void string_present(struct pdr_answer *a, int empty)
     if (!empty && (a->key == KEY_OTHER || (a->key == KEY_TEXT && a->context == CHOICE))) a->found |= PDR_ANSWER_CONTENT;
 }
 
-static int is_kept(uint8_t key) { return key == KEY_OBJECT || key == KEY_FINISH || key == KEY_TYPE; }
+static int is_kept(uint8_t key)
+{
+    return key == KEY_OBJECT || key == KEY_FINISH || key == KEY_TYPE;
+}
 
-/* To the end of a string whose text does not matter: past its quote with *state PLAIN, or `end` with STRING or ESCAPE. */
+/* To the end of a string whose text does not matter: past its quote (*state PLAIN), or `end` (STRING or ESCAPE). */
 static inline const char *skip_string(const char *p, const char *end, uint8_t *state)
 {
     for (;;) {
@@ -173,7 +210,9 @@ static void end_string(struct pdr_answer *a)
     size_t n = a->bad ? sizeof a->text + 1 : a->text_len; /* too long or with escapes: equal to nothing */
     a->state = a->string == AS_TREE ? TREE : PLAIN;
     switch (a->string) {
-    case AS_KEY: a->key = key_of(a->context, a->text, n); break;
+    case AS_KEY:
+        a->key = key_of(a->context, a->text, n);
+        break;
     case AS_TEXT:
         string_present(a, !n);
         string_value(a, a->text, n);
@@ -183,14 +222,15 @@ static void end_string(struct pdr_answer *a)
         string_present(a, !a->bad);
         a->key = NONE;
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
 static const char *keep_text(struct pdr_answer *a, const char *p, const char *end)
 {
     const char *q = find_string_end(p, end);
-    size_t      n = (size_t)(q - p), space = sizeof a->text - a->text_len;
+    size_t n = (size_t)(q - p), space = sizeof a->text - a->text_len;
     if (n > space) {
         a->bad = 1;
         n = space;
@@ -224,9 +264,9 @@ static const char *in_string(struct pdr_answer *a, const char *p, const char *en
 /* A string begins at p, after its quote. Those without escapes that end in this chunk are taken at once. */
 static const char *begin_string(struct pdr_answer *a, const char *p, const char *end)
 {
-    int         value = a->after_colon || a->context <= ARRAY || a->context == CHOICES;
+    int value = a->after_colon || a->context <= ARRAY || a->context == CHOICES;
     const char *q = find_string_end(p, end);
-    size_t      n = (size_t)(q - p);
+    size_t n = (size_t)(q - p);
     if (q < end && *q == '"') {
         if (!value) {
             a->key = key_of(a->context, p, n);
@@ -259,43 +299,45 @@ static void begin_record(struct pdr_answer *a)
     enter(a, RECORD);
 }
 
+/* The context that a container opens, TOP if it does not matter. */
+static uint8_t child_of(uint8_t context, uint8_t key, int object)
+{
+    if (!object) return context == TOP ? ARRAY : context == RECORD && key == KEY_CHOICES ? CHOICES : TOP;
+    switch (context) {
+    case TOP:
+    case ARRAY:
+        return RECORD;
+    case RECORD:
+        return key == KEY_USAGE ? USAGE : key == KEY_META ? META : TOP;
+    case USAGE:
+        return key == KEY_DETAILS ? DETAILS : TOP;
+    case META:
+        return key == KEY_FINISH ? FINISH : TOP;
+    case CHOICES:
+        return CHOICE;
+    case CHOICE:
+        return key == KEY_DELTA ? DELTA : TOP;
+    default:
+        return TOP;
+    }
+}
+
 static void open_container(struct pdr_answer *a, int object)
 {
-    uint8_t key = a->key;
-    if (object) {
-        switch (a->context) {
-        case TOP:
-        case ARRAY: begin_record(a); return;
-        case RECORD:
-            if (key == KEY_USAGE) { enter(a, USAGE); return; }
-            if (key == KEY_META) { enter(a, META); return; }
-            break;
-        case USAGE:
-            if (key == KEY_DETAILS) { enter(a, DETAILS); return; }
-            break;
-        case META:
-            if (key != KEY_FINISH) break;
-            a->found |= PDR_ANSWER_FINISHED;
-            enter(a, FINISH);
-            return;
-        case CHOICES:
-            a->found |= PDR_ANSWER_CHOICE;
-            enter(a, CHOICE);
-            return;
-        case CHOICE:
-            if (key == KEY_DELTA) { enter(a, DELTA); return; }
-            break;
-        default: break;
-        }
+    uint8_t key = a->key, child = child_of(a->context, key, object);
+    if (child == RECORD) {
+        begin_record(a);
+    } else if (child) {
+        if (child == FINISH) a->found |= PDR_ANSWER_FINISHED;
+        if (child == CHOICE) a->found |= PDR_ANSWER_CHOICE;
+        enter(a, child);
     } else {
-        if (a->context == TOP) { enter(a, ARRAY); return; }
-        if (a->context == RECORD && key == KEY_CHOICES) { enter(a, CHOICES); return; }
+        if (key == KEY_ERROR) a->found |= PDR_ANSWER_ERROR;
+        if (key == KEY_IDS || (key == KEY_TEXT && a->context == RECORD)) a->found |= PDR_ANSWER_CHOICE;
+        a->state = key == KEY_OTHER ? PEEK : TREE;
+        a->depth = 1;
+        a->key = NONE;
     }
-    if (key == KEY_ERROR) a->found |= PDR_ANSWER_ERROR;
-    if (key == KEY_IDS || (key == KEY_TEXT && a->context == RECORD)) a->found |= PDR_ANSWER_CHOICE;
-    a->state = key == KEY_OTHER ? PEEK : TREE;
-    a->depth = 1;
-    a->key = NONE;
 }
 
 /* A number or a literal begins with c. */
@@ -348,7 +390,9 @@ static const char *in_plain(struct pdr_answer *a, const char *p, const char *end
             p = begin_string(a, p, end);
             if (a->state != PLAIN) return p;
             break;
-        case ':': a->after_colon = 1; break;
+        case ':':
+            a->after_colon = 1;
+            break;
         case ',':
             a->after_colon = 0;
             a->key = NONE;
@@ -362,7 +406,8 @@ static const char *in_plain(struct pdr_answer *a, const char *p, const char *end
         case ']':
             if ((*record = close_container(a)) || a->state != PLAIN) return p;
             break;
-        case ' ': break;
+        case ' ':
+            break;
         default: /* a number or literal, or the rest of one */
             if (a->key && a->after_colon && (unsigned char)c > ' ') {
                 begin_scalar(a, c);
@@ -429,20 +474,32 @@ static const char *in_peek(struct pdr_answer *a, const char *p, const char *end)
 int pdr_answer_feed(struct pdr_answer *a, const char **at, const char *end)
 {
     const char *p = *at;
-    int         record = 0;
+    int record = 0;
     while (p < end && !record) {
         switch (a->state) {
-        case PLAIN: p = in_plain(a, p, end, &record); break;
-        case STRING: p = in_string(a, p, end); break;
+        case PLAIN:
+            p = in_plain(a, p, end, &record);
+            break;
+        case STRING:
+            p = in_string(a, p, end);
+            break;
         case ESCAPE:
             a->state = STRING;
             a->bad = 1;
             p++;
             break;
-        case NUMBER: p = in_number(a, p, end); break;
-        case PEEK: p = in_peek(a, p, end); break;
-        case TREE: p = in_tree(a, p, end); break;
-        default: p = end; break;
+        case NUMBER:
+            p = in_number(a, p, end);
+            break;
+        case PEEK:
+            p = in_peek(a, p, end);
+            break;
+        case TREE:
+            p = in_tree(a, p, end);
+            break;
+        default:
+            p = end;
+            break;
         }
     }
     *at = p;
@@ -454,11 +511,16 @@ static inline int begins_word(const char *p, const char *end)
 {
     if (end - p < 7) return 0;
     switch (p[1]) {
-    case 'u': return !memcmp(p, "\"usage\"", 7);
-    case 'e': return !memcmp(p, "\"error\"", 7);
-    case 'a': return !memcmp(p, "\"abort\"", 7);
-    case 'm': return end - p >= 11 && !memcmp(p, "\"meta_info\"", 11);
-    default: return 0;
+    case 'u':
+        return !memcmp(p, "\"usage\"", 7);
+    case 'e':
+        return !memcmp(p, "\"error\"", 7);
+    case 'a':
+        return !memcmp(p, "\"abort\"", 7);
+    case 'm':
+        return end - p >= 11 && !memcmp(p, "\"meta_info\"", 11);
+    default:
+        return 0;
     }
 }
 
@@ -467,7 +529,7 @@ int pdr_answer_may_matter(const char *p, const char *end)
     while (end - p >= 17) {
         bytes16 v = load16(p), w = load16(p + 1);
         bytes16 initial = (bytes16)(w == 'u') | (bytes16)(w == 'e') | (bytes16)(w == 'a') | (bytes16)(w == 'm');
-        int     i = first_true((bytes16)(v == '"') & initial);
+        int i = first_true((bytes16)(v == '"') & initial);
         p += i;
         if (i == 16) continue;
         if (begins_word(p, end)) return 1;
@@ -478,9 +540,18 @@ int pdr_answer_may_matter(const char *p, const char *end)
     return 0;
 }
 
-int pdr_answer_fresh(const struct pdr_answer *a) { return a->state == PLAIN && a->context == TOP; }
-int pdr_answer_over(const struct pdr_answer *a) { return a->state == OVER; }
-void pdr_answer_ignore(struct pdr_answer *a) { a->state = OVER; }
+int pdr_answer_fresh(const struct pdr_answer *a)
+{
+    return a->state == PLAIN && a->context == TOP;
+}
+int pdr_answer_over(const struct pdr_answer *a)
+{
+    return a->state == OVER;
+}
+void pdr_answer_ignore(struct pdr_answer *a)
+{
+    a->state = OVER;
+}
 
 int pdr_answer_has_token(const struct pdr_answer *a)
 {

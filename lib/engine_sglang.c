@@ -1,33 +1,37 @@
 /*
- * SGLang's prefill/decode protocol: the same request goes to both servers at once, with three members that let them find each
- * other. Facts are from sgl-project/sglang python/srt (0.5.23) and from runs of that release on a CPU.
+ * SGLang's prefill/decode protocol: the same request goes to both servers at once, with three members that let them
+ * find each other. Facts are from sgl-project/sglang python/srt (0.5.23) and from runs of that release on a CPU.
  *
  *   leg      members
  *   prefill  bootstrap_host, bootstrap_port, bootstrap_room [, routed_dp_rank p, disagg_prefill_dp_rank p]
  *   decode   bootstrap_host, bootstrap_port, bootstrap_room [, routed_dp_rank d] [, disagg_prefill_dp_rank p]
  *
- * Forms. A single prompt gets scalars: lists of length 1 crash both schedulers, also where the prompt is a list of one. A batch
- * of B >= 2 gets a list of B rooms with scalar host and port, which the engine repeats for every element
- * (managers/io_struct.py, _normalize_bootstrap_params): the same as three lists, and a batch of 1,024 is 20 KB instead of
- * 50 KB. A scalar room would mean room, room+1, ... for a batch, which no allocator of ours hands out.
+ * Forms. A single prompt gets scalars: lists of length 1 crash both schedulers, also where the prompt is a list of one.
+ * A batch of B >= 2 gets a list of B rooms with scalar host and port, which the engine repeats for every element
+ * (managers/io_struct.py, _normalize_bootstrap_params): the same as three lists, and a batch of 1,024 is 20 KB instead
+ * of 50 KB. A scalar room would mean room, room+1, ... for a batch, which no allocator of ours hands out.
  *
- * bootstrap_port null means "the port of your own --disaggregation-bootstrap-port" on each side, so it is only right where both
- * sides use the same one.
+ * bootstrap_port null means "the port of your own --disaggregation-bootstrap-port" on each side, so it is only right
+ * where both sides use the same one.
  *
- * An IPv6 bootstrap_host gets brackets. Decode takes both forms (disaggregation/decode.py, NetworkAddress strips and adds them),
- * but prefill makes "http://{bootstrap_host}:{port}/register_dp_rank" without a helper, and so did decode in older releases.
+ * An IPv6 bootstrap_host gets brackets. Decode takes both forms (disaggregation/decode.py, NetworkAddress strips and
+ * adds them), but prefill makes "http://{bootstrap_host}:{port}/register_dp_rank" without a helper, and so did decode
+ * in older releases.
  *
- * Data parallel ranks. p is the prefill's rank, d the decode's, and rooms are congruent to p modulo the prefill's dp_size.
+ * Data parallel ranks. p is the prefill's rank, d the decode's, and rooms are congruent to p modulo the prefill's
+ * dp_size.
  *  - routed_dp_rank names the rank that is to run this leg; it wins over the prefill's default of room % dp_size
  *    (managers/data_parallel_controller.py). Out of range is answered with 400, so a leg without DP gets none.
- *  - disagg_prefill_dp_rank tells decode where the KV cache is. Without it decode takes room % dp_size, or asks the bootstrap
- *    server, where a prefill with plain DP registers rank 0 whatever its rank: seen to hang both legs.
- *  - The prefill checks before it starts that its own rank equals room % dp_size (disaggregation/common/conn.py, "follow_bootstrap_room
- *    conflict"). Its own rank is the attention DP rank, which is p with --enable-dp-attention but always 0 with plain
- *    --dp-size: there an odd room fails on the prefill of dp_size 2 even with routed_dp_rank 1 (seen). The check is left out if the
- *    prefill's body carries disagg_prefill_dp_rank (req_has_disagg_prefill_dp_rank), and the member has no other effect on prefill.
- * So all of it is sent: routed_dp_rank and disagg_prefill_dp_rank on prefill satisfy plain DP, and the congruent room satisfies
- * DP attention in releases that check it whatever the body says, and routers or engines that look at the room alone.
+ *  - disagg_prefill_dp_rank tells decode where the KV cache is. Without it decode takes room % dp_size, or asks the
+ * bootstrap server, where a prefill with plain DP registers rank 0 whatever its rank: seen to hang both legs.
+ *  - The prefill checks before it starts that its own rank equals room % dp_size (disaggregation/common/conn.py,
+ * "follow_bootstrap_room conflict"). Its own rank is the attention DP rank, which is p with --enable-dp-attention but
+ * always 0 with plain
+ *    --dp-size: there an odd room fails on the prefill of dp_size 2 even with routed_dp_rank 1 (seen). The check is
+ * left out if the prefill's body carries disagg_prefill_dp_rank (req_has_disagg_prefill_dp_rank), and the member has no
+ * other effect on prefill. So all of it is sent: routed_dp_rank and disagg_prefill_dp_rank on prefill satisfy plain DP,
+ * and the congruent room satisfies DP attention in releases that check it whatever the body says, and routers or
+ * engines that look at the room alone.
  */
 #include "engine.h"
 
@@ -36,17 +40,19 @@
 
 static int check(const pdr_prompt *p, uint32_t mode, pdr_error *err)
 {
-    /* The decode scheduler dies on it: the prefix primer and all samples share one room (sgl-project/sglang issue 40297). */
+    /* The decode scheduler dies on it: the prefix primer and all samples share one room (sgl-project/sglang issue
+     * 40297). */
     if (mode == PDR_MODE_PD && p->samples > 1)
-        return pdr_fail(err, PDR_E_UNSUPPORTED,
-                        "n = %u is not possible with prefill/decode disaggregation; send %u requests with n = 1 instead",
-                        p->samples, p->samples);
+        return pdr_fail(
+            err, PDR_E_UNSUPPORTED,
+            "n = %u is not possible with prefill/decode disaggregation; send %u requests with n = 1 instead",
+            p->samples, p->samples);
     return PDR_OK;
 }
 
 static void put_host(struct pdr_text *t, const char *host)
 {
-    char   bracketed[sizeof((pdr_decision *)0)->bootstrap_host + 2];
+    char bracketed[sizeof((pdr_decision *)0)->bootstrap_host + 2];
     size_t n = strnlen(host, sizeof bracketed - 2);
     if (!memchr(host, ':', n) || host[0] == '[') {
         pdr_text_json(t, host, n);

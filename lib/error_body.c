@@ -1,6 +1,7 @@
 /*
- * The error body of OpenAI's API, so that the SDKs raise their typed errors: {"error":{"message":…,"type":…,"code":…}}. `type` follows
- * from the HTTP status with the words OpenAI uses; `code` is the machine-readable reason (null if NULL). Any bytes in, valid JSON out.
+ * The error body of OpenAI's API, so that the SDKs raise their typed errors: {"error":{"message":…,"type":…,"code":…}}.
+ * `type` follows from the HTTP status with the words OpenAI uses; `code` is the machine-readable reason (null if NULL).
+ * Any bytes in, valid JSON out.
  */
 #include "pdroute/pdroute.h"
 #include "text.h"
@@ -8,18 +9,23 @@
 static const char *type_of(int status)
 {
     switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 429: return "rate_limit_error";
-    default: return status >= 500 ? "server_error" : "invalid_request_error";
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+        return "not_found_error";
+    case 429:
+        return "rate_limit_error";
+    default:
+        return status >= 500 ? "server_error" : "invalid_request_error";
     }
 }
 
 int pdr_error_body(int status, const char *code, const char *message, char *buf, size_t cap, size_t *need)
 {
     struct pdr_text t = {buf, cap, 0};
-    const char     *type = type_of(status);
+    const char *type = type_of(status);
     if (!buf && cap) return PDR_E_INVALID;
     if (!message) message = "";
     PDR_TEXT_LITERAL(&t, "{\"error\":{\"message\":");

@@ -5,7 +5,12 @@
 
 #include <string.h>
 
-enum line { FIELD /* of a line: how much of "data" was seen is in `matched` */, SPACE /* after the colon */, DATA, OTHER };
+enum line {
+    FIELD /* of a line: how much of "data" was seen is in `matched` */,
+    SPACE /* after the colon */,
+    DATA,
+    OTHER
+};
 #define DONE_TEXT   "[DONE]"
 #define DONE_LENGTH 6
 #define DONE_NEVER  0xFF
@@ -13,8 +18,8 @@ enum line { FIELD /* of a line: how much of "data" was seen is in `matched` */, 
 /* What pdr_response.state holds; copied in and out, so that the public struct stays plain words. */
 struct reader {
     struct pdr_answer answer;
-    uint64_t          sum[3]; /* of finished prompts: prompt, completion, cached */
-    uint8_t           line, matched, after_cr, bom, has_data, done;
+    uint64_t sum[3]; /* of finished prompts: prompt, completion, cached */
+    uint8_t line, matched, after_cr, bom, has_data, done;
 };
 _Static_assert(sizeof(struct reader) <= sizeof((pdr_response *)0)->state, "state of pdr_response is too small");
 
@@ -38,7 +43,7 @@ static void count(pdr_response *s, const struct pdr_answer *a, const uint64_t su
 
 static void record_ended(pdr_response *s, struct reader *r)
 {
-    static const uint64_t   none[3];
+    static const uint64_t none[3];
     const struct pdr_answer *a = &r->answer;
     if (a->found & PDR_ANSWER_USAGE) {
         s->flags |= PDR_SEEN_USAGE;
@@ -97,7 +102,8 @@ static void end_line(pdr_response *s, struct reader *r)
     r->matched = 0;
 }
 
-/* The next line end; each of the two bytes is looked for once per position (lf, cr: where it is, NULL: not looked for). */
+/* The next line end; each of the two bytes is looked for once per position (lf, cr: where it is, NULL: not looked for).
+ */
 static const char *find_line_end(const char *p, const char *end, const char **lf, const char **cr)
 {
     if (!*lf || *lf < p) {
@@ -183,7 +189,7 @@ static const char *skip_mark(struct reader *r, const char *p, const char *end)
 int pdr_response_feed(pdr_response *s, const char *chunk, size_t len)
 {
     struct reader r;
-    const char   *p, *end;
+    const char *p, *end;
     if (!pdr_struct_ok(s, sizeof *s)) return PDR_E_VERSION;
     if ((!chunk && len) || (s->kind != PDR_RESPONSE_JSON && s->kind != PDR_RESPONSE_SSE)) return PDR_E_INVALID;
     if (!len) return PDR_OK;

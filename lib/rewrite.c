@@ -9,7 +9,7 @@
 uint64_t pdr_decision_room(const pdr_decision *d, uint32_t i)
 {
     struct pdr_room_walk walk;
-    uint64_t             room = 0;
+    uint64_t room = 0;
     if (!HAS_ALL_OF(d, pdr_decision, bootstrap_host) || (i && i >= d->batch)) return 0;
     if (!i) return d->room;
     pdr_room_walk_begin(&walk, d->room_key, d->room_counter, d->prefill_dp_size, d->prefill_rank);
@@ -21,7 +21,7 @@ uint64_t pdr_decision_room(const pdr_decision *d, uint32_t i)
 static int put_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t pad_to, struct pdr_text *t)
 {
     const struct pdr_engine *engine;
-    size_t                   begin = t->len, length;
+    size_t begin = t->len, length;
 
     if (!HAS_ALL_OF(d, pdr_decision, bootstrap_host) || !HAS_ALL_OF(p, pdr_prompt, insert_at)) return PDR_E_VERSION;
     if (leg != PDR_LEG_PREFILL && leg != PDR_LEG_DECODE) return PDR_E_INVALID;
@@ -40,10 +40,11 @@ static int put_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t 
     return PDR_OK;
 }
 
-int pdr_rewrite_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t pad_to, char *buf, size_t cap, size_t *need)
+int pdr_rewrite_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t pad_to, char *buf, size_t cap,
+                     size_t *need)
 {
     struct pdr_text t = {buf, cap, 0};
-    int             rc;
+    int rc;
     if (!buf && cap) return PDR_E_INVALID;
     rc = put_tail(d, p, leg, pad_to, &t);
     if (rc == PDR_OK) return pdr_text_end(&t, need);
@@ -67,7 +68,7 @@ static int check_prompt(const pdr_prompt *p, size_t body_len)
 /* The pieces in order; at most PDR_MAX_SLICES. Empty ones are left out. */
 static size_t cut(const pdr_prompt *p, size_t body_len, size_t tail_len, pdr_slice *out)
 {
-    size_t   n = 0;
+    size_t n = 0;
     uint64_t at = 0;
     for (uint32_t i = 0; i <= p->edits; i++) {
         uint64_t end = i < p->edits ? p->edit[i].begin : p->insert_at;
@@ -82,8 +83,8 @@ static size_t cut(const pdr_prompt *p, size_t body_len, size_t tail_len, pdr_sli
 int pdr_rewrite_slices(const pdr_prompt *p, size_t body_len, size_t tail_len, pdr_slice *out, size_t *n)
 {
     pdr_slice slice[PDR_MAX_SLICES];
-    size_t    count, room;
-    int       rc;
+    size_t count, room;
+    int rc;
     if (!n || (!out && *n)) return PDR_E_INVALID;
     if ((rc = check_prompt(p, body_len)) != PDR_OK) return rc;
     room = *n;
@@ -94,11 +95,12 @@ int pdr_rewrite_slices(const pdr_prompt *p, size_t body_len, size_t tail_len, pd
     return PDR_OK;
 }
 
-int pdr_rewrite(const pdr_decision *d, const pdr_prompt *p, int leg, const char *body, size_t len, char *out, size_t cap, size_t *need)
+int pdr_rewrite(const pdr_decision *d, const pdr_prompt *p, int leg, const char *body, size_t len, char *out,
+                size_t cap, size_t *need)
 {
     struct pdr_text t = {out, cap, 0};
-    uint64_t        at = 0;
-    int             rc;
+    uint64_t at = 0;
+    int rc;
 
     if (!body || (!out && cap)) return PDR_E_INVALID;
     if ((rc = check_prompt(p, len)) != PDR_OK) return rc;
@@ -113,15 +115,15 @@ int pdr_rewrite(const pdr_decision *d, const pdr_prompt *p, int leg, const char 
 }
 
 /*
- * Headers by which SGLang lets a caller set what the body would (entrypoints/request_headers.py: x-override-*, with an environment switch;
- * X-Data-Parallel-Rank always). '_' counts as '-': no client has a reason to send such a name, and a server or proxy between
- * that maps both to one (as CGI and WSGI do) would turn it into the real one.
+ * Headers by which SGLang lets a caller set what the body would (entrypoints/request_headers.py: x-override-*, with an
+ * environment switch; X-Data-Parallel-Rank always). '_' counts as '-': no client has a reason to send such a name, and
+ * a server or proxy between that maps both to one (as CGI and WSGI do) would turn it into the real one.
  */
 int pdr_header_owned(const char *name, size_t len)
 {
     static const char override[] = "x-override-", rank[] = "x-data-parallel-rank";
-    const char       *want;
-    size_t            n;
+    const char *want;
+    size_t n;
     if (!name || len < 3 || (name[0] | 0x20) != 'x') return 0;
     if ((name[2] | 0x20) == 'o' && len >= sizeof override - 1) {
         want = override;

@@ -23,8 +23,8 @@ static void schedule(uint64_t key, uint64_t round_key[PDR_ROOM_ROUNDS])
 }
 
 /*
- * Every step is invertible on `bits`-bit integers, hence so is the whole: adding a key, multiplying by an odd number (both
- * modulo 2^bits), and x ^= x >> s with s >= bits/2, which is its own inverse.
+ * Every step is invertible on `bits`-bit integers, hence so is the whole: adding a key, multiplying by an odd number
+ * (both modulo 2^bits), and x ^= x >> s with s >= bits/2, which is its own inverse.
  */
 static inline uint64_t mix(const uint64_t round_key[PDR_ROOM_ROUNDS], uint64_t x, uint32_t bits)
 {
@@ -73,7 +73,10 @@ uint64_t pdr_room_unpermute(uint64_t key, uint64_t x, uint32_t bits)
     return unmix(round_key, x, bits);
 }
 
-uint64_t pdr_room_at(uint64_t key, uint64_t counter) { return pdr_room_permute(key, counter, PDR_ROOM_BITS); }
+uint64_t pdr_room_at(uint64_t key, uint64_t counter)
+{
+    return pdr_room_permute(key, counter, PDR_ROOM_BITS);
+}
 
 void pdr_room_init(struct pdr_room_state *s, uint64_t seed)
 {
@@ -99,7 +102,8 @@ uint64_t pdr_room_walk_next(struct pdr_room_walk *w)
 }
 
 /* Walks `count` rooms from w->counter on, up to `end`. */
-static int walk_draw(struct pdr_room_walk *w, uint32_t count, uint64_t end, uint64_t *first_room, uint64_t *first_counter)
+static int walk_draw(struct pdr_room_walk *w, uint32_t count, uint64_t end, uint64_t *first_room,
+                     uint64_t *first_counter)
 {
     uint64_t first = 0, number = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -115,15 +119,17 @@ static int walk_draw(struct pdr_room_walk *w, uint32_t count, uint64_t end, uint
 }
 
 /*
- * Counters that hold `count` matching rooms but for odds of e^-32 or less: a room matches with probability 1/m, so that many tries
- * have a mean of 2*count + 64 matches (Chernoff bound exp(-mean/8) for less than half of it); one more for the room 0.
+ * Counters that hold `count` matching rooms but for odds of e^-32 or less: a room matches with probability 1/m, so that
+ * many tries have a mean of 2*count + 64 matches (Chernoff bound exp(-mean/8) for less than half of it); one more for
+ * the room 0.
  */
 static uint64_t ample(uint32_t modulus, uint32_t count)
 {
     return modulus == 1 ? count + 1u : (uint64_t)modulus * (2u * (uint64_t)count + 256u) + 1u;
 }
 
-int pdr_room_reserve(struct pdr_room_state *s, struct pdr_room_walk *w, uint32_t count, uint64_t *first_room, uint64_t *first_counter)
+int pdr_room_reserve(struct pdr_room_state *s, struct pdr_room_walk *w, uint32_t count, uint64_t *first_room,
+                     uint64_t *first_counter)
 {
     uint64_t span = ample(w->modulus, count), begin = __atomic_fetch_add(&s->counter, span, __ATOMIC_RELAXED);
     if (begin >= END - span) return PDR_E_FULL;
@@ -135,14 +141,15 @@ int pdr_room_alloc(struct pdr_room_state *s, uint32_t dp_size, uint32_t rank, ui
                    uint64_t *first_counter)
 {
     struct pdr_room_walk w;
-    uint64_t             room = 0, number = 0, begin;
+    uint64_t room = 0, number = 0, begin;
 
     if (!count || count > PDR_ROOM_MAX_DRAW || dp_size > PDR_ROOM_MAX_DP) return PDR_E_INVALID;
     if (rank != PDR_NONE && rank >= (dp_size ? dp_size : 1)) return PDR_E_INVALID;
 
     pdr_room_walk_begin(&w, s->key, 0, dp_size, rank);
-    /* Take exactly the counters needed, unless others are quicker a few times: then more than enough at once, so that the number of
-     * steps is bounded whatever others do. Counters left over are lost, which costs nothing: there are 2^63. */
+    /* Take exactly the counters needed, unless others are quicker a few times: then more than enough at once, so that
+     * the number of steps is bounded whatever others do. Counters left over are lost, which costs nothing: there are
+     * 2^63. */
     begin = __atomic_load_n(&s->counter, __ATOMIC_RELAXED);
     for (int tries = 0; tries < 4; tries++) {
         w.counter = begin;

@@ -10,7 +10,7 @@ void pdr_text_fill(struct pdr_text *t, char c, size_t n)
 
 void pdr_text_u64(struct pdr_text *t, uint64_t value)
 {
-    char   digits[20];
+    char digits[20];
     size_t at = sizeof digits;
     do digits[--at] = (char)('0' + value % 10);
     while (value /= 10);
@@ -21,12 +21,12 @@ void pdr_text_u64(struct pdr_text *t, uint64_t value)
 static size_t utf8_length(const unsigned char *s, size_t n)
 {
     unsigned char low = 0x80, high = 0xBF;
-    size_t        length;
+    size_t length;
     if (s[0] < 0x80) return 1;
     if (s[0] < 0xC2 || s[0] > 0xF4) return 0;
     length = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
     if (n < length) return 0;
-    if (s[0] == 0xE0) low = 0xA0; /* overlong */
+    if (s[0] == 0xE0) low = 0xA0;  /* overlong */
     if (s[0] == 0xED) high = 0x9F; /* surrogates */
     if (s[0] == 0xF0) low = 0x90;
     if (s[0] == 0xF4) high = 0x8F;
@@ -53,10 +53,10 @@ static void put_escape(struct pdr_text *t, unsigned char c)
 void pdr_text_json(struct pdr_text *t, const char *s, size_t n)
 {
     const unsigned char *u = (const unsigned char *)s;
-    size_t               i = 0, from = 0; /* [from, i) needs no escape */
+    size_t i = 0, from = 0; /* [from, i) needs no escape */
     PDR_TEXT_LITERAL(t, "\"");
     while (i < n) {
-        int    special = u[i] < 0x20 || u[i] == '"' || u[i] == '\\' || u[i] == 0x7F;
+        int special = u[i] < 0x20 || u[i] == '"' || u[i] == '\\' || u[i] == 0x7F;
         size_t length = special ? 0 : utf8_length(u + i, n - i);
         if (length) {
             i += length;

@@ -1,7 +1,7 @@
 /*
  * Text: writing into a caller's buffer that may be too small. A layer beside err; includes nothing else of lib/.
- * Writes no further than `cap` and counts what a buffer of any size would have got in `len`, so that one pass both fills and
- * measures. No terminating NUL. `buf` may be NULL if `cap` is 0. Cost: one copy; never allocates.
+ * Writes no further than `cap` and counts what a buffer of any size would have got in `len`, so that one pass both
+ * fills and measures. No terminating NUL. `buf` may be NULL if `cap` is 0. Cost: one copy; never allocates.
  */
 #ifndef PDR_TEXT_H
 #define PDR_TEXT_H
@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct pdr_text {
-    char  *buf;
+    char *buf;
     size_t cap;
     size_t len; /* bytes so far, those beyond cap included */
 };
@@ -30,9 +30,11 @@ static inline void pdr_text_put(struct pdr_text *t, const char *s, size_t n)
 void pdr_text_fill(struct pdr_text *t, char c, size_t n);
 /* In decimal. */
 void pdr_text_u64(struct pdr_text *t, uint64_t value);
-/* A JSON string with its quotes, from any bytes: control characters and what is not UTF-8 are escaped (\u00XX, \ufffd). */
+/* A JSON string with its quotes, from any bytes: control characters and what is not UTF-8 are escaped (\u00XX, \ufffd).
+ */
 void pdr_text_json(struct pdr_text *t, const char *s, size_t n);
-/* What the public functions of the form (buf, cap, need) answer: PDR_OK, or PDR_E_NOSPACE if it did not fit and was not just asked. */
+/* What the public functions of the form (buf, cap, need) answer: PDR_OK, or PDR_E_NOSPACE if it did not fit and was not
+ * just asked. */
 int pdr_text_end(const struct pdr_text *t, size_t *need);
 
 #endif

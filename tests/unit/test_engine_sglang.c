@@ -33,8 +33,8 @@ static pdr_prompt prompt(void)
 static void expect_tail(const pdr_decision *d, int leg, const char *want)
 {
     pdr_prompt p = prompt();
-    char       got[4096];
-    size_t     need = 0;
+    char got[4096];
+    size_t need = 0;
     assert_int_equal(pdr_rewrite_tail(d, &p, leg, 0, got, sizeof got - 1, &need), PDR_OK);
     got[need] = 0;
     assert_string_equal(got, want);
@@ -68,14 +68,18 @@ static void hosts(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"prefill-0.sglang.svc", "prefill-0.sglang.svc"}, {"::1", "[::1]"}, {"[::1]", "[::1]"}, {"fe80::1%eth0", "[fe80::1%eth0]"},
+        {"prefill-0.sglang.svc", "prefill-0.sglang.svc"},
+        {"::1", "[::1]"},
+        {"[::1]", "[::1]"},
+        {"fe80::1%eth0", "[fe80::1%eth0]"},
         {"a\"b\\c\n", "a\\\"b\\\\c\\n"},
     };
     char want[512];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         pdr_decision d = decision();
         strcpy(d.bootstrap_host, cases[i][0]);
-        snprintf(want, sizeof want, ",\"bootstrap_host\":\"%s\",\"bootstrap_port\":8998,\"bootstrap_room\":17", cases[i][1]);
+        snprintf(want, sizeof want, ",\"bootstrap_host\":\"%s\",\"bootstrap_port\":8998,\"bootstrap_room\":17",
+                 cases[i][1]);
         both(&d, want);
     }
     pdr_decision d = decision();
@@ -97,8 +101,9 @@ static void data_parallel_ranks(void **state)
     expect_tail(&d, PDR_LEG_PREFILL,
                 ",\"bootstrap_host\":\"10.0.0.5\",\"bootstrap_port\":8998,\"bootstrap_room\":17,\"routed_dp_rank\":1,"
                 "\"disagg_prefill_dp_rank\":1");
-    expect_tail(&d, PDR_LEG_DECODE, /* without DP: a routed_dp_rank would be answered with 400 */
-                ",\"bootstrap_host\":\"10.0.0.5\",\"bootstrap_port\":8998,\"bootstrap_room\":17,\"disagg_prefill_dp_rank\":1");
+    expect_tail(
+        &d, PDR_LEG_DECODE, /* without DP: a routed_dp_rank would be answered with 400 */
+        ",\"bootstrap_host\":\"10.0.0.5\",\"bootstrap_port\":8998,\"bootstrap_room\":17,\"disagg_prefill_dp_rank\":1");
     d.decode_rank = 3;
     expect_tail(&d, PDR_LEG_DECODE,
                 ",\"bootstrap_host\":\"10.0.0.5\",\"bootstrap_port\":8998,\"bootstrap_room\":17,\"routed_dp_rank\":3,"
@@ -143,7 +148,7 @@ static void several_samples_are_refused_with_pd_only(void **state)
 {
     (void)state;
     pdr_prompt p = prompt();
-    pdr_error  e;
+    pdr_error e;
     pdr_init_struct(&e, sizeof e);
     assert_int_equal(pdr_engine_check(PDR_ENGINE_SGLANG, PDR_MODE_PD, &p, &e), PDR_OK);
     p.samples = 2;

@@ -1,4 +1,5 @@
-/* lib/response.c and lib/answer.c: what real engines answered, and what tries to fool the reader, cut at every position. */
+/* lib/response.c and lib/answer.c: what real engines answered, and what tries to fool the reader, cut at every
+ * position. */
 #include "response.h"
 
 #include <setjmp.h>
@@ -11,9 +12,9 @@
 
 struct expected {
     const char *what; /* a file of tests/data/responses, or the text itself */
-    uint32_t    events;
-    uint64_t    prompt, cached, completion;
-    uint32_t    flags;
+    uint32_t events;
+    uint64_t prompt, cached, completion;
+    uint32_t flags;
 };
 
 #define FIRST  PDR_SEEN_FIRST_TOKEN
@@ -27,10 +28,11 @@ static void expect(const pdr_response *s, const struct expected *e, const char *
     if (s->events == e->events && s->prompt_tokens == e->prompt && s->cached_tokens == e->cached &&
         s->completion_tokens == e->completion && s->flags == e->flags)
         return;
-    fail_msg("%.200s\n%s %zu: events %u (%u), prompt %llu (%llu), cached %llu (%llu), completion %llu (%llu), flags %x (%x)", e->what, how, at,
-             s->events, e->events, (unsigned long long)s->prompt_tokens, (unsigned long long)e->prompt,
-             (unsigned long long)s->cached_tokens, (unsigned long long)e->cached, (unsigned long long)s->completion_tokens,
-             (unsigned long long)e->completion, s->flags, e->flags);
+    fail_msg(
+        "%.200s\n%s %zu: events %u (%u), prompt %llu (%llu), cached %llu (%llu), completion %llu (%llu), flags %x (%x)",
+        e->what, how, at, s->events, e->events, (unsigned long long)s->prompt_tokens, (unsigned long long)e->prompt,
+        (unsigned long long)s->cached_tokens, (unsigned long long)e->cached, (unsigned long long)s->completion_tokens,
+        (unsigned long long)e->completion, s->flags, e->flags);
 }
 
 /* Copies each chunk into a block of its own size, so that a sanitizer sees a read beyond it. */
@@ -94,9 +96,9 @@ static void real_answers(void **state)
         {"vllm_err_model.json", 0, 0, 0, 0, ERROR},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char  path[512], *text;
+        char path[512], *text;
         FILE *f;
-        long  len;
+        long len;
         snprintf(path, sizeof path, "%s/responses/%s", PDR_TEST_DATA, cases[i].what);
         assert_non_null(f = fopen(path, "rb"));
         assert_int_equal(fseek(f, 0, SEEK_END), 0);
@@ -120,30 +122,42 @@ static void json_bodies(void **state)
         {"{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}", 0, 5, 0, 7, USAGE},
         {" \xef\xbb\xbf", 0, 0, 0, 0, 0},
         {"\xef\xbb\xbf{\"usage\" : { \"completion_tokens\" : 7 , \"prompt_tokens\" : 5 } }\n", 0, 5, 0, 7, USAGE},
-        {"{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":3,\"x\":1},\"completion_tokens\":7}}", 0, 5, 3, 7, USAGE | CACHED},
+        {"{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":3,\"x\":1},\"completion_"
+         "tokens\":7}}",
+         0, 5, 3, 7, USAGE | CACHED},
         {"{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":null}}", 0, 5, 0, 0, USAGE},
         {"{\"usage\":null}", 0, 0, 0, 0, 0},
         {"{\"usage\":[{\"prompt_tokens\":5}]}", 0, 0, 0, 0, 0},
         {"{\"usage\":{\"prompt_tokens\":null,\"completion_tokens\":\"7\",\"x\":{\"prompt_tokens\":9}}}", 0, 0, 0, 0, 0},
         {"{\"usage\":{\"prompt_tokens\":5.0,\"completion_tokens\":1e3}}", 0, 0, 0, 0, 0},
         {"{\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":true}}", 0, 0, 0, 0, 0},
-        {"{\"usage\":{\"prompt_tokens\":99999999999999999999999,\"completion_tokens\":18446744073709551615}}", 0, UINT64_MAX, 0, UINT64_MAX, USAGE},
+        {"{\"usage\":{\"prompt_tokens\":99999999999999999999999,\"completion_tokens\":18446744073709551615}}", 0,
+         UINT64_MAX, 0, UINT64_MAX, USAGE},
         {"{\"usage\":{\"prompt_tokens\":5},\"usage\":{\"prompt_tokens\":6}}", 0, 6, 0, 0, USAGE}, /* the last one */
         /* keys of the same name where they mean nothing */
-        {"{\"choices\":[{\"message\":{\"content\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":9}\",\"usage\":{\"prompt_tokens\":9}},\"usage\":{\"prompt_tokens\":9}}]}", 0, 0, 0, 0, 0},
-        {"{\"a\":{\"usage\":{\"prompt_tokens\":9}},\"b\":[{\"usage\":{\"prompt_tokens\":9}}],\"c\":\"usage\",\"prompt_tokens\":9}", 0, 0, 0, 0, 0},
+        {"{\"choices\":[{\"message\":{\"content\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":9}\",\"usage\":{\"prompt_"
+         "tokens\":9}},\"usage\":{\"prompt_tokens\":9}}]}",
+         0, 0, 0, 0, 0},
+        {"{\"a\":{\"usage\":{\"prompt_tokens\":9}},\"b\":[{\"usage\":{\"prompt_tokens\":9}}],\"c\":\"usage\",\"prompt_"
+         "tokens\":9}",
+         0, 0, 0, 0, 0},
         {"{\"a\":\"\\\\\",\"usage\":{\"prompt_tokens\":4},\"b\":\"\\\\\\\"\"}", 0, 4, 0, 0, USAGE},
         {"{\"a\":\"x\\\\\\\",\\\"usage\\\":{\\\"prompt_tokens\\\":4}\"}", 0, 0, 0, 0, 0},
-        {"{\"usage\":{\"details\":{\"cached_tokens\":3},\"cached_tokens\":3,\"prompt_tokens_details\":{\"d\":{\"cached_tokens\":3}}}}", 0, 0, 0, 0, 0},
+        {"{\"usage\":{\"details\":{\"cached_tokens\":3},\"cached_tokens\":3,\"prompt_tokens_details\":{\"d\":{\"cached_"
+         "tokens\":3}}}}",
+         0, 0, 0, 0, 0},
         {"{\"prompt_tokens_details\":{\"cached_tokens\":3}}", 0, 0, 0, 0, 0},
-        {"{\"usag\":{\"prompt_tokens\":3},\"usage_\":{\"prompt_tokens\":3},\"Usage\":{\"prompt_tokens\":3},\"usag\\u0065\":{\"prompt_tokens\":3}}", 0, 0, 0, 0, 0},
+        {"{\"usag\":{\"prompt_tokens\":3},\"usage_\":{\"prompt_tokens\":3},\"Usage\":{\"prompt_tokens\":3},"
+         "\"usag\\u0065\":{\"prompt_tokens\":3}}",
+         0, 0, 0, 0, 0},
         {"{\"a_key_much_longer_than_any_that_is_known\":1,\"usage\":{\"prompt_tokens\":3}}", 0, 3, 0, 0, USAGE},
         {"{\"a\":[[[{},[],\"]}\"]]],\"usage\":{\"prompt_tokens\":3}}", 0, 3, 0, 0, USAGE},
         {"{\"usage\":{\"prompt_tokens\":3}} {\"usage\":{\"prompt_tokens\":4}}", 0, 3, 0, 0, USAGE}, /* one value */
-        {"{\"usage\":{\"prompt_tokens\":12", 0, 0, 0, 0, 0}, /* cut off */
+        {"{\"usage\":{\"prompt_tokens\":12", 0, 0, 0, 0, 0},                                        /* cut off */
         /* batches of /generate */
         {"[{\"meta_info\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"cached_tokens\":3}},"
-         "{\"meta_info\":{\"prompt_tokens\":10,\"completion_tokens\":20,\"cached_tokens\":30}}]", 0, 11, 33, 22, USAGE | CACHED},
+         "{\"meta_info\":{\"prompt_tokens\":10,\"completion_tokens\":20,\"cached_tokens\":30}}]",
+         0, 11, 33, 22, USAGE | CACHED},
         {"[]", 0, 0, 0, 0, 0},
         {"[[{\"meta_info\":{\"prompt_tokens\":1}}],{\"x\":{\"meta_info\":{\"prompt_tokens\":1}}}]", 0, 0, 0, 0, 0},
         /* errors */
@@ -161,16 +175,21 @@ static void json_bodies(void **state)
         {"{\"choices\":[{\"finish_reason\":\"stop\",\"stop_reason\":\"abort\",\"text\":\"abort\"}]}", 0, 0, 0, 0, 0},
         {"{\"meta_info\":{\"finish_reason\":{\"message\":\"abort\",\"type\":\"abort\"}}}", 0, 0, 0, 0, ERROR},
         {"{\"meta_info\":{\"finish_reason\":{\"message\":\"abort\",\"type\":\"stop\"}}}", 0, 0, 0, 0, 0},
-        {"[{\"meta_info\":{\"finish_reason\":{\"type\":\"stop\"}}},{\"meta_info\":{\"finish_reason\":{\"type\":\"abort\"}}}]", 0, 0, 0, 0, ERROR},
+        {"[{\"meta_info\":{\"finish_reason\":{\"type\":\"stop\"}}},{\"meta_info\":{\"finish_reason\":{\"type\":"
+         "\"abort\"}}}]",
+         0, 0, 0, 0, ERROR},
         /* what is not JSON */
         {"<html>{\"usage\"", 0, 0, 0, 0, 0},
         {"}}]{\"usage\":{\"prompt_tokens\":3}}", 0, 0, 0, 0, 0},
         {"Internal Server Error", 0, 0, 0, 0, 0},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(PDR_RESPONSE_JSON, &cases[i], cases[i].what, strlen(cases[i].what));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(PDR_RESPONSE_JSON, &cases[i], cases[i].what, strlen(cases[i].what));
 }
 
-#define ROLE  "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null,\"tool_calls\":[ ]}}]}\n\n"
+#define ROLE                                                                                                           \
+    "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null,\"tool_calls\":[ "       \
+    "]}}]}\n\n"
 #define TOKEN "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
 #define TOTAL "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}\n\n"
 
@@ -188,14 +207,18 @@ static void event_streams(void **state)
         {"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n\r\ndata: [DONE]\r\n\r\n", 2, 0, 0, 0, FIRST | DONE},
         {"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\rdata: [DONE]\r\r", 2, 0, 0, 0, FIRST | DONE},
         {"data:{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata:[DONE]\n\n", 2, 0, 0, 0, FIRST | DONE},
-        {": data: [DONE]\n\n:\n\nevent: x\nid: 7\nretry: 5\n\nDATA: [DONE]\n\ndat: [DONE]\n\ndatas: [DONE]\n\n data: [DONE]\n\n", 0, 0, 0, 0, 0},
+        {": data: [DONE]\n\n:\n\nevent: x\nid: 7\nretry: 5\n\nDATA: [DONE]\n\ndat: [DONE]\n\ndatas: [DONE]\n\n data: "
+         "[DONE]\n\n",
+         0, 0, 0, 0, 0},
         {"event: message\nid: 1\ndata: [DONE]\nretry: 1\n\n", 1, 0, 0, 0, DONE},
         {"data\n\ndata:\n\ndata: \n\n", 3, 0, 0, 0, 0},
-        {"data: {\"usage\":\ndata: {\"prompt_tokens\":\rdata:4}\r\ndata\ndata: }\n\n", 1, 4, 0, 0, USAGE}, /* one event over lines */
+        {"data: {\"usage\":\ndata: {\"prompt_tokens\":\rdata:4}\r\ndata\ndata: }\n\n", 1, 4, 0, 0,
+         USAGE},                                                                  /* one event over lines */
         {"data: {\"usage\":\n\ndata: {\"prompt_tokens\":4}}\n\n", 2, 0, 0, 0, 0}, /* two broken ones */
         {"data: {\"usage\":{\"prompt_tokens\":4}}\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\n", 1, 5, 0, 0, USAGE},
         {"\n\n\r\r\r\n\r\n" TOKEN "\n\n\n", 1, 0, 0, 0, FIRST},
-        {"data: {\"usage\":{\"prompt_tokens\":4}}", 0, 4, 0, 0, USAGE}, /* without a last line end: not an event, but read */
+        {"data: {\"usage\":{\"prompt_tokens\":4}}", 0, 4, 0, 0,
+         USAGE}, /* without a last line end: not an event, but read */
         /* [DONE] only as the beginning of an event's data */
         {"data: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\n", 1, 0, 0, 0, FIRST},
         {"data: x[DONE]\n\ndata:  [DONE]\n\n[DONE]\n\nid: [DONE]\n\n", 2, 0, 0, 0, 0},
@@ -207,11 +230,14 @@ static void event_streams(void **state)
         /* first token */
         {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"a\"}}]}\n\n", 1, 0, 0, 0, FIRST},
         {"data: {\"choices\":[{\"delta\":{\"content\":\"a\",\"role\":\"assistant\"}}]}\n\n", 1, 0, 0, 0, FIRST},
-        {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"reasoning_content\":\"a\"}}]}\n\n", 1, 0, 0, 0, FIRST},
-        {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"tool_calls\":[{\"index\":0}]}}]}\n\n", 1, 0, 0, 0, FIRST},
+        {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"reasoning_content\":\"a\"}}]}\n\n", 1, 0, 0, 0,
+         FIRST},
+        {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"tool_calls\":[{\"index\":0}]}}]}\n\n", 1, 0, 0, 0,
+         FIRST},
         {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"function_call\":{ \n}}}]}\n\n", 1, 0, 0, 0, 0},
         {"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\\u0000\"}}]}\n\n", 1, 0, 0, 0, FIRST},
-        {"data: {\"choices\":[{\"delta\":{\"role\":null,\"content\":\"\"}}]}\n\n", 1, 0, 0, 0, FIRST}, /* a token without text */
+        {"data: {\"choices\":[{\"delta\":{\"role\":null,\"content\":\"\"}}]}\n\n", 1, 0, 0, 0,
+         FIRST}, /* a token without text */
         {"data: {\"choices\":[{\"delta\":{\"content\":\"\"}}]}\n\n", 1, 0, 0, 0, FIRST},
         {"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n", 1, 0, 0, 0, FIRST},
         {"data: {\"choices\":[{\"text\":\"a\"}]}\n\n", 1, 0, 0, 0, FIRST},
@@ -225,17 +251,27 @@ static void event_streams(void **state)
         {"data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\":{}\",\"error\":1}}]}\n\n", 1, 0, 0, 0, FIRST},
         /* usage: the last; meta_info: cumulative per prompt, summed over prompts */
         {"data: {\"choices\":[{\"text\":\"\"}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1}}\n\n"
-         "data: {\"choices\":[{\"text\":\"\"}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n", 2, 5, 0, 2, FIRST | USAGE},
+         "data: {\"choices\":[{\"text\":\"\"}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n",
+         2, 5, 0, 2, FIRST | USAGE},
         {"data: {\"text\":\"\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":1,\"finish_reason\":null}}\n\n"
-         "data: {\"text\":\"\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"finish_reason\":null}}\n\n", 2, 5, 0, 2, FIRST | USAGE},
-        {"data: {\"text\":\"\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":1,\"finish_reason\":{\"type\":\"length\"}},\"index\":0}\n\n"
-         "data: {\"text\":\"\",\"meta_info\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"finish_reason\":null},\"index\":1}\n\n"
-         "data: {\"text\":\"\",\"meta_info\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"finish_reason\":{\"type\":\"length\"}},\"index\":1}\n\n"
-         "data: [DONE]\n\n", 4, 8, 0, 5, FIRST | USAGE | DONE},
+         "data: {\"text\":\"\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"finish_reason\":null}}\n\n",
+         2, 5, 0, 2, FIRST | USAGE},
+        {"data: "
+         "{\"text\":\"\",\"meta_info\":{\"prompt_tokens\":5,\"completion_tokens\":1,\"finish_reason\":{\"type\":"
+         "\"length\"}},\"index\":0}\n\n"
+         "data: "
+         "{\"text\":\"\",\"meta_info\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"finish_reason\":null},\"index\":"
+         "1}\n\n"
+         "data: "
+         "{\"text\":\"\",\"meta_info\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"finish_reason\":{\"type\":"
+         "\"length\"}},\"index\":1}\n\n"
+         "data: [DONE]\n\n",
+         4, 8, 0, 5, FIRST | USAGE | DONE},
         {"data: {\"a\":\"unfinished\n\n" TOTAL, 2, 5, 0, 7, USAGE}, /* a broken event does not spoil the next */
         {"data: {\"usage\":{\"prompt_tokens\":1\n\n" TOTAL, 2, 5, 0, 7, USAGE},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(PDR_RESPONSE_SSE, &cases[i], cases[i].what, strlen(cases[i].what));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(PDR_RESPONSE_SSE, &cases[i], cases[i].what, strlen(cases[i].what));
 }
 
 /* Long strings and arrays cross every border of the wide loops. */
@@ -243,7 +279,7 @@ static void long_values(void **state)
 {
     (void)state;
     for (size_t n = 0; n < 200; n++) {
-        char   text[1024];
+        char text[1024];
         size_t len = (size_t)sprintf(text, "{\"a\":\"");
         for (size_t i = 0; i < n; i++) text[len++] = "xy{}[]:,0"[i % 9];
         len += (size_t)sprintf(text + len, "\\\"%s\",\"b\":[", n & 1 ? "\\\\" : "\\\"");
@@ -262,7 +298,7 @@ static void deep_nesting_is_only_counted(void **state)
     memcpy(text, "{\"a\":", 5);
     memset(text + 5, '[', DEPTH);
     memset(text + 5 + DEPTH, ']', DEPTH);
-    size_t       len = 5 + 2 * DEPTH + (size_t)sprintf(text + 5 + 2 * DEPTH, ",\"usage\":{\"prompt_tokens\":3}}");
+    size_t len = 5 + 2 * DEPTH + (size_t)sprintf(text + 5 + 2 * DEPTH, ",\"usage\":{\"prompt_tokens\":3}}");
     pdr_response s;
     pdr_response_init(&s, PDR_RESPONSE_JSON);
     feed(&s, text, len);
@@ -274,7 +310,10 @@ static void wrong_arguments(void **state)
 {
     (void)state;
     pdr_response s;
-    struct { pdr_response s; uint64_t guard; } newer;
+    struct {
+        pdr_response s;
+        uint64_t guard;
+    } newer;
     pdr_response_init(NULL, PDR_RESPONSE_SSE);
     memset(&s, 0, sizeof s);
     assert_int_equal(pdr_response_feed(&s, "x", 1), PDR_E_VERSION);
@@ -297,8 +336,11 @@ static void wrong_arguments(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(real_answers),  cmocka_unit_test(json_bodies), cmocka_unit_test(event_streams),
-        cmocka_unit_test(long_values),   cmocka_unit_test(deep_nesting_is_only_counted),
+        cmocka_unit_test(real_answers),
+        cmocka_unit_test(json_bodies),
+        cmocka_unit_test(event_streams),
+        cmocka_unit_test(long_values),
+        cmocka_unit_test(deep_nesting_is_only_counted),
         cmocka_unit_test(wrong_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ static pdr_decision decision(void)
 static pdr_prompt marked(const char *text, uint32_t members, char *body, size_t *len)
 {
     pdr_prompt p;
-    size_t     n = 0;
+    size_t n = 0;
     pdr_init_struct(&p, sizeof p);
     p.members = members;
     p.batch = p.samples = 1;
@@ -46,7 +46,7 @@ static pdr_prompt marked(const char *text, uint32_t members, char *body, size_t 
 
 static const struct {
     const char *text;
-    uint32_t    members;
+    uint32_t members;
     const char *want; /* T: the tail's members */
 } cases[] = {
     {"{^}", 0, "{T}"},
@@ -82,8 +82,8 @@ static void bodies_come_out_as_expected(void **state)
     char body[512], want[512], got[512];
     for (size_t i = 0; i < CASES; i++) {
         for (int single = 0; single < 2; single++) {
-            size_t       len, need, wanted = expected(i, single ? "" : members_text, want);
-            pdr_prompt   p = marked(cases[i].text, cases[i].members, body, &len);
+            size_t len, need, wanted = expected(i, single ? "" : members_text, want);
+            pdr_prompt p = marked(cases[i].text, cases[i].members, body, &len);
             pdr_decision d = decision();
             d.mode = single ? PDR_MODE_SINGLE : PDR_MODE_PD;
             assert_int_equal(pdr_rewrite(&d, &p, PDR_LEG_DECODE, body, len, NULL, 0, &need), PDR_OK);
@@ -101,9 +101,9 @@ static void slices_make_the_same_body(void **state)
     char body[512], tail[256], got[512], joined[512];
     for (size_t i = 0; i < CASES; i++) {
         for (int single = 0; single < 2; single++) {
-            size_t       len, need, tail_len, n = PDR_MAX_SLICES, asked = 0, at = 0;
-            pdr_slice    slice[PDR_MAX_SLICES];
-            pdr_prompt   p = marked(cases[i].text, cases[i].members, body, &len);
+            size_t len, need, tail_len, n = PDR_MAX_SLICES, asked = 0, at = 0;
+            pdr_slice slice[PDR_MAX_SLICES];
+            pdr_prompt p = marked(cases[i].text, cases[i].members, body, &len);
             pdr_decision d = decision();
             d.mode = single ? PDR_MODE_SINGLE : PDR_MODE_PD;
             assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_PREFILL, 0, tail, sizeof tail, &tail_len), PDR_OK);
@@ -133,12 +133,12 @@ static void buffers_of_every_size(void **state)
     (void)state;
     char body[512], full[512], got[512];
     for (size_t i = 0; i < CASES; i++) {
-        size_t       len, need, size;
-        pdr_prompt   p = marked(cases[i].text, cases[i].members, body, &len);
+        size_t len, need, size;
+        pdr_prompt p = marked(cases[i].text, cases[i].members, body, &len);
         pdr_decision d = decision();
         for (int of_tail = 0; of_tail < 2; of_tail++) {
-#define WRITE(buf, cap, need)                                                                                                        \
-    (of_tail ? pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, buf, cap, need)                                                          \
+#define WRITE(buf, cap, need)                                                                                          \
+    (of_tail ? pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, buf, cap, need)                                             \
              : pdr_rewrite(&d, &p, PDR_LEG_DECODE, body, len, buf, cap, need))
             assert_int_equal(WRITE(full, sizeof full, &size), PDR_OK);
             for (size_t cap = 0; cap <= size; cap++) {
@@ -157,10 +157,10 @@ static void buffers_of_every_size(void **state)
 static void padding_is_exact_or_an_error(void **state)
 {
     (void)state;
-    char         tail[256], plain[256];
-    size_t       need, width, len;
-    char         body[64];
-    pdr_prompt   p = marked("{\"a\":1^}", 1, body, &len);
+    char tail[256], plain[256];
+    size_t need, width, len;
+    char body[64];
+    pdr_prompt p = marked("{\"a\":1^}", 1, body, &len);
     pdr_decision d = decision();
     assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, plain, sizeof plain, &width), PDR_OK);
     for (size_t pad = 1; pad < width; pad++) {
@@ -184,10 +184,10 @@ static void padding_is_exact_or_an_error(void **state)
 static void wrong_arguments_are_refused(void **state)
 {
     (void)state;
-    char         body[64], out[256];
-    size_t       len, need, n = PDR_MAX_SLICES;
-    pdr_slice    slice[PDR_MAX_SLICES];
-    pdr_prompt   p = marked("{\"a\":1<,\"b\":2>^}", 1, body, &len), q;
+    char body[64], out[256];
+    size_t len, need, n = PDR_MAX_SLICES;
+    pdr_slice slice[PDR_MAX_SLICES];
+    pdr_prompt p = marked("{\"a\":1<,\"b\":2>^}", 1, body, &len), q;
     pdr_decision d = decision(), e;
 #define REWRITE(d, p, leg) pdr_rewrite(d, p, leg, body, len, out, sizeof out, &need)
     assert_int_equal(REWRITE(&d, &p, 2), PDR_E_INVALID);
@@ -224,22 +224,37 @@ static void wrong_arguments_are_refused(void **state)
 static void headers(void **state)
 {
     (void)state;
-    static const char *const owned[] = {"x-override-bootstrap-room", "X-Override-RID", "x-override-", "X-OVERRIDE-anything", "x_override_rid",
-                                        "X-Override_routed-dp-rank", "X-Data-Parallel-Rank", "x-data-parallel-rank", "x_data_parallel_rank",
-                                        "X-DATA_PARALLEL-RANK"};
-    static const char *const free_[] = {"", "x", "x-", "x-override", "x-overrides-rid", "x-data-parallel-ran", "x-data-parallel-ranks",
-                                        "authorization", "X-Request-Id", "ax-override-rid", "x-o", "x data parallel rank", "y-data-parallel-rank"};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) assert_int_equal(pdr_header_owned(owned[i], strlen(owned[i])), 1);
-    for (size_t i = 0; i < sizeof free_ / sizeof *free_; i++) assert_int_equal(pdr_header_owned(free_[i], strlen(free_[i])), 0);
+    static const char *const owned[] = {
+        "x-override-bootstrap-room", "X-Override-RID",       "x-override-",
+        "X-OVERRIDE-anything",       "x_override_rid",       "X-Override_routed-dp-rank",
+        "X-Data-Parallel-Rank",      "x-data-parallel-rank", "x_data_parallel_rank",
+        "X-DATA_PARALLEL-RANK"};
+    static const char *const free_[] = {"",
+                                        "x",
+                                        "x-",
+                                        "x-override",
+                                        "x-overrides-rid",
+                                        "x-data-parallel-ran",
+                                        "x-data-parallel-ranks",
+                                        "authorization",
+                                        "X-Request-Id",
+                                        "ax-override-rid",
+                                        "x-o",
+                                        "x data parallel rank",
+                                        "y-data-parallel-rank"};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        assert_int_equal(pdr_header_owned(owned[i], strlen(owned[i])), 1);
+    for (size_t i = 0; i < sizeof free_ / sizeof *free_; i++)
+        assert_int_equal(pdr_header_owned(free_[i], strlen(free_[i])), 0);
     assert_int_equal(pdr_header_owned(NULL, 0), 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bodies_come_out_as_expected),  cmocka_unit_test(slices_make_the_same_body),
-        cmocka_unit_test(buffers_of_every_size),        cmocka_unit_test(padding_is_exact_or_an_error),
-        cmocka_unit_test(wrong_arguments_are_refused),  cmocka_unit_test(headers),
+        cmocka_unit_test(bodies_come_out_as_expected), cmocka_unit_test(slices_make_the_same_body),
+        cmocka_unit_test(buffers_of_every_size),       cmocka_unit_test(padding_is_exact_or_an_error),
+        cmocka_unit_test(wrong_arguments_are_refused), cmocka_unit_test(headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ static void every_small_permutation_is_one(void **state)
 {
     (void)state;
     for (uint32_t bits = 8; bits <= 20; bits += 3) {
-        size_t         n = (size_t)1 << bits;
+        size_t n = (size_t)1 << bits;
         unsigned char *seen = malloc(n);
         for (uint64_t key = 0; key < 5; key++) {
             memset(seen, 0, n);
@@ -45,7 +45,7 @@ static void inverse_undoes_the_whole_width(void **state)
 {
     (void)state;
     const uint64_t mask = (UINT64_C(1) << 63) - 1;
-    uint64_t       s = 88172645463325252u;
+    uint64_t s = 88172645463325252u;
     for (int i = 0; i < 200000; i++) {
         uint64_t key = next_random(&s), x = i < 2 ? (uint64_t)i * mask : next_random(&s) & mask;
         uint64_t y = pdr_room_at(key, x);
@@ -83,7 +83,7 @@ static void counters_spread_evenly(void **state)
     for (size_t m = 0; m <= sizeof moduli / sizeof *moduli; m++) {
         uint32_t cells = m < sizeof moduli / sizeof *moduli ? moduli[m] : 256;
         uint32_t count[1024] = {0};
-        double   expect = (double)N / cells, chi = 0;
+        double expect = (double)N / cells, chi = 0;
         for (uint64_t c = 0; c < N; c++) {
             uint64_t room = pdr_room_at(3, c);
             count[m < sizeof moduli / sizeof *moduli ? room % cells : room >> 55]++;
@@ -99,7 +99,7 @@ static void zero_is_skipped_and_the_end_is_an_error(void **state)
 {
     (void)state;
     struct pdr_room_state s = {.key = 42};
-    uint64_t              room, first, zero_at = pdr_room_unpermute(42, 0, 63);
+    uint64_t room, first, zero_at = pdr_room_unpermute(42, 0, 63);
     s.counter = zero_at - 1;
     assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 2, &room, &first), PDR_OK);
     assert_int_equal(first, zero_at - 1);
@@ -118,7 +118,7 @@ static void arguments_beyond_limits(void **state)
 {
     (void)state;
     struct pdr_room_state s;
-    uint64_t              room = 5, first = 6;
+    uint64_t room = 5, first = 6;
     pdr_room_init(&s, 1);
     assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 0, &room, &first), PDR_E_INVALID);
     assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 65536, &room, &first), PDR_E_INVALID);
@@ -138,11 +138,11 @@ static void reserved_counters_suffice_and_stay_apart(void **state)
 {
     (void)state;
     struct pdr_room_state s;
-    uint64_t              room, first, end = 0;
+    uint64_t room, first, end = 0;
     pdr_room_init(&s, 11);
     for (uint32_t i = 0; i < 20000; i++) {
         static const uint32_t sizes[] = {1, 2, 3, 8, 64};
-        uint32_t             size = i % 1000 ? sizes[i % 5] : PDR_ROOM_MAX_DP, count = i % 997 ? 1 + i % 3 : 300, rank = i % size;
+        uint32_t size = i % 1000 ? sizes[i % 5] : PDR_ROOM_MAX_DP, count = i % 997 ? 1 + i % 3 : 300, rank = i % size;
         struct pdr_room_walk w;
         pdr_room_walk_begin(&w, s.key, 0, size, size > 1 ? rank : PDR_NONE);
         assert_int_equal(pdr_room_reserve(&s, &w, count, &room, &first), PDR_OK);
@@ -176,18 +176,18 @@ static int by_value(const void *a, const void *b)
 /* Shared by the processes below: each writes the rooms it drew into its own part. */
 struct arena {
     struct pdr_room_state rooms;
-    volatile uint64_t     drawn[8];
-    volatile uint32_t     misaligned;
-    uint64_t              room[];
+    volatile uint64_t drawn[8];
+    volatile uint32_t misaligned;
+    uint64_t room[];
 };
 
 static void draw(struct arena *a, uint32_t process, uint64_t *out, uint64_t want, uint64_t seed)
 {
     static const uint32_t dp[] = {0, 1, 2, 4, 8, 3}, batch[] = {1, 1, 1, 2, 7, 64};
-    uint64_t              n = 0, room, first;
+    uint64_t n = 0, room, first;
     while (n < want) {
-        uint32_t             size = dp[next_random(&seed) % 6], count = batch[next_random(&seed) % 6];
-        uint32_t             rank = size ? (uint32_t)(next_random(&seed) % size) : PDR_NONE;
+        uint32_t size = dp[next_random(&seed) % 6], count = batch[next_random(&seed) % 6];
+        uint32_t rank = size ? (uint32_t)(next_random(&seed) % size) : PDR_NONE;
         struct pdr_room_walk w;
         if (count > want - n) count = (uint32_t)(want - n);
         if (pdr_room_alloc(&a->rooms, size, rank, count, &room, &first) != PDR_OK) _exit(2);
@@ -205,10 +205,10 @@ static void no_duplicate_from_several_processes(void **state)
 {
     (void)state;
     enum { PROCESSES = 4, EACH = 2500000 };
-    size_t        bytes = sizeof(struct arena) + (size_t)PROCESSES * EACH * sizeof(uint64_t);
+    size_t bytes = sizeof(struct arena) + (size_t)PROCESSES * EACH * sizeof(uint64_t);
     struct arena *a = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    pid_t         child[PROCESSES];
-    uint64_t      n = 0;
+    pid_t child[PROCESSES];
+    uint64_t n = 0;
     assert_ptr_not_equal(a, MAP_FAILED);
     pdr_room_init(&a->rooms, 7);
     for (uint32_t p = 0; p < PROCESSES; p++) {
@@ -237,10 +237,10 @@ static void killed_processes_cause_no_reuse(void **state)
 {
     (void)state;
     enum { ROUNDS = 40, EACH = 100000 };
-    size_t        bytes = sizeof(struct arena) + (size_t)ROUNDS * 2 * EACH * sizeof(uint64_t);
+    size_t bytes = sizeof(struct arena) + (size_t)ROUNDS * 2 * EACH * sizeof(uint64_t);
     struct arena *a = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    uint64_t     *all, n = 0;
-    uint32_t      killed = 0;
+    uint64_t *all, n = 0;
+    uint32_t killed = 0;
     assert_ptr_not_equal(a, MAP_FAILED);
     all = malloc((size_t)ROUNDS * 2 * EACH * sizeof *all);
     pdr_room_init(&a->rooms, 8);
