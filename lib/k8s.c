@@ -1,5 +1,7 @@
 #include "k8s.h"
 
+#include "similar.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +122,20 @@ static int add_port(pdr_gather *g, uint32_t node, const char *where, const char 
     return PDR_OK;
 }
 
+/* Says that there is no port, and which member was perhaps meant to be one. */
+static int fail_no_ports(pdr_gather *g, uint32_t spec, const char *where)
+{
+    static const char *const names[] = {"targetPortNumber", "targetPorts", NULL};
+    for (uint32_t m = pdr_doc_first(g->doc, spec); m; m = pdr_doc_next(g->doc, m)) {
+        const char *meant = pdr_similar(pdr_doc_key(g->doc, m), names);
+        if (meant && strcmp(meant, pdr_doc_key(g->doc, m)))
+            return pdr_doc_fail(g->doc, m, g->err, PDR_E_PARSE, "%.100s: spec.%.40s is not known, perhaps %s is meant",
+                                where, pdr_doc_key(g->doc, m), meant);
+    }
+    return pdr_doc_fail(g->doc, spec, g->err, PDR_E_PARSE,
+                        "%.100s: spec.targetPortNumber or spec.targetPorts is missing", where);
+}
+
 static int read_ports(pdr_gather *g, uint32_t spec, const char *where, pdr_pool *pool)
 {
     uint32_t one, several;
@@ -139,10 +155,7 @@ static int read_ports(pdr_gather *g, uint32_t spec, const char *where, pdr_pool 
                                 "%.100s: spec.targetPorts has an item without a number", where);
         if ((code = add_port(g, number, where, "spec.targetPorts.number", pool))) return code;
     }
-    if (!pool->ports)
-        return pdr_doc_fail(g->doc, spec, g->err, PDR_E_PARSE,
-                            "%.100s: spec.targetPortNumber or spec.targetPorts is missing", where);
-    return PDR_OK;
+    return pool->ports ? PDR_OK : fail_no_ports(g, spec, where);
 }
 
 static int read_spec(pdr_gather *g, uint32_t object, const char *where, uint32_t *spec)

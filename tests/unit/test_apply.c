@@ -293,6 +293,8 @@ static void errors_name_document_and_line(void **state)
         {POOL("\"selector\":{\"matchExpressions\":[]}"), "matchExpressions is not supported", 2, PDR_E_UNSUPPORTED},
         {POOL("\"selector\":{\"a\":true}"), "spec.selector.a is a boolean", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"}"), "targetPortNumber or spec.targetPorts is missing", 2, PDR_E_PARSE},
+        {POOL("\"selector\":{\"a\":\"b\"},\"targetPortNumer\":8000"),
+         "spec.targetPortNumer is not known, perhaps targetPortNumber is meant", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"},\"targetPortNumber\":0"), "spec.targetPortNumber is 0", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"a\":\"b\"},\"targetPortNumber\":\"8000\""), "spec.targetPortNumber is a string", 2,
          PDR_E_PARSE},
@@ -465,12 +467,11 @@ static void any_document(const char *text, size_t len)
 static void damaged_documents(void **state)
 {
     (void)state;
-    static const char *const files[] = {"apply/quickstart.json", "apply/quickstart_list.json", "apply/pool_v1.json",
-                                        "apply/own.json"};
-    for (size_t i = 0; i < 4; i++) {
+    static const char *const files[] = {"apply/quickstart.json", "apply/pool_v1.json", "apply/own.json"};
+    for (size_t i = 0; i < 3; i++) {
         size_t len;
         char  *text = read_data(files[i], &len);
-        try_truncated(text, len, len > 2000 ? 7 : 1, any_document);
+        try_truncated(text, len, 1, any_document);
         try_flipped(text, len, 1, any_document);
         free(text);
     }

@@ -188,7 +188,8 @@ static void values_and_positions(void **state)
         assert_int_not_equal(pdr_doc_whole(&doc, PDR_DOC_ROOT, &value), PDR_OK);
         pdr_doc_free(&doc);
     }
-    assert_int_equal(parse("{\n \"a\": 1,\n \"b\": x\n}", 22), PDR_E_PARSE);
+    text = "{\n \"a\": 1,\n \"b\": x\n}";
+    assert_int_equal(parse(text, strlen(text)), PDR_E_PARSE);
     assert_int_equal(err.line, 3);
     assert_int_equal(err.offset, 17);
 }

@@ -379,6 +379,8 @@ static void any_text(const char *text, size_t len)
     }
 }
 
+/* Every known line of every capture with a good line behind it, damaged at every byte; whole captures here and there.
+ */
 static void damaged_captures(void **state)
 {
     (void)state;
@@ -386,39 +388,28 @@ static void damaged_captures(void **state)
         "metrics/sglang_prefill.txt", "metrics/sglang_decode.txt", "metrics/sglang_prefill_dp2.txt",
         "metrics/sglang_unified.txt", "metrics/vllm.txt",          "metrics/v1_loads_prefill.txt",
         "metrics/v1_loads_decode.txt"};
+    static const char good[] = "sglang:num_running_reqs 1\n";
+    size_t            known = 0;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         size_t len;
         char  *text = read_data(files[i], &len);
-        /* The reader goes line by line: the part that matters is damaged at every byte, the histograms at every 61st.
-         */
-        size_t step = len > 4000 ? 61 : 1;
         truncated_ok = 0;
-        try_truncated(text, len, step, any_text);
+        try_truncated(text, len, len > 4000 ? 499 : 1, any_text);
         assert_true(truncated_ok > 0);
-        try_flipped(text, len, step, any_text);
-        free(text);
-    }
-    /* All lines of known names of all captures, damaged at every byte. */
-    char  *known = malloc(1 << 16);
-    size_t used = 0;
-    for (size_t i = 0; i < 5; i++) {
-        size_t len;
-        char  *text = read_data(files[i], &len);
-        for (char *p = text, *stop; p < text + len; p = stop + 1) {
-            stop = memchr(p, '\n', (size_t)(text + len - p));
-            if (!stop) break;
+        try_flipped(text, len, len > 4000 ? 499 : 1, any_text);
+        for (char *p = text, *stop; (stop = memchr(p, '\n', (size_t)(text + len - p))); p = stop + 1) {
+            char   two[4096];
             size_t line = (size_t)(stop + 1 - p);
-            if (parse(p, line) == PDR_OK && used + line < 1 << 16) {
-                memcpy(known + used, p, line);
-                used += line;
-            }
+            if (line > sizeof two - sizeof good || parse(p, line)) continue;
+            memcpy(two, p, line);
+            memcpy(two + line, good, sizeof good - 1);
+            try_truncated(two, line + sizeof good - 1, 1, any_text);
+            try_flipped(two, line + sizeof good - 1, 1, any_text);
+            known++;
         }
         free(text);
     }
-    assert_true(used > 5000);
-    try_truncated(known, used, 1, any_text);
-    try_flipped(known, used, 1, any_text);
-    free(known);
+    assert_in_range(known, 80, 200);
 }
 
 /* A scrape that breaks off keeps what came before, and never a number that was cut short. */
