@@ -364,6 +364,8 @@ class Reader:
         if self.options.header_overrides:
             apply_header_overrides(obj, headers)
         values = bootstrap_values(path, obj)
+        if self.mode == "unified":
+            values = dict.fromkeys(values)
         rank, prefill_rank = ranks(obj, headers, path != "/generate", self.options.dp_size)
         call = reader(obj, values)
         call.rank, call.prefill_rank = rank, prefill_rank

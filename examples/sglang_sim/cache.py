@@ -10,7 +10,7 @@ from .tokenizer import BYTES
 
 
 class Node:
-    __slots__ = ("key", "children", "parent", "locks", "used")
+    __slots__ = ("key", "children", "parent", "locks", "used", "queued")
 
     def __init__(self, key, parent):
         self.key = key
@@ -18,6 +18,7 @@ class Node:
         self.parent = parent
         self.locks = 0
         self.used = 0
+        self.queued = False      # has an entry in the eviction heap
 
     @property
     def tokens(self):
@@ -50,6 +51,8 @@ class RadixCache:
         self.size = 0        # tokens in the tree
         self.locked = 0      # of them in use
         self.clock = 0
+        self.heap = []       # (use when queued, number, leaf); every unlocked leaf has an entry, which may be out of date
+        self.entries = 0
 
     @property
     def evictable(self):
@@ -83,6 +86,7 @@ class RadixCache:
                 leaf.used = self.clock
                 node.children[leaf.key[:BYTES]] = leaf
                 self.size += leaf.tokens
+                self._queue(leaf)
                 return leaf, leaf.tokens
             n = common_prefix(child.key, packed[offset:offset + len(child.key)])
             if n < len(child.key):
@@ -104,31 +108,31 @@ class RadixCache:
             node.locks -= 1
             if node.locks == 0:
                 self.locked -= node.tokens
+                self._queue(node)
             node = node.parent
 
     def evict(self, tokens):
         """Remove unlocked leaves, least recently used first, until that many tokens are free. Returns how many were."""
-        heap = [(n.used, id(n), n) for n in self._leaves() if n.locks == 0]
-        heapq.heapify(heap)
         freed = 0
-        while heap and freed < tokens:
-            _, _, node = heapq.heappop(heap)
+        while self.heap and freed < tokens:
+            used, _, node = heapq.heappop(self.heap)
+            node.queued = False
+            if node.children or node.locks:
+                continue         # queued again when it is a leaf or unlocked
+            if node.used != used:
+                self._queue(node)
+                continue
             del node.parent.children[node.key[:BYTES]]
             freed += node.tokens
             self.size -= node.tokens
-            parent = node.parent
-            if not parent.children and parent.locks == 0 and parent is not self.root:
-                heapq.heappush(heap, (parent.used, id(parent), parent))
+            self._queue(node.parent)
         return freed
 
-    def _leaves(self):
-        stack = [self.root]
-        while stack:
-            node = stack.pop()
-            if node.children:
-                stack.extend(node.children.values())
-            elif node is not self.root:
-                yield node
+    def _queue(self, node):
+        if not node.queued and not node.children and not node.locks:
+            node.queued = True
+            self.entries += 1
+            heapq.heappush(self.heap, (node.used, self.entries, node))
 
     def _split(self, node, at):
         """Cut a node in two; returns the upper part, which has the lower one's locks."""

@@ -54,7 +54,7 @@ def parser():
     p.add_argument("--timers", type=float, help="factor on the engine's own timers (default: the speed, but 0.05 at speed 0)")
     p.add_argument("--timer", action="append", default=[], type=timer, metavar="NAME=SECONDS",
                    help="set one timer: " + ", ".join([*Timers.DEFAULTS, *Timers.FIXED]))
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="changes what all answers say")
     p.add_argument("--model", default="tiny", help="served model name")
     p.add_argument("--capacity", type=int, default=270_000, help="KV cache tokens per rank")
     p.add_argument("--context", type=int, default=32_768, help="context length in tokens")

@@ -96,14 +96,23 @@ class Record:
 
 
 class Recorder:
+    """The last requests: so many at most, and so many bytes of bodies."""
+
+    MAX_BYTES = 256 * 2**20
+
     def __init__(self, limit):
-        self.records = deque(maxlen=limit)
-        self.total = 0
+        self.records = deque()
+        self.limit = limit
+        self.total = self.bytes = 0
 
     def add(self, record):
         self.total += 1
         self.records.append(record)
+        self.bytes += len(record.body)
+        while len(self.records) > self.limit or self.bytes > self.MAX_BYTES:
+            self.bytes -= len(self.records.popleft().body)
         return record
 
     def clear(self):
         self.records.clear()
+        self.bytes = 0

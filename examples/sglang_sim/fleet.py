@@ -66,6 +66,8 @@ def build(specs, make_options, control=None):
         options = make_options()
         options.host, options.port = host, port
         options.bootstrap_host, options.bootstrap_port = bootstrap_host, bootstrap_port
+        if role != "prefill":
+            options.dp_size = 1
         workers.append(Worker(role, options))
     return Fleet(workers, control)
 

@@ -5,8 +5,8 @@ As in SGLang (python/sglang/srt/disaggregation/common/conn.py and mooncake/conn.
 * the *bootstrap server*, real HTTP on the prefill's bootstrap port: `GET /route` gives a decode worker the layout of the
   prefill and, per rank, the address of its transfer channel; `GET /health` is decode's heartbeat;
 * the *transfer channel* of each rank, a TCP connection kept open. SGLang uses ZeroMQ and RDMA there, this module one JSON
-  message per line: decode sends `meta` (room, where the cache goes) or `abort`; prefill sends `aux` (what decode needs to
-  go on) and `status`.
+  message per line: decode sends `meta` (room, where the cache goes) or `abort`; prefill sends the status of a room and, with
+  success, what decode needs to go on, into the buffer that decode named.
 
 The state of a room is kept in tables keyed by the room alone, as the engine does. That, and nothing written for the
 purpose, is why a room that is used twice leaks one request's tokens to another and leaves one waiting for ever.
@@ -134,13 +134,8 @@ class PrefillChannel:
         if room not in self.rooms.status:
             return
         for connection, aux in self.destinations.get(room, {}).values():
-            connection.send({"kind": "aux", "room": room, "aux": aux, "payload": payload})
-            connection.send({"kind": "status", "room": room, "status": SUCCESS})
+            connection.send({"room": room, "status": SUCCESS, "aux": aux, "payload": payload})
         self.rooms.update(room, SUCCESS)
-
-    def notify_failure(self, room, reason):
-        for connection, _ in self.destinations.get(room, {}).values():
-            connection.send({"kind": "status", "room": room, "status": FAILED, "reason": reason})
 
     def clear(self, room):
         self.rooms.status.pop(room, None)
@@ -295,7 +290,7 @@ class DecodeChannel:
     def __init__(self, timers):
         self.timers = timers
         self.rooms = RoomTable()
-        self.aux = {}            # aux index -> payload, once a prefill has written it
+        self.aux = {}            # aux index -> what a prefill has written there, None before
         self.aux_ids = itertools.count()
         self.session_id = None
         self.http = None
@@ -373,9 +368,9 @@ class DecodeChannel:
         return peers[rank]
 
     def _message(self, connection, message):
-        if message["kind"] == "aux":
+        if message.get("aux") in self.aux:
             self.aux[message["aux"]] = message["payload"]
-        elif message["room"] in self.rooms.status:
+        if message["room"] in self.rooms.status:
             if message["status"] == FAILED:
                 self.rooms.fail(message["room"], message.get("reason")
                                 or "Failed to get kvcache from prefill instance, it might be dead")

@@ -256,13 +256,13 @@ class PrefillEngine(Engine):
     def _deliver(self, seq):
         if seq.done or self.crashed:
             return
-        seq.engine.channel.deliver(seq.room, {"seed": seed_of(seq.tokens), "cached": seq.cached, "room": seq.room,
-                                              "from": self.options.name})
+        seq.engine.channel.deliver(seq.room, {"seed": seed_of(seq.tokens, self.options.seed), "room": seq.room,
+                                              "cached": seq.cached, "from": self.options.name})
         self.stats.observe("kv_transfer_total_mb", seq.n * self.options.kv_bytes / 2**20)
         self._complete(seq)
 
     def _complete(self, seq):
-        seq.output, seq.limit, _ = compose(seed_of(seq.tokens), "", 1, None, ())
+        seq.output, seq.limit, _ = compose(seed_of(seq.tokens, self.options.seed), "", 1, None, ())
         seq.max_new = 1
         seq.advance(1)
         seq.finish = {"type": "length", "length": 0}
@@ -327,7 +327,7 @@ class DecodeEngine(Engine):
             return
         seq.engine = self
         if seq.host == FAKE_HOST:
-            self._start_running(seq, {"seed": seed_of(seq.tokens), "cached": 0, "from": FAKE_HOST})
+            self._start_running(seq, {"seed": seed_of(seq.tokens, self.options.seed), "cached": 0, "from": FAKE_HOST})
             return
         seq.state = "prealloc"
         seq.address = join(str(seq.host), seq.port)
@@ -394,7 +394,7 @@ class DecodeEngine(Engine):
             self.prealloc.pop(0)
             self.transfer.add(seq)
             seq.state, seq.aux = "transfer", next(self.channel.aux_ids)
-            seq.times["transfer"] = time.time()
+            self.channel.aux[seq.aux] = None
             seq.timer = asyncio.get_running_loop().call_later(self.timers.waiting_timeout, self._timed_out, seq)
             seq.peer.send({"kind": "meta", "room": seq.room, "aux": seq.aux, "session": self.channel.session_id})
 
@@ -506,7 +506,7 @@ class UnifiedEngine(Engine):
             self.forward.add(seq)
 
     def _prefilled(self, seq):
-        seq.write({"seed": seed_of(seq.tokens), "cached": seq.cached}, f"unified={self.options.name}")
+        seq.write({"seed": seed_of(seq.tokens, self.options.seed), "cached": seq.cached}, f"unified={self.options.name}")
         self.batch.add(seq)
 
     def _retired(self, seq):

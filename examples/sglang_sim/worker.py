@@ -185,7 +185,12 @@ class Worker:
         path = request.path
         if path.startswith("/sim/"):
             return await self.control(request.method, path, await request.read(), request.query)
-        body = await request.read()
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            body = await request.read()
+        except ConnectionError:
+            return self.reply(400)       # the client left before its body had come
         peer = request.transport.get_extra_info("peername") if request.transport else None
         record = self.recorder.add(Record(request.method, request.path_qs, list(request.raw_headers), body, f"{peer[0]}:{peer[1]}"
                                           if peer else ""))
