@@ -1,214 +1,235 @@
 #include "index.h"
 
-#include <stdatomic.h>
-#include <stdio.h>
+#include "index_parts.h"
+
 #include <string.h>
 
-/* One (target, block) pair; linear probing by hash and target, deletion by shifting back. */
-typedef struct entry {
-    uint64_t hash;
-    uint32_t used_target; /* target + 1, 0: free */
-    uint32_t position;    /* of the block in its chain */
-    uint64_t stamp;       /* of the call that last touched it */
-    uint64_t epoch;       /* of the target; others are stale */
-} entry;
-
-typedef struct target {
-    uint64_t epoch, capacity, count;
-} target;
-
-struct pdr_index {
-    uint64_t entries, slots, live, filled, evictions, clock;
-    uint32_t targets;
-    _Atomic uint32_t dirty;
-    uint32_t hand, pad;
-};
-
-static target *targets_of(const pdr_index *ix) { return (target *)((uintptr_t)ix + 128); }
-static entry *table_of(const pdr_index *ix) { return (entry *)(targets_of(ix) + ix->targets); }
-
-static uint64_t slots_for(uint64_t entries) { return entries + entries / 2 + 8; }
+/* ---- making, counting */
 
 uint64_t pdr_index_size(uint64_t entries, uint32_t targets)
 {
-    return 128 + targets * sizeof(target) + slots_for(entries) * sizeof(entry);
+    pdr_index ix;
+    pdr_index_lay_out(&ix, entries, targets);
+    return ix.size;
 }
 
 void pdr_index_init(pdr_index *ix, uint64_t entries, uint32_t targets)
 {
-    memset(ix, 0, pdr_index_size(entries, targets));
-    ix->entries = entries;
-    ix->slots = slots_for(entries);
-    ix->targets = targets;
+    memset(ix, 0, sizeof *ix);
+    pdr_index_lay_out(ix, entries, targets);
+    memset((char *)ix + ix->at_targets, 0, ix->size - ix->at_targets);
+    for (uint32_t i = 0; i < targets; i++) pdr_targets_of(ix)[i].id = i;
+    for (uint32_t i = 0; i < ix->runs; i++) pdr_runs_of(ix)[i].share.id = PDR_NO_ID;
+    for (uint32_t i = 0; i < ix->extras; i++) pdr_extras_of(ix)[i].share.id = PDR_NO_ID;
+    PDR_PUBLISH(ix->dirty, 1u);
+    pdr_index_repair(ix);
 }
 
-static uint64_t home(const pdr_index *ix, uint64_t hash, uint32_t t)
+uint64_t pdr_index_capacity(const pdr_index *ix, uint32_t target)
 {
-    uint64_t x = (hash ^ ((uint64_t)t * 0x9e3779b97f4a7c15u)) * 0xff51afd7ed558ccdu;
-    return (x ^ x >> 32) % ix->slots;
+    return target < ix->targets ? pdr_targets_of(ix)[target].capacity : 0;
 }
 
-/* Slot of the pair, or the free one where it would go. */
-static uint64_t find(const pdr_index *ix, uint32_t t, uint64_t hash)
+uint64_t pdr_index_count(const pdr_index *ix, uint32_t target)
 {
-    const entry *e = table_of(ix);
-    uint64_t     i = home(ix, hash, t);
-    while (e[i].used_target && (e[i].used_target != t + 1 || e[i].hash != hash)) i = i + 1 == ix->slots ? 0 : i + 1;
-    return i;
+    return target < ix->targets ? pdr_ids_of(ix)[pdr_targets_of(ix)[target].id].count : 0;
 }
 
-static int holds(const pdr_index *ix, uint32_t t, uint64_t hash)
+uint64_t pdr_index_entries(const pdr_index *ix) { return ix->pairs; }
+uint64_t pdr_index_evictions(const pdr_index *ix) { return ix->evictions; }
+
+/* ---- changing. `dirty` stands while anything but the ground truth may be half done. */
+
+static void begin(pdr_index *ix)
 {
-    const entry *e = table_of(ix) + find(ix, t, hash);
-    return e->used_target && e->epoch == targets_of(ix)[t].epoch;
+    __atomic_store_n(&ix->dirty, 1u, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-static void take_out(pdr_index *ix, uint64_t i)
+static void end(pdr_index *ix) { PDR_PUBLISH(ix->dirty, 0u); }
+
+typedef struct storing {
+    pdr_index *ix;
+    uint16_t   id;
+    uint32_t   newest;      /* share touched last: the next one goes behind it */
+    uint32_t   run, offset; /* of the block before, or run PDR_NIL */
+} storing;
+
+static void look_up(const pdr_index *ix, const uint64_t *hashes, uint32_t n, pdr_key *keys)
 {
-    entry  *e = table_of(ix);
-    target *t = targets_of(ix) + e[i].used_target - 1;
-    if (e[i].epoch == t->epoch) t->count--, ix->live--;
-    ix->filled--;
-    for (uint64_t j = i;;) {
-        j = j + 1 == ix->slots ? 0 : j + 1;
-        if (!e[j].used_target) break;
-        uint64_t h = home(ix, e[j].hash, e[j].used_target - 1);
-        if (i <= j ? i < h && h <= j : i < h || h <= j) continue;
-        e[i] = e[j];
-        i = j;
+    for (uint32_t i = 0; i < n; i++) {
+        keys[i] = pdr_index_key(ix, hashes[i]);
+        __builtin_prefetch(&pdr_buckets_of(ix)[keys[i].bucket], 1);
     }
-    memset(&e[i], 0, sizeof *e);
 }
 
-/* Least recently used of one target, of equals the deepest; stale ones first. */
-static int evict_from(pdr_index *ix, uint32_t t)
+static void touch(storing *s, uint32_t share, int linked)
 {
-    entry   *e = table_of(ix);
-    uint64_t best = UINT64_MAX;
-    for (uint64_t i = 0; i < ix->slots; i++) {
-        if (e[i].used_target != t + 1) continue;
-        if (e[i].epoch != targets_of(ix)[t].epoch) {
-            take_out(ix, i);
-            return 1;
-        }
-        if (best == UINT64_MAX || e[i].stamp < e[best].stamp ||
-            (e[i].stamp == e[best].stamp && e[i].position > e[best].position))
-            best = i;
+    if (share == s->newest) return;
+    if (linked) pdr_lru_unlink(s->ix, share);
+    pdr_lru_link(s->ix, share, s->newest);
+    s->newest = share;
+}
+
+/* The chain's blocks keys[0..] that are in a run from `offset` on: last offset. */
+static uint32_t last_in_run(const pdr_index *ix, uint32_t ref, uint32_t offset, uint32_t last, const pdr_key *keys)
+{
+    uint32_t slot;
+    if (last > offset && pdr_table_find(ix, keys[last - offset], &slot) == ref + last - offset) return last;
+    uint32_t at = offset;
+    while (at < last && pdr_table_find(ix, keys[at + 1 - offset], &slot) == ref + at + 1 - offset) at++;
+    return at;
+}
+
+/* Takes a share in the blocks that are in a run already; returns how many, 0 if the run lies elsewhere in its chain. */
+static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const pdr_key *keys, uint32_t n)
+{
+    pdr_index *ix = s->ix;
+    uint32_t   at = pdr_ref_run(ref), offset = pdr_ref_offset(ref), slot;
+    pdr_run   *run = &pdr_runs_of(ix)[at];
+    if (run->start + offset != position) return 0;
+    uint32_t last = run->len - 1u < offset + n - 1 ? run->len - 1u : offset + n - 1;
+    last = last_in_run(ix, ref, offset, last, keys);
+    uint32_t done = last + 1 - offset;
+    /* Where chains part for the first time the run is split, so that each half is held as a whole. */
+    if (last + 1u < run->len && done < n && run->shares == 1 && run->share.mask & ((2u << last) - 1) &&
+        !pdr_table_find(ix, keys[done], &slot))
+        pdr_run_split(ix, at, last + 1);
+    uint32_t share = pdr_run_share(ix, at, s->id);
+    int      linked = share != PDR_NIL;
+    if (!linked) share = pdr_share_make(ix, at, s->id);
+    pdr_share_add(ix, share, (uint16_t)(((2u << last) - 1) & ~((1u << offset) - 1)));
+    touch(s, share, linked);
+    s->run = at;
+    s->offset = last;
+    return done;
+}
+
+static int store_new(storing *s, uint32_t position, pdr_key key)
+{
+    pdr_index *ix = s->ix;
+    pdr_run   *run = s->run == PDR_NIL ? NULL : &pdr_runs_of(ix)[s->run];
+    int        grow = run && position % PDR_RUN && run->shares == 1 && run->share.id == s->id && s->offset + 1u == run->len;
+    uint32_t   at = grow ? s->run : pdr_run_make(ix, position);
+    run = &pdr_runs_of(ix)[at];
+    uint32_t ref = pdr_ref(at, run->len), slot = pdr_table_add(ix, key, ref, !position);
+    if (slot == PDR_NIL) {
+        if (!grow) pdr_run_free(ix, at);
+        return 0;
     }
-    if (best == UINT64_MAX) return 0;
-    take_out(ix, best);
-    ix->evictions++;
+    pdr_slots_of(ix)[(size_t)at * PDR_RUN + run->len] = slot;
+    s->run = at;
+    s->offset = run->len;
+    PDR_PUBLISH(run->len, (uint8_t)(run->len + 1));
+    if (!grow) pdr_share_make(ix, at, s->id);
+    pdr_share_add(ix, at, (uint16_t)(1u << s->offset));
+    touch(s, at, grow);
     return 1;
 }
 
-static void begin(pdr_index *ix) { atomic_store(&ix->dirty, 1); }
-static void end(pdr_index *ix) { atomic_store(&ix->dirty, 0); }
-
-void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth)
+static int store_segment(storing *s, uint32_t position, const pdr_key *keys, uint32_t n)
 {
-    memset(depth, 0, ix->targets * sizeof *depth);
-    for (uint32_t t = 0; t < ix->targets; t++) {
-        if (!targets_of(ix)[t].count) continue;
-        while (depth[t] < n && holds(ix, t, hashes[depth[t]])) depth[t]++;
+    for (uint32_t i = 0, slot; i < n;) {
+        uint32_t ref = pdr_table_find(s->ix, keys[i], &slot);
+        uint32_t done = ref ? store_known(s, ref, position + i, keys + i, n - i)
+                            : (uint32_t)store_new(s, position + i, keys[i]);
+        if (!done) return 0;
+        i += done;
     }
+    return 1;
 }
 
-void pdr_index_extend(pdr_index *ix, uint32_t t, uint32_t from, const uint64_t *hashes, size_t n)
+void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint64_t *hashes, size_t n)
 {
-    if (t >= ix->targets) return;
+    if (target >= ix->targets || from > 65535) return;
+    uint32_t end_at = n < 65535 - from ? from + (uint32_t)n : 65535;
+    storing  s = {ix, (uint16_t)pdr_targets_of(ix)[target].id, PDR_NIL, PDR_NIL, 0};
+    pdr_key  keys[2][PDR_RUN];
+    uint32_t at = from, now = 0, count = PDR_RUN - at % PDR_RUN;
+    if (count > end_at - at) count = end_at - at;
+    if (!count) return;
     begin(ix);
-    target *to = targets_of(ix) + t;
-    ix->clock++;
-    for (size_t k = 0; k < n; k++) {
-        entry *e = table_of(ix) + find(ix, t, hashes[k]);
-        if (!e->used_target) {
-            while (ix->filled >= ix->entries) {
-                while (!evict_from(ix, ix->hand)) ix->hand = (ix->hand + 1) % ix->targets;
-                ix->hand = (ix->hand + 1) % ix->targets;
-            }
-            e = table_of(ix) + find(ix, t, hashes[k]);
-            e->hash = hashes[k];
-            e->used_target = t + 1;
-            ix->filled++;
-            e->epoch = to->epoch - 1;
+    pdr_room_reclaim(ix, 2);
+    look_up(ix, hashes, count, keys[0]);
+    while (count) {
+        uint32_t next = at + count, next_count = end_at - next < PDR_RUN ? end_at - next : PDR_RUN;
+        look_up(ix, hashes + (next - from), next_count, keys[!now]);
+        if (!pdr_room_make(ix, s.id, count)) break;
+        /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not be found. */
+        if (s.run != PDR_NIL && (s.newest = pdr_run_share(ix, s.run, s.id)) == PDR_NIL) break;
+        if (!store_segment(&s, at, keys[now], count)) break;
+        at = next;
+        count = next_count;
+        now = !now;
+    }
+    pdr_room_keep_capacity(ix, target);
+    end(ix);
+}
+
+void pdr_index_store(pdr_index *ix, uint32_t target, const uint64_t *hashes, size_t n)
+{
+    pdr_index_extend(ix, target, 0, hashes, n);
+}
+
+void pdr_index_remove(pdr_index *ix, uint32_t target, const uint64_t *hashes, size_t n)
+{
+    if (target >= ix->targets || !n) return;
+    uint16_t id = (uint16_t)pdr_targets_of(ix)[target].id;
+    pdr_key  keys[PDR_RUN];
+    uint32_t refs[PDR_RUN], slot;
+    begin(ix);
+    for (size_t at = 0; at < n; at += PDR_RUN) {
+        uint32_t count = n - at < PDR_RUN ? (uint32_t)(n - at) : PDR_RUN;
+        look_up(ix, hashes + at, count, keys);
+        for (uint32_t i = 0; i < count; i++) {
+            refs[i] = pdr_table_find(ix, keys[i], &slot);
+            if (refs[i]) __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[i])], 1);
         }
-        if (e->epoch != to->epoch) to->count++, ix->live++;
-        e->epoch = to->epoch;
-        e->position = from + (uint32_t)k;
-        e->stamp = ix->clock;
-    }
-    while (to->capacity && to->count > to->capacity) evict_from(ix, t);
-    end(ix);
-}
-
-void pdr_index_store(pdr_index *ix, uint32_t t, const uint64_t *hashes, size_t n)
-{
-    pdr_index_extend(ix, t, 0, hashes, n);
-}
-
-void pdr_index_remove(pdr_index *ix, uint32_t t, const uint64_t *hashes, size_t n)
-{
-    if (t >= ix->targets) return;
-    begin(ix);
-    for (size_t k = 0; k < n; k++) {
-        uint64_t i = find(ix, t, hashes[k]);
-        if (table_of(ix)[i].used_target) take_out(ix, i);
-    }
-    end(ix);
-}
-
-void pdr_index_clear(pdr_index *ix, uint32_t t)
-{
-    if (t >= ix->targets) return;
-    begin(ix);
-    ix->live -= targets_of(ix)[t].count;
-    targets_of(ix)[t].count = 0;
-    targets_of(ix)[t].epoch++;
-    end(ix);
-}
-
-void pdr_index_set_capacity(pdr_index *ix, uint32_t t, uint64_t blocks)
-{
-    if (t >= ix->targets) return;
-    begin(ix);
-    target *to = targets_of(ix) + t;
-    to->capacity = blocks;
-    while (blocks && to->count > blocks) evict_from(ix, t);
-    end(ix);
-}
-
-uint64_t pdr_index_capacity(const pdr_index *ix, uint32_t t) { return t < ix->targets ? targets_of(ix)[t].capacity : 0; }
-uint64_t pdr_index_count(const pdr_index *ix, uint32_t t) { return t < ix->targets ? targets_of(ix)[t].count : 0; }
-uint64_t pdr_index_entries(const pdr_index *ix) { return ix->live; }
-uint64_t pdr_index_evictions(const pdr_index *ix) { return ix->evictions; }
-
-void pdr_index_repair(pdr_index *ix)
-{
-    if (!atomic_load(&ix->dirty)) return;
-    uint64_t evictions = ix->evictions;
-    for (uint32_t t = 0; t < ix->targets; t++) targets_of(ix)[t].count = 0, targets_of(ix)[t].epoch++;
-    memset(table_of(ix), 0, ix->slots * sizeof(entry));
-    ix->live = ix->filled = 0;
-    ix->evictions = evictions;
-    end(ix);
-}
-
-int pdr_index_check(const pdr_index *ix, char *why, size_t cap)
-{
-    uint64_t live = 0, filled = 0;
-    for (uint64_t i = 0; i < ix->slots; i++) {
-        const entry *e = table_of(ix) + i;
-        if (!e->used_target) continue;
-        filled++;
-        live += e->used_target <= ix->targets && e->epoch == targets_of(ix)[e->used_target - 1].epoch;
-        if (e->used_target > ix->targets || find(ix, e->used_target - 1, e->hash) != i) {
-            snprintf(why, cap, "prefix index: entry %llu cannot be found", (unsigned long long)i);
-            return -1;
+        for (uint32_t i = 0; i < count; i++) {
+            /* A removal just before may have freed the run; then nobody holds it. */
+            uint32_t share = refs[i] ? pdr_run_share(ix, pdr_ref_run(refs[i]), id) : PDR_NIL;
+            if (share != PDR_NIL) pdr_share_take(ix, share, (uint16_t)(1u << pdr_ref_offset(refs[i])));
         }
     }
-    if (live != ix->live || filled != ix->filled) {
-        snprintf(why, cap, "prefix index: counted entries differ from the count");
-        return -1;
+    end(ix);
+}
+
+void pdr_index_clear(pdr_index *ix, uint32_t target)
+{
+    if (target >= ix->targets || !pdr_index_count(ix, target)) return;
+    pdr_target *t = &pdr_targets_of(ix)[target];
+    uint32_t    old = t->id;
+    pdr_id     *ids = pdr_ids_of(ix);
+    begin(ix);
+    if (ix->free_id == PDR_NIL && ix->cleared_first != PDR_NIL) {
+        uint32_t first = ix->cleared_first;
+        while (ix->cleared_first == first) pdr_room_reclaim(ix, 1);
     }
-    return 0;
+    if (ix->free_id == PDR_NIL) {
+        while (ids[old].oldest != PDR_NIL) pdr_share_drop(ix, ids[old].oldest);
+    } else {
+        uint32_t fresh = ix->free_id;
+        ix->free_id = ids[fresh].next;
+        pdr_owner_of(ix)[fresh] = (uint16_t)target;
+        PDR_PUBLISH(t->id, fresh);
+        pdr_owner_of(ix)[old] = PDR_NO_ID;
+        pdr_held_of(ix)[old >> 6] &= ~(1ull << (old & 63));
+        ix->pairs -= ids[old].count;
+        ids[old].next = PDR_NIL;
+        if (ix->cleared_last == PDR_NIL)
+            ix->cleared_first = old;
+        else
+            ids[ix->cleared_last].next = old;
+        ix->cleared_last = old;
+    }
+    end(ix);
+}
+
+void pdr_index_set_capacity(pdr_index *ix, uint32_t target, uint64_t blocks)
+{
+    if (target >= ix->targets || pdr_targets_of(ix)[target].capacity == blocks) return;
+    begin(ix);
+    PDR_PUBLISH(pdr_targets_of(ix)[target].capacity, blocks);
+    pdr_room_keep_capacity(ix, target);
+    end(ix);
 }

@@ -1,4 +1,3 @@
-/* Interface the router is written against (comment to be completed by the implementer). All under the router's lock. */
 #ifndef PDR_INDEX_H
 #define PDR_INDEX_H
 
@@ -11,6 +10,8 @@ uint64_t pdr_index_size(uint64_t entries, uint32_t targets);
 void     pdr_index_init(pdr_index *ix, uint64_t entries, uint32_t targets);
 /* depth[t] for every target t < targets: leading blocks of the chain that t holds. Zeroes first. */
 void     pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth);
+/* The same for some blocks of a chain in order, not all: depth[t] is how many of them t holds before the first that it does not hold. */
+void     pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth);
 /* The target holds the leading n blocks of this chain: adds what is missing, refreshes the recency of all. */
 void     pdr_index_store(pdr_index *ix, uint32_t target, const uint64_t *hashes, size_t n);
 /* A continuation: blocks [from, from + n) of a chain whose first `from` blocks were stored before (engine events with a parent). */

@@ -237,7 +237,7 @@ static uint64_t ageing_us(const pdr_books *b)
 
 static void match_sample(pdr_books *b, const pdr_held *s)
 {
-    pdr_index_match(b->index, s->sample, s->samples, b->depth);
+    pdr_index_match_sample(b->index, s->sample, s->samples, b->depth);
     for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) {
         uint16_t *d = &b->depth[b->registry.prefill[i]];
         *d = (uint16_t)pdr_held_depth(s, *d);

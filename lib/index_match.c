@@ -1,0 +1,258 @@
+#include "index_parts.h"
+
+#include <string.h>
+
+/* How many segments ahead a bucket is fetched, looked into, and the set of its run fetched. */
+enum { FETCH = 12, LOOK = 6, SETS = 2, RING = 16 };
+
+/* The ids that share the chain up to here. */
+typedef struct walk {
+    const pdr_index *ix;
+    uint16_t        *depth;
+    uint32_t         words; /* in at[]; 0: nobody, unless `one` */
+    uint32_t         kept;  /* in kept_at[] */
+    uint16_t         one;   /* a single id, or PDR_NO_ID */
+    uint8_t          began, sampled;
+    uint16_t         at[PDR_MAX_WORDS], kept_at[PDR_MAX_WORDS]; /* words of active[] and keep[] that are not 0 */
+    uint64_t         active[PDR_MAX_WORDS], keep[PDR_MAX_WORDS];
+} walk;
+
+static void begin_walk(walk *w, const pdr_index *ix, uint16_t *depth, uint8_t sampled)
+{
+    w->ix = ix;
+    w->depth = depth;
+    w->words = w->kept = 0;
+    w->one = PDR_NO_ID;
+    w->began = 0;
+    w->sampled = sampled;
+    memset(w->active, 0, ix->words * sizeof *w->active);
+    memset(w->keep, 0, ix->words * sizeof *w->keep);
+}
+
+static int alive(const walk *w) { return w->one != PDR_NO_ID || w->words || !w->began; }
+
+static void leave_word(const walk *w, uint32_t word, uint64_t bits, uint32_t depth)
+{
+    const uint16_t *owner = pdr_owner_of(w->ix) + word * 64;
+    for (; bits; bits &= bits - 1) w->depth[owner[__builtin_ctzll(bits)]] = (uint16_t)depth;
+}
+
+/* All that are left leave at this depth. */
+static void leave_all(walk *w, uint32_t depth)
+{
+    if (w->one != PDR_NO_ID) w->depth[pdr_owner_of(w->ix)[w->one]] = (uint16_t)depth;
+    for (uint32_t i = 0; i < w->words; i++) leave_word(w, w->at[i], w->active[w->at[i]], depth);
+    w->one = PDR_NO_ID;
+    w->words = 0;
+    w->began = 1;
+}
+
+static uint32_t leading(const walk *w, uint16_t mask)
+{
+    return w->sampled ? 0 : (uint32_t)__builtin_ctz(~(uint32_t)mask);
+}
+
+static void keep_bits(walk *w, uint32_t word, uint64_t bits)
+{
+    if (!w->keep[word]) w->kept_at[w->kept++] = (uint16_t)word;
+    w->keep[word] |= bits;
+}
+
+/* A holder that is not in the set: stays if it holds all that is needed, else leaves where its part ends. */
+static void offer(walk *w, const pdr_share *h, uint32_t need, uint32_t base)
+{
+    if (h->id == PDR_NO_ID) return;
+    uint32_t word = h->id >> 6;
+    uint64_t bit = 1ull << (h->id & 63);
+    if ((h->mask & need) == need) {
+        keep_bits(w, word, bit);
+    } else if (!w->began) {
+        if (pdr_held_of(w->ix)[word] & bit) leave_word(w, word, bit, base + leading(w, h->mask));
+    } else if (w->active[word] & bit) {
+        leave_word(w, word, bit, base + leading(w, h->mask));
+        w->active[word] &= ~bit;
+    }
+}
+
+static uint16_t mask_of(const pdr_index *ix, uint32_t at, uint16_t id)
+{
+    const pdr_run *run = &pdr_runs_of(ix)[at];
+    if (run->share.id == id) return run->share.mask;
+    if (run->shares == 1) return 0;
+    if (pdr_set_has(ix, run, id)) return pdr_full_mask(run);
+    uint32_t share = pdr_run_share(ix, at, id);
+    return share == PDR_NIL ? 0 : pdr_share_at(ix, share)->mask;
+}
+
+static void begin_with_kept(walk *w)
+{
+    const uint64_t *held = pdr_held_of(w->ix);
+    for (uint32_t i = 0; i < w->kept; i++) {
+        uint32_t word = w->kept_at[i];
+        w->active[word] = w->keep[word] & held[word];
+        w->keep[word] = 0;
+        if (w->active[word]) w->at[w->words++] = (uint16_t)word;
+    }
+    w->began = 1;
+}
+
+static void stay_with_kept(walk *w, uint32_t base)
+{
+    uint32_t words = 0;
+    for (uint32_t i = 0; i < w->words; i++) {
+        uint32_t word = w->at[i];
+        uint64_t was = w->active[word], stay = was & w->keep[word];
+        leave_word(w, word, was ^ stay, base);
+        w->active[word] = stay;
+        if (stay) w->at[words++] = (uint16_t)word;
+    }
+    w->words = words;
+    for (uint32_t i = 0; i < w->kept; i++) w->keep[w->kept_at[i]] = 0;
+}
+
+/* The chain passes through the blocks `need` of a run; those of its holders that lack one leave. */
+static void pass(walk *w, uint32_t at, uint32_t need, uint32_t base)
+{
+    const pdr_index *ix = w->ix;
+    const pdr_run   *run = &pdr_runs_of(ix)[at];
+    if (w->one != PDR_NO_ID) {
+        uint16_t mask = mask_of(ix, at, w->one);
+        if ((mask & need) != need) leave_all(w, base + leading(w, mask));
+        return;
+    }
+    w->kept = 0;
+    offer(w, &run->share, need, base);
+    if (run->shares > 1) {
+        for (uint32_t x = run->list; x != PDR_NIL; x = pdr_extras_of(ix)[x].list_next)
+            offer(w, &pdr_extras_of(ix)[x].share, need, base);
+        for (uint32_t s = run->set; s != PDR_NIL; s = pdr_sets_of(ix)[s].next) {
+            const pdr_set *set = &pdr_sets_of(ix)[s];
+            for (uint32_t i = 0; i < PDR_SET_WORDS; i++)
+                if (set->word[i] != PDR_NO_ID) keep_bits(w, set->word[i], set->bits[i]);
+        }
+    }
+    if (w->began)
+        stay_with_kept(w, base);
+    else
+        begin_with_kept(w);
+    if (w->words != 1) return;
+    uint64_t bits = w->active[w->at[0]];
+    if (bits & (bits - 1)) return;
+    w->one = (uint16_t)(w->at[0] * 64 + __builtin_ctzll(bits));
+    w->words = 0;
+}
+
+/* ---- the runs on the chain's way through a segment */
+
+typedef struct path {
+    uint32_t steps;
+    uint32_t ref[PDR_RUN]; /* deepest first: the last block of a run that is on the way */
+} path;
+
+static uint32_t ref_at(const pdr_index *ix, const uint64_t *hashes, uint32_t position)
+{
+    uint32_t slot;
+    return pdr_table_find(ix, pdr_index_key(ix, hashes[position]), &slot);
+}
+
+/* A block stored at another position or across segments is not of this chain (a misuse, but no reason to overcount). */
+static int fits(const pdr_index *ix, uint32_t ref, uint32_t position, uint32_t low)
+{
+    if (!ref) return 0;
+    uint32_t start = pdr_runs_of(ix)[pdr_ref_run(ref)].start;
+    return start >= low && start + pdr_ref_offset(ref) == position;
+}
+
+/*
+ * Positions [low, high] of a segment, `ref` of the last one. Goes up from the deepest block that is known, one look-up for each run.
+ * If that is not the last, any block will do that is there while the next is not: nobody's leading run goes past it,
+ * and all before it are looked at. Returns where the leading run of blocks ends.
+ */
+static uint32_t find_path(const pdr_index *ix, const uint64_t *hashes, uint32_t low, uint32_t high, uint32_t ref, path *p)
+{
+    uint32_t end = high + 1, at = high;
+    p->steps = 0;
+    for (;;) {
+        if (fits(ix, ref, at, low)) {
+            p->ref[p->steps++] = ref;
+            uint32_t start = at - pdr_ref_offset(ref);
+            if (start == low) return end;
+            at = start - 1;
+        } else {
+            p->steps = 0;
+            if (at == low || !fits(ix, ref_at(ix, hashes, low), low, low)) return low;
+            uint32_t there = low;
+            while (at - there > 1) {
+                uint32_t middle = (there + at) / 2;
+                if (fits(ix, ref_at(ix, hashes, middle), middle, low))
+                    there = middle;
+                else
+                    at = middle;
+            }
+            at = there;
+            end = at + 1;
+        }
+        ref = ref_at(ix, hashes, at);
+    }
+}
+
+static void pass_path(walk *w, const path *p)
+{
+    for (uint32_t i = p->steps; i-- > 0 && alive(w);) {
+        uint32_t run = pdr_ref_run(p->ref[i]), offset = pdr_ref_offset(p->ref[i]);
+        pass(w, run, (2u << offset) - 1, pdr_runs_of(w->ix)[run].start);
+    }
+}
+
+static void match_segments(walk *w, const uint64_t *hashes, uint32_t n)
+{
+    const pdr_index *ix = w->ix;
+    uint32_t         segments = (n + PDR_RUN - 1) / PDR_RUN, fetched = 0, looked = 0, refs[RING], slot;
+    pdr_key          keys[RING];
+    path             p;
+    for (uint32_t i = 0; i < segments && alive(w); i++) {
+        for (; fetched < segments && fetched <= i + FETCH; fetched++) {
+            uint32_t last = fetched * PDR_RUN + PDR_RUN - 1;
+            keys[fetched % RING] = pdr_index_key(ix, hashes[last < n ? last : n - 1]);
+            __builtin_prefetch(&pdr_buckets_of(ix)[keys[fetched % RING].bucket]);
+        }
+        for (; looked < segments && looked <= i + LOOK; looked++) {
+            refs[looked % RING] = pdr_table_find(ix, keys[looked % RING], &slot);
+            if (refs[looked % RING]) __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[looked % RING])]);
+        }
+        if (i + SETS < segments && refs[(i + SETS) % RING]) {
+            uint32_t set = pdr_runs_of(ix)[pdr_ref_run(refs[(i + SETS) % RING])].set;
+            if (set != PDR_NIL) __builtin_prefetch(&pdr_sets_of(ix)[set]);
+        }
+        uint32_t low = i * PDR_RUN, high = low + PDR_RUN - 1 < n ? low + PDR_RUN - 1 : n - 1;
+        uint32_t end = find_path(ix, hashes, low, high, refs[i % RING], &p);
+        pass_path(w, &p);
+        if (end <= high) n = end, segments = 0;
+    }
+    leave_all(w, n);
+}
+
+void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth)
+{
+    walk w;
+    memset(depth, 0, ix->targets * sizeof *depth);
+    if (!n) return;
+    pdr_key first = pdr_index_key(ix, hashes[0]);
+    if (!*pdr_root_cell(ix, first.bucket, first.hi)) return;
+    begin_walk(&w, ix, depth, 0);
+    match_segments(&w, hashes, n < 65535 ? (uint32_t)n : 65535);
+}
+
+void pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth)
+{
+    walk     w;
+    uint32_t i = 0;
+    memset(depth, 0, ix->targets * sizeof *depth);
+    begin_walk(&w, ix, depth, 1);
+    for (; i < n && i < 65535 && alive(&w); i++) {
+        uint32_t ref = ref_at(ix, hashes, i);
+        if (!ref) break;
+        pass(&w, pdr_ref_run(ref), 1u << pdr_ref_offset(ref), i);
+    }
+    leave_all(&w, i);
+}

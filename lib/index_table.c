@@ -1,0 +1,161 @@
+#include "index_parts.h"
+
+static uint64_t most(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static uint64_t place(uint64_t *size, uint64_t bytes)
+{
+    uint64_t at = *size;
+    *size = (at + bytes + 63) & ~(uint64_t)63;
+    return at;
+}
+
+/*
+ * Four fifths of the slots are used when the index is full: then two buckets in five are full, and all sixteen of a block once in
+ * some 10^6; then another block moves. Pools are for runs of 13 blocks on average and one further holder for nearly each, from 4,096 entries down for single
+ * blocks; what does not fit is evicted earlier.
+ */
+void pdr_index_lay_out(pdr_index *ix, uint64_t entries, uint32_t targets)
+{
+    uint64_t size = 0;
+    entries = most(entries, 64);
+    ix->entries = entries;
+    ix->targets = targets;
+    ix->ids = targets + (uint32_t)least(targets, 65535u - targets);
+    ix->words = (ix->ids + 63) / 64;
+    ix->buckets = (uint32_t)(entries * 10 / (8 * PDR_SLOTS)) + PDR_REACH + 1;
+    ix->runs = (uint32_t)most((entries + 12) / 13, least(entries, 4096)) + 2 * PDR_RUN;
+    ix->extras = (uint32_t)most((entries + 19) / 20, least(entries, 4096)) + PDR_RUN;
+    ix->heads = ix->extras;
+    ix->sets = ix->extras / 4 + 1;
+    ix->roots = 1024;
+    while (ix->roots < 65536 && ix->roots < entries / 16) ix->roots *= 2;
+    place(&size, sizeof *ix);
+    ix->at_targets = place(&size, targets * sizeof(pdr_target));
+    ix->at_ids = place(&size, ix->ids * sizeof(pdr_id));
+    ix->at_owner = place(&size, ix->ids * sizeof(uint16_t));
+    ix->at_held = place(&size, ix->words * sizeof(uint64_t));
+    ix->at_roots = place(&size, ix->roots);
+    ix->at_heads = place(&size, ix->heads * sizeof(uint32_t));
+    ix->at_buckets = place(&size, ix->buckets * sizeof(pdr_bucket));
+    ix->at_runs = place(&size, ix->runs * sizeof(pdr_run));
+    ix->at_slots = place(&size, (uint64_t)ix->runs * PDR_RUN * sizeof(uint32_t));
+    ix->at_extras = place(&size, ix->extras * sizeof(pdr_extra));
+    ix->at_sets = place(&size, ix->sets * sizeof(pdr_set));
+    ix->size = size;
+}
+
+static void far_set(pdr_bucket *b, uint32_t j, uint32_t far)
+{
+    uint32_t shift = (j & 1) * 4;
+    b->far[j >> 1] = (uint8_t)((b->far[j >> 1] & ~(15u << shift)) | far << shift);
+}
+
+static uint32_t step_on(const pdr_index *ix, uint32_t at, uint32_t stride)
+{
+    return at + stride < ix->buckets ? at + stride : at + stride - ix->buckets;
+}
+
+static uint32_t step_back(const pdr_index *ix, uint32_t at, uint32_t stride)
+{
+    return at >= stride ? at - stride : at + ix->buckets - stride;
+}
+
+static uint32_t free_slot(const pdr_index *ix, uint32_t at)
+{
+    const pdr_bucket *b = &pdr_buckets_of(ix)[at];
+    for (uint32_t j = 0; j < PDR_SLOTS; j++)
+        if (!b->ref[j]) return at * PDR_SLOTS + j;
+    return PDR_NIL;
+}
+
+static void fill_slot(pdr_index *ix, uint32_t slot, uint32_t lo, uint16_t hi, uint32_t far, uint32_t ref)
+{
+    pdr_bucket *b = &pdr_buckets_of(ix)[slot / PDR_SLOTS];
+    uint32_t    j = slot % PDR_SLOTS;
+    b->lo[j] = lo;
+    b->hi[j] = hi;
+    far_set(b, j, far);
+    PDR_PUBLISH(b->ref[j], ref);
+}
+
+/* Moves a block of a full bucket on to a later one of its own, and returns its slot. */
+static uint32_t make_slot(pdr_index *ix, uint32_t bucket)
+{
+    pdr_bucket *buckets = pdr_buckets_of(ix), *b = &buckets[bucket];
+    for (uint32_t j = 0; j < PDR_SLOTS; j++) {
+        uint32_t was = pdr_far_get(b, j), stride = pdr_index_stride(ix, b->lo[j]), at = bucket;
+        for (uint32_t far = was + 1; far < PDR_REACH; far++) {
+            at = step_on(ix, at, stride);
+            uint32_t slot = free_slot(ix, at);
+            if (slot == PDR_NIL) continue;
+            fill_slot(ix, slot, b->lo[j], b->hi[j], far, b->ref[j]);
+            pdr_slots_of(ix)[b->ref[j] - 1] = slot;
+            for (; far > was; far--) {
+                at = step_back(ix, at, stride);
+                if (buckets[at].over < 255) buckets[at].over++;
+            }
+            PDR_PUBLISH(b->ref[j], 0u);
+            return bucket * PDR_SLOTS + j;
+        }
+    }
+    return PDR_NIL;
+}
+
+uint32_t pdr_table_add(pdr_index *ix, pdr_key k, uint32_t ref, int root)
+{
+    uint32_t stride = pdr_index_stride(ix, k.lo), at = k.bucket, far = 0, slot;
+    while ((slot = free_slot(ix, at)) == PDR_NIL && ++far < PDR_REACH) at = step_on(ix, at, stride);
+    if (slot == PDR_NIL) {
+        far = 0;
+        slot = make_slot(ix, k.bucket);
+        if (slot == PDR_NIL) return PDR_NIL;
+    }
+    fill_slot(ix, slot, k.lo, k.hi, far, ref);
+    ix->blocks++;
+    if (far) pdr_table_count_over(ix, slot);
+    if (root) {
+        uint8_t *cell = pdr_root_cell(ix, k.bucket, k.hi);
+        if (*cell < 255) ++*cell;
+    }
+    return slot;
+}
+
+void pdr_table_count_over(pdr_index *ix, uint32_t slot)
+{
+    pdr_bucket *buckets = pdr_buckets_of(ix);
+    uint32_t    at = slot / PDR_SLOTS, j = slot % PDR_SLOTS, stride = pdr_index_stride(ix, buckets[at].lo[j]);
+    for (uint32_t far = pdr_far_get(&buckets[at], j); far; far--) {
+        at = step_back(ix, at, stride);
+        if (buckets[at].over < 255) buckets[at].over++;
+    }
+}
+
+uint32_t pdr_table_home(const pdr_index *ix, uint32_t slot)
+{
+    const pdr_bucket *buckets = pdr_buckets_of(ix);
+    uint32_t          at = slot / PDR_SLOTS, j = slot % PDR_SLOTS, stride = pdr_index_stride(ix, buckets[at].lo[j]);
+    for (uint32_t far = pdr_far_get(&buckets[at], j); far; far--) at = step_back(ix, at, stride);
+    return at;
+}
+
+void pdr_table_drop(pdr_index *ix, uint32_t slot, int root)
+{
+    pdr_bucket *buckets = pdr_buckets_of(ix);
+    uint32_t    at = slot / PDR_SLOTS, j = slot % PDR_SLOTS;
+    pdr_bucket *b = &buckets[at];
+    uint32_t    far = pdr_far_get(b, j);
+    PDR_PUBLISH(b->ref[j], 0u);
+    ix->blocks--;
+    if (far) {
+        uint32_t stride = pdr_index_stride(ix, b->lo[j]);
+        for (; far; far--) {
+            at = step_back(ix, at, stride);
+            if (buckets[at].over < 255) buckets[at].over--;
+        }
+    }
+    if (root) {
+        uint8_t *cell = pdr_root_cell(ix, at, b->hi[j]);
+        if (*cell < 255) --*cell;
+    }
+}

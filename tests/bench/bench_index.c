@@ -1,0 +1,146 @@
+/*
+ * The prefix index under the work by which others were measured (CPU time): 64 workers, 16-token blocks, sequences of 256 blocks of which
+ * the first 32 are common to all. Worker w holds ceil(N/64/256) sequences; block i of the common part is splitmix64(i), of sequence s of
+ * worker w splitmix64(w << 48 | s << 16 | i | 1 << 63); hashes chain by XXH3(previous || block). Stored in events of 16 blocks, for s, for w;
+ * 512 queries each of hit (256 of 256 held by one worker, 32 by all), shared (32 of 256) and miss; removed are blocks 128–255 of
+ * sequence 0 of every worker. Answers are verified. Hashes are made before the clock starts.
+ *
+ *   bench_index [entries-per-run …]     default: 100000 1000000
+ */
+#include "index.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum { WORKERS = 64, BLOCKS = 256, COMMON = 32, EVENT = 16, QUERIES = 512, ROUNDS = 7 };
+
+static uint64_t splitmix64(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+static void make_chain(uint64_t w, uint64_t s, uint32_t common, uint64_t *out)
+{
+    uint64_t pair[2] = {0, 0};
+    for (uint64_t i = 0; i < BLOCKS; i++) {
+        pair[1] = i < common ? splitmix64(i) : splitmix64(w << 48 | s << 16 | i | 1ull << 63);
+        out[i] = pair[0] = XXH3_64bits(pair, sizeof pair);
+    }
+}
+
+static double cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "bench_index: wrong answer: %s\n", what);
+    exit(1);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t n)
+{
+    qsort(values, n, sizeof *values, by_value);
+    return values[n / 2];
+}
+
+/* Median over rounds of the mean of 512 queries; other memory is read between rounds, so that the index is not left in the cache. */
+static double time_queries(const pdr_index *ix, uint64_t (*chains)[BLOCKS], const uint16_t *want_owner, uint16_t common)
+{
+    static uint8_t cold[16 << 20];
+    static volatile uint8_t sink;
+    double   results[ROUNDS];
+    uint16_t depth[WORKERS];
+    uint64_t wrong = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        for (size_t i = 0; i < sizeof cold; i += 64) sink = (uint8_t)(sink + cold[i]);
+        double start = cpu_ns();
+        for (uint32_t q = 0; q < QUERIES; q++) {
+            pdr_index_match(ix, chains[q], BLOCKS, depth);
+            wrong += depth[want_owner[q]] != (common == COMMON + 1 ? BLOCKS : common);
+        }
+        results[round] = (cpu_ns() - start) / QUERIES;
+        for (uint32_t q = 0; q < QUERIES; q++) {
+            pdr_index_match(ix, chains[q], BLOCKS, depth);
+            for (uint32_t w = 0; w < WORKERS; w++)
+                wrong += depth[w] != (common != COMMON + 1 ? common : w == want_owner[q] ? BLOCKS : COMMON);
+        }
+    }
+    if (wrong) fail("depth");
+    return median(results, ROUNDS);
+}
+
+static void run(uint64_t n)
+{
+    uint64_t sequences = (n + WORKERS * BLOCKS - 1) / (WORKERS * BLOCKS), total = sequences * WORKERS;
+    uint64_t pairs = WORKERS * (COMMON + sequences * (BLOCKS - COMMON));
+    uint64_t(*chains)[BLOCKS] = malloc(total * sizeof *chains), (*queries)[BLOCKS] = malloc(QUERIES * sizeof *queries);
+    uint16_t owners[QUERIES];
+    size_t   size = pdr_index_size(pairs, WORKERS);
+    pdr_index *ix = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (!chains || !queries || ix == MAP_FAILED) exit(1);
+    for (uint64_t i = 0; i < total; i++) make_chain(i % WORKERS, i / WORKERS, COMMON, chains[i]);
+    pdr_index_init(ix, pairs, WORKERS);
+
+    double start = cpu_ns();
+    for (uint64_t i = 0; i < total; i++)
+        for (uint32_t at = 0; at < BLOCKS; at += EVENT)
+            pdr_index_extend(ix, (uint32_t)(i % WORKERS), at, chains[i] + at, EVENT);
+    double store = (cpu_ns() - start) / (double)(total * BLOCKS);
+    if (pdr_index_entries(ix) != pairs || pdr_index_evictions(ix)) fprintf(stderr, "%" PRIu64 " of %" PRIu64 " entries, %" PRIu64 " evicted\n", pdr_index_entries(ix), pairs, pdr_index_evictions(ix)), fail("entries");
+
+    for (uint64_t q = 0; q < QUERIES; q++) {
+        uint64_t i = splitmix64(q) % total;
+        owners[q] = (uint16_t)(i % WORKERS);
+        memcpy(queries[q], chains[i], sizeof *chains);
+    }
+    double hit = time_queries(ix, queries, owners, COMMON + 1);
+    for (uint64_t q = 0; q < QUERIES; q++) make_chain(q % WORKERS, 1u << 20 | q, COMMON, queries[q]);
+    double shared = time_queries(ix, queries, owners, COMMON);
+    for (uint64_t q = 0; q < QUERIES; q++) make_chain(q % WORKERS, 1u << 20 | q, 0, queries[q]);
+    double miss = time_queries(ix, queries, owners, 0);
+
+    start = cpu_ns();
+    for (uint32_t w = 0; w < WORKERS; w++)
+        for (uint32_t at = BLOCKS / 2; at < BLOCKS; at += EVENT) pdr_index_remove(ix, w, chains[w] + at, EVENT);
+    double removal = (cpu_ns() - start) / (WORKERS * BLOCKS / 2);
+    if (pdr_index_entries(ix) != pairs - WORKERS * BLOCKS / 2) fail("removed entries");
+
+    start = cpu_ns();
+    for (uint64_t i = 0; i < total; i++) pdr_index_store(ix, (uint32_t)(i % WORKERS), chains[i], BLOCKS);
+    double again = (cpu_ns() - start) / (double)(total * BLOCKS);
+    char why[128];
+    if (pdr_index_check(ix, why, sizeof why)) fail(why);
+    printf("%9" PRIu64 " %9" PRIu64 " %9.0f %9.0f %9.0f %9.1f %9.1f %9.1f %11.1f\n", total * BLOCKS, pairs, hit, shared, miss, store, removal,
+           again, (double)size / (double)pairs);
+    munmap(ix, size);
+    free(chains);
+    free(queries);
+}
+
+int main(int argc, char **argv)
+{
+    printf("   stored   entries    hit256  shared32      miss     store    remove   restore  bytes/entry   (ns; store, remove and restore of a whole known chain per block)\n");
+    if (argc < 2) run(100000), run(1000000);
+    for (int i = 1; i < argc; i++) run(strtoull(argv[i], NULL, 10));
+    return 0;
+}
