@@ -38,6 +38,8 @@ uint64_t pdr_index_count(const pdr_index *ix, uint32_t target)
 uint64_t pdr_index_entries(const pdr_index *ix) { return ix->pairs; }
 uint64_t pdr_index_evictions(const pdr_index *ix) { return ix->evictions; }
 
+enum { RECLAIM = 4 }; /* shares of cleared targets per 16 blocks stored */
+
 /* ---- changing. `dirty` stands while anything but the ground truth may be half done. */
 
 static void begin(pdr_index *ix)
@@ -105,11 +107,12 @@ static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const p
     return done;
 }
 
+/* Follows the block before in its run, if that ends there, or begins a new one. A run with a set of those that hold all of it cannot grow. */
 static int store_new(storing *s, uint32_t position, pdr_key key)
 {
     pdr_index *ix = s->ix;
     pdr_run   *run = s->run == PDR_NIL ? NULL : &pdr_runs_of(ix)[s->run];
-    int        grow = run && position % PDR_RUN && run->shares == 1 && run->share.id == s->id && s->offset + 1u == run->len;
+    int        grow = run && position % PDR_RUN && run->set == PDR_NIL && s->offset + 1u == run->len;
     uint32_t   at = grow ? s->run : pdr_run_make(ix, position);
     run = &pdr_runs_of(ix)[at];
     uint32_t ref = pdr_ref(at, run->len), slot = pdr_table_add(ix, key, ref, !position);
@@ -121,9 +124,9 @@ static int store_new(storing *s, uint32_t position, pdr_key key)
     s->run = at;
     s->offset = run->len;
     PDR_PUBLISH(run->len, (uint8_t)(run->len + 1));
-    if (!grow) pdr_share_make(ix, at, s->id);
-    pdr_share_add(ix, at, (uint16_t)(1u << s->offset));
-    touch(s, at, grow);
+    uint32_t share = grow ? s->newest : pdr_share_make(ix, at, s->id);
+    pdr_share_add(ix, share, (uint16_t)(1u << s->offset));
+    touch(s, share, grow);
     return 1;
 }
 
@@ -149,12 +152,12 @@ void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint6
     if (count > end_at - at) count = end_at - at;
     if (!count) return;
     begin(ix);
-    pdr_room_reclaim(ix, 2);
     look_up(ix, hashes, count, keys[0]);
     while (count) {
         uint32_t next = at + count, next_count = end_at - next < PDR_RUN ? end_at - next : PDR_RUN;
         look_up(ix, hashes + (next - from), next_count, keys[!now]);
-        if (!pdr_room_make(ix, s.id, count)) break;
+        pdr_room_reclaim(ix, RECLAIM);
+        if (!pdr_room_make(ix, s.id, count, at - from)) break;
         /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not be found. */
         if (s.run != PDR_NIL && (s.newest = pdr_run_share(ix, s.run, s.id)) == PDR_NIL) break;
         if (!store_segment(&s, at, keys[now], count)) break;

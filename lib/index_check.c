@@ -100,6 +100,16 @@ static int check_run(const pdr_index *ix, uint32_t run, const report *to)
     return 0;
 }
 
+/* The chains through which extras are found; what comes later relies on their ends. */
+static int check_heads(const pdr_index *ix, const report *to)
+{
+    uint32_t seen = 0;
+    for (uint32_t i = 0; i < ix->heads; i++)
+        for (uint32_t x = pdr_heads_of(ix)[i]; x != PDR_NIL; x = pdr_extras_of(ix)[x].hash_next)
+            if (x >= ix->extras || seen++ > ix->extras) return bad(to, "prefix index: bad chain of shares %u", i);
+    return 0;
+}
+
 static int check_runs(const pdr_index *ix, const report *to)
 {
     uint32_t free_runs = 0, free_extras = 0;
@@ -179,5 +189,5 @@ static int check_ids(const pdr_index *ix, const report *to)
 int pdr_index_check(const pdr_index *ix, char *why, size_t cap)
 {
     const report to = {why, cap};
-    return check_head(ix, &to) || check_table(ix, &to) || check_runs(ix, &to) || check_ids(ix, &to) ? -1 : 0;
+    return check_head(ix, &to) || check_table(ix, &to) || check_heads(ix, &to) || check_runs(ix, &to) || check_ids(ix, &to) ? -1 : 0;
 }

@@ -223,8 +223,9 @@ void pdr_run_settle(pdr_index *ix, uint32_t run);
 
 /* Drops up to n shares of cleared targets. */
 void pdr_room_reclaim(pdr_index *ix, uint32_t n);
-/* Makes room for so many blocks (at most PDR_RUN), each in a run of its own; 0 if there is none to be had. */
-int  pdr_room_make(pdr_index *ix, uint16_t id, uint32_t blocks);
+/* Makes room for so many blocks (at most PDR_RUN) of an id, each in a run of its own, after `fresh` in the same call; 0 if there is none to
+ * be had. */
+int pdr_room_make(pdr_index *ix, uint16_t id, uint32_t blocks, uint32_t fresh);
 /* Evicts from the id, oldest first, until its target's capacity is kept. */
 void pdr_room_keep_capacity(pdr_index *ix, uint32_t target);
 

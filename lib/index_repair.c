@@ -24,7 +24,7 @@ static void repair_table(pdr_index *ix)
     for (uint32_t i = 0; i < ix->runs; i++) {
         uint32_t len = 0;
         if (!runs[i].live) continue;
-        while (len < PDR_RUN && slots[(size_t)i * PDR_RUN + len] != PDR_NIL) len++;
+        while (len + runs[i].start % PDR_RUN < PDR_RUN && slots[(size_t)i * PDR_RUN + len] != PDR_NIL) len++;
         runs[i].len = (uint8_t)len;
         for (uint32_t j = len; j < PDR_RUN; j++) {
             uint32_t slot = slots[(size_t)i * PDR_RUN + j];

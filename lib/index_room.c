@@ -24,12 +24,15 @@ static void evict_oldest(pdr_index *ix, uint32_t id)
     pdr_share_drop(ix, share);
 }
 
-/* Whoever holds most of: the id that needs room, and the next eight in turn that hold anything. */
-static uint32_t pick_victim(pdr_index *ix, uint16_t id)
+/*
+ * Whoever holds most of: the id that needs room, and the next eight in turn that hold anything. What the id has stored in this very call
+ * (`fresh` blocks) does not count: it is taken only when there is nothing else.
+ */
+static uint32_t pick_victim(pdr_index *ix, uint16_t id, uint32_t fresh)
 {
     const uint64_t *held = pdr_held_of(ix);
     const pdr_id   *ids = pdr_ids_of(ix);
-    uint32_t        best = ids[id].count ? id : PDR_NIL, at = ix->hand;
+    uint32_t        most = ids[id].count > fresh ? ids[id].count - fresh : 0, best = most ? id : PDR_NIL, at = ix->hand;
     uint64_t        word = held[at >> 6] & (~0ull << (at & 63));
     for (uint32_t seen = 0, words = 0; seen < 8 && words <= ix->words;) {
         if (!word) {
@@ -42,12 +45,12 @@ static uint32_t pick_victim(pdr_index *ix, uint16_t id)
         word &= word - 1;
         seen++;
         ix->hand = next + 1 < ix->ids ? next + 1 : 0;
-        if (best == PDR_NIL || ids[next].count > ids[best].count) best = next;
+        if (next != id && ids[next].count > most) most = ids[next].count, best = next;
     }
     return best;
 }
 
-int pdr_room_make(pdr_index *ix, uint16_t id, uint32_t blocks)
+int pdr_room_make(pdr_index *ix, uint16_t id, uint32_t blocks, uint32_t fresh)
 {
     for (int i = 0; i < 4096; i++) {
         if (ix->blocks + blocks <= ix->entries && ix->free_runs >= 2 * blocks && ix->free_extras >= blocks) return 1;
@@ -55,7 +58,7 @@ int pdr_room_make(pdr_index *ix, uint16_t id, uint32_t blocks)
             pdr_room_reclaim(ix, 1);
             continue;
         }
-        uint32_t victim = pick_victim(ix, id);
+        uint32_t victim = pick_victim(ix, id, fresh);
         if (victim == PDR_NIL) return 0;
         evict_oldest(ix, victim);
     }

@@ -125,7 +125,7 @@ uint32_t pdr_run_share(const pdr_index *ix, uint32_t run, uint16_t id)
     const pdr_extra *extras = pdr_extras_of(ix);
     if (r->share.id == id) return run;
     if (r->shares < 2 && r->share.id != PDR_NO_ID) return PDR_NIL;
-    for (uint32_t x = *pdr_extra_head(ix, run, id); x != PDR_NIL; x = extras[x].hash_next)
+    for (uint32_t x = *pdr_extra_head(ix, run, id); x < ix->extras; x = extras[x].hash_next)
         if (extras[x].run == run && extras[x].share.id == id) return ix->runs + x;
     return PDR_NIL;
 }

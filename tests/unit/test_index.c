@@ -158,7 +158,11 @@ static void bounded(uint32_t targets, uint64_t entries, uint32_t capacity, uint3
             pdr_index_store(ix, t, hashes, n);
             for (uint32_t j = 0; j < n; j++) model_set(&m, t, nodes[j], 1);
             pdr_index_match(ix, hashes, n, depth);
-            if (n <= (t % 2 && capacity ? capacity : 64)) assert_int_equal(depth[t], n);
+            /* Recency is by run: of a target with a capacity, a run's other tail may stay in place of the end of this chain. */
+            if (t % 2 && capacity)
+                assert_true(depth[t] + 16u > (n < capacity ? n : capacity));
+            else
+                assert_int_equal(depth[t], n);
         } else {
             random_operation(ix);
         }
@@ -335,15 +339,15 @@ static void clear_is_constant_work(void **state)
 static void many_targets_share(void **state)
 {
     (void)state;
-    pdr_index *ix = fresh(300000, 3000);
+    pdr_index *ix = fresh(1000000, 3000);
     uint16_t  *deep = calloc(3000, sizeof *deep);
-    for (uint32_t t = 0; t < 3000; t += 1 + t % 3) store_chain(ix, t, 1, 20 + t % 100);
+    for (uint32_t t = 0; t < 3000; t += 1 + t % 3) store_chain(ix, t, 1, 20 + t % 7 * 15);
     check(ix);
     for (uint32_t i = 0; i < 130; i++) hashes[i] = model_mix(1ull << 32 | i);
     pdr_index_match(ix, hashes, 130, deep);
     uint32_t next = 0;
     for (uint32_t t = 0; t < 3000; t++) {
-        assert_int_equal(deep[t], t == next ? 20 + t % 100 : 0);
+        assert_int_equal(deep[t], t == next ? 20 + t % 7 * 15 : 0);
         if (t == next) next += 1 + t % 3;
     }
     for (uint32_t t = 0; t < 3000; t += 7) pdr_index_remove(ix, t, hashes + 3, 1);
