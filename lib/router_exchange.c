@@ -134,6 +134,7 @@ int pdr_exchange_begin(pdr_router *r, pdr_exchange *x, const pdr_decision *d, ui
 {
     pdr_exchange_effects fx;
     if (!r || !x) return PDR_E_INVALID;
+    if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
     pdr_exchange_rules rules = rules_of(&r->config);
     pdr_exchange       y = *x;
     int                code = pdr_exchange_start(&y, d, lease, &rules, now_ns, out, n, &fx);
@@ -144,16 +145,18 @@ int pdr_exchange_event(pdr_router *r, pdr_exchange *x, const pdr_event *ev, pdr_
 {
     pdr_exchange_effects fx;
     if (!r || !x || !ev) return PDR_E_INVALID;
+    if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
     pdr_exchange_rules rules = rules_of(&r->config);
     pdr_exchange       y = *x;
     int                code = pdr_exchange_step(&y, ev, &rules, out, n, &fx);
-    return code ? code : commit(r, x, &y, &fx, ev->now_ns);
+    return code ? code : commit(r, x, &y, &fx, pdr_struct_ok(ev, offsetof(pdr_event, retry_after_ms)) ? ev->now_ns : 0);
 }
 
 int pdr_exchange_rerouted(pdr_router *r, pdr_exchange *x, const pdr_decision *d, int code, uint64_t now_ns, pdr_action *out, size_t *n)
 {
     pdr_exchange_effects fx;
     if (!r || !x) return PDR_E_INVALID;
+    if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
     pdr_exchange_rules rules = rules_of(&r->config);
     pdr_exchange       y = *x;
     int                bad = pdr_exchange_reroute(&y, d, code, &rules, now_ns, out, n, &fx);

@@ -45,6 +45,7 @@ int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes,
     pdr_choice   choice;
     pdr_decision d;
     uint64_t     retry_ms = 0;
+    if (request && !pdr_struct_ok(request, offsetof(pdr_request, deadline_ns))) return pdr_fail(err, PDR_E_VERSION, "the request's struct_size is not set");
     if (!request || !n || (*n && !out)) return pdr_fail(err, PDR_E_INVALID, "request or room for candidates is missing");
     pdr_listing l = {out, *n, 0};
     int         code = pdr_books_lock(&b, r, request->now_ns);

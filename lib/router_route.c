@@ -211,17 +211,25 @@ static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_er
     return PDR_OK;
 }
 
+/* What is read before the struct is taken in whole, at whatever size it has. */
+static int check_request(const pdr_request *q, pdr_error *err)
+{
+    if (!q) return pdr_fail(err, PDR_E_INVALID, "request is NULL");
+    return pdr_struct_ok(q, offsetof(pdr_request, deadline_ns)) ? PDR_OK : pdr_fail(err, PDR_E_VERSION, "the request's struct_size is not set");
+}
+
 int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request,
                      pdr_decision *out, pdr_error *err)
 {
     pdr_books    b;
     pdr_ask      ask;
     pdr_decision d;
+    int          code;
     if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the decision's struct_size is not set");
-    if (!request) return pdr_fail(err, PDR_E_INVALID, "request is NULL");
+    if ((code = check_request(request, err))) return code;
     memset(&d, 0, offsetof(pdr_decision, prefill_host));
     d.prefill_host[0] = d.decode_host[0] = d.bootstrap_host[0] = 0;
-    int code = pdr_books_lock(&b, r, request->now_ns);
+    code = pdr_books_lock(&b, r, request->now_ns);
     if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
     code = pdr_ask_make(&b, prompt, hashes, n, request, &ask, err);
     if (!code) code = decide_locked(&b, &ask, &d, err);
@@ -247,14 +255,17 @@ int pdr_route(pdr_router *r, const char *body, size_t len, const pdr_request *re
     uint64_t   hashes[HASHES_ON_STACK];
     pdr_prompt own;
     pdr_limits limits;
-    if (!r || !request) return pdr_fail(err, PDR_E_INVALID, "router or request is NULL");
+    int        code;
+    if (!r) return pdr_fail(err, PDR_E_INVALID, "router is NULL");
+    if ((code = check_request(request, err))) return code;
+    if (prompt && !pdr_struct_ok(prompt, offsetof(pdr_prompt, object))) return pdr_fail(err, PDR_E_VERSION, "the prompt's struct_size is not set");
     limits_of(r, &limits);
     if (!prompt) {
         own.struct_size = sizeof own;
         prompt = &own;
     }
     size_t cap = limits.max_blocks < HASHES_ON_STACK ? limits.max_blocks : HASHES_ON_STACK;
-    int    code = pdr_scan(body, len, request->api, &limits, prompt, hashes, cap, err);
+    code = pdr_scan(body, len, request->api, &limits, prompt, hashes, cap, err);
     if (code) return code;
     return pdr_route_prompt(r, prompt, hashes, prompt->blocks, request, out, err);
 }
@@ -265,7 +276,8 @@ int pdr_ticket_take(pdr_router *r, uint64_t ticket, const uint64_t *hashes, size
 {
     pdr_books    b;
     pdr_decision d;
-    int          code = pdr_books_lock(&b, r, now_ns);
+    if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the decision's struct_size is not set");
+    int code = pdr_books_lock(&b, r, now_ns);
     if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
     pdr_booking *k = pdr_booking_at(&b.ledger, ticket);
     memset(&d, 0, sizeof d);

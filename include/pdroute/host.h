@@ -75,7 +75,7 @@ PDR_API int pdr_host_state(const pdr_host *h, uint32_t *state, pdr_error *err);
 
 /* ------------------------------------------------------------------------------------------------------------------ leases */
 
-/* A lease of this process, with what ends it when the process dies and what wakes it. Caller's memory, plain data. */
+/* A lease of this process, with what ends it when the process dies and what wakes it. Caller's memory, plain data; its size never changes. */
 typedef struct pdr_host_lease {
     uint32_t struct_size;
     uint32_t id;          /* for pdr_request.lease; may change in pdr_host_lease_renew */

@@ -460,7 +460,7 @@ PDR_API int pdr_header_owned(const char *name, size_t len);
 
 /* ------------------------------------------------------------------------------------------------------------------ response */
 
-/* Reads a response as it passes: plain JSON or SSE, over any chunk borders. Caller's memory, no pointers; never buffers the body. */
+/* Reads a response as it passes: plain JSON or SSE, over any chunk borders. Caller's memory, no pointers; never buffers the body. Its size never changes. */
 typedef struct pdr_response {
     uint32_t struct_size;
     uint32_t kind;               /* PDR_RESPONSE_* */
@@ -532,7 +532,7 @@ typedef struct pdr_exchange {
     uint32_t leg_status[2];      /* HTTP statuses seen, 0: none */
     uint32_t excluded;
     uint32_t exclude[8];         /* endpoints that failed this request */
-    uint32_t mode, lease;
+    uint32_t mode, lease, reserved;
     uint64_t started_ns, sent_ns, deadline_ns, retry_after_ms;
     uint64_t prompt_tokens, matched_tokens, predicted_us;
     uint64_t state[8];           /* private */
