@@ -9,7 +9,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("PDR_BUILD_DIR", TOP / "build"))
-CTL = BUILD / "bin" / "pdroutectl"
+CTL = Path(os.environ.get("PDR_CTL", BUILD / "bin" / "pdroutectl"))  # a sanitized one, say
 QUICKSTART = TOP / "examples" / "quickstart" / "cluster"
 
 sys.path.insert(0, str(TOP / "examples"))  # sglang_sim
