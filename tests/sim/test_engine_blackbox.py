@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from target import connect
+from engine_pair import connect
 
 META = ["id", "finish_reason", "prompt_tokens", "weight_version", "num_retractions"]
 META_PREFILL = META + ["storage_prefetch_wait", "storage_staging_wait", "forward_entry_time", "prefill_finished_time", "queue_time"]
@@ -46,7 +46,7 @@ def timed_pair():
 def crash_pair(request):
     """A pair of its own, which the test may kill."""
     pair, stop = connect(timers=0.02)
-    if pair.real and not request.config.getoption("--allow-crash"):
+    if pair.real and not request.config.getoption("--allow-crash", False):
         pytest.skip("kills a real server; --allow-crash")
     assert pair.alive()
     yield pair
@@ -346,7 +346,7 @@ def test_after_a_plain_500_the_connection_is_closed_without_notice(pair):
 
 def test_a_null_port_means_the_workers_own(pair):
     if pair.bootstrap_port != 8998:
-        pytest.skip("covered by test_fleet.py: this pair's bootstrap port is not the default")
+        pytest.skip("covered by test_sim_fleet.py: this pair's bootstrap port is not the default")
     ok(*pair.both("/generate", {**pair.generate(1), "bootstrap_port": None}))
 
 

@@ -5,7 +5,7 @@ import json
 import time
 
 import pytest
-from target import Pair
+from engine_pair import Pair
 
 from sglang_sim import harness
 
