@@ -1,6 +1,6 @@
 /*
  * What the scanner needs of an instruction set, 64 bytes at a time. A file that includes this is compiled once per instruction
- * set (scan_portable.c, scan_avx2.c, scan_neon.c) with PDR_ISA set; everything is static, so each gets its own inlined copy.
+ * set (prompt_portable.c, prompt_avx2.c, prompt_neon.c) with PDR_ISA set; everything is static, so each gets its own inlined copy.
  *
  *   block_quotes   where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
  *   plain_blocks   from p on, as long as whole blocks before `end` have neither quotes, backslashes nor control characters;
