@@ -240,12 +240,21 @@ static void check_members(pdr_gather *g, uint32_t object, uint32_t index)
     pdr_gather_unknown(g, object, where, "", known);
 }
 
+/* A configuration that names no endpoints: they come from elsewhere. */
+static int only_config(const pdr_doc *doc, uint32_t object)
+{
+    const pdr_config_field *field;
+    for (size_t i = 0; (field = pdr_config_field_at(i)); i++)
+        if (pdr_doc_get(doc, object, field->name)) return 1;
+    return 0;
+}
+
 static int read_own_form_pool(pdr_gather *g, uint32_t object, const char *kind, uint32_t index, void *context)
 {
     uint32_t pool = pdr_doc_get(g->doc, object, "pool");
     (void)context;
     if (*kind) return PDR_OK;
-    if (!pool && !pdr_doc_get(g->doc, object, "endpoints"))
+    if (!pool && !pdr_doc_get(g->doc, object, "endpoints") && !only_config(g->doc, object))
         return pdr_doc_fail(
             g->doc, object, g->err, PDR_E_PARSE,
             "document %u has neither \"endpoints\" nor \"pool\", and no \"kind\" as Kubernetes objects have", index);
