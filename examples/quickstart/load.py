@@ -70,9 +70,9 @@ async def turns(args):
             first, whole, text, usage = await chat(session, args.url, body)
             messages.append({"role": "assistant", "content": text})
             d = last_decision()
-            print(f"  turn {turn}  prefill {d['prefill']:<22} decode {d['decode']:<22} prompt {usage['prompt_tokens']:>5} tokens, "
-                  f"cached {cached(usage):>5} (expected {d['matched_tokens']:>5})   first token {first * 1000:6.0f} ms"
-                  f"{'  streamed' if turn == 3 else ''}")
+            hit, expected = cached(usage) / max(1, usage["prompt_tokens"]), d["matched_tokens"] / max(1, d["prompt_tokens"])
+            print(f"  turn {turn}  {d['prefill']} + {d['decode']}  {usage['prompt_tokens']:>5} tokens, {hit:4.0%} cached "
+                  f"({expected:.0%} expected), {'first token' if turn == 3 else 'answer'} after {first * 1000:.0f} ms")
 
 
 def quantile(values, q):
@@ -144,7 +144,7 @@ async def conversations(args):
     old = {t["id"]: t for t in before["targets_detail"]}
     for t in after["targets_detail"]:
         n = t["requests_total"] - old.get(t["id"], {}).get("requests_total", 0)
-        print(f"    {t['role']:<8}{t['name']:<26}{n:>6} requests  {'#' * (40 * n // max(1, len(firsts)))}")
+        print(f"  {t['role']:<8}{t['name']:<26}{n:>6} requests  {'#' * (40 * n // max(1, len(firsts)))}")
     for e in sorted(set(errors))[:5]:
         print("  error:", e)
     return 1 if errors else 0
@@ -205,7 +205,12 @@ def main():
     p.add_argument("--requests", type=int, default=200)
     p.add_argument("--concurrency", type=int, default=200)
     args = p.parse_args()
-    sys.exit(asyncio.run({"turns": turns, "conversations": conversations, "mixed": mixed}[args.what](args)))
+    try:
+        sys.exit(asyncio.run({"turns": turns, "conversations": conversations, "mixed": mixed}[args.what](args)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (RuntimeError, aiohttp.ClientError, asyncio.TimeoutError) as error:
+        sys.exit(f"quickstart: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
