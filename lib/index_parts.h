@@ -137,7 +137,7 @@ static inline uint32_t pdr_index_stride(const pdr_index *ix, uint32_t lo)
     return 1 + (uint32_t)((uint64_t)lo * (ix->buckets - 1) >> 32);
 }
 
-static inline uint32_t pdr_far_get(const pdr_bucket *b, uint32_t j) { return b->far[j >> 1] >> (j & 1) * 4 & 15u; }
+static inline uint32_t pdr_far_get(const pdr_bucket *b, uint32_t j) { return (uint32_t)b->far[j >> 1] >> (j & 1) * 4 & 15u; }
 
 static inline uint8_t *pdr_root_cell(const pdr_index *ix, uint32_t home, uint16_t hi)
 {
