@@ -22,10 +22,14 @@
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
-    uint64_t tokens_per_byte_q20; /* prompt tokens per canonical byte */
+    uint64_t tokens_per_byte_q20; /* prompt tokens per canonical byte: tokens / bytes below */
+    uint64_t tokens, bytes;       /* of recent prompts, older ones fading; the prior counts as PDR_PRIOR_BYTES */
     uint64_t output_tokens_q10;   /* mean answer */
-    uint64_t samples;
+    uint64_t slowness_q10;        /* of the pool: what is assumed of a server that has not been measured (lately) */
+    uint64_t relaxed_ns;          /* when servers were last moved towards the pool */
 } pdr_learnt;
+
+enum { PDR_PRIOR_BYTES = 8192 };
 
 struct pdr_router {
     char       magic[8];

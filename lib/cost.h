@@ -38,6 +38,9 @@ static inline uint64_t pdr_prefill_us(const pdr_rates *k, uint64_t uncached, uin
 
 static inline uint64_t pdr_scale_q10(uint64_t us, uint32_t q10) { return us * q10 >> 10; }
 
+/* Speeds that differ by less than an eighth are one speed: measurements are not better than that, and noise must not decide. */
+static inline int pdr_same_speed(uint64_t a_q10, uint64_t b_q10) { return (a_q10 > b_q10 ? a_q10 - b_q10 : b_q10 - a_q10) * 8 < b_q10; }
+
 static inline uint64_t pdr_elapsed_us(uint64_t now_ns, uint64_t since_ns) { return now_ns > since_ns ? (now_ns - since_ns) / 1000 : 0; }
 
 static inline uint64_t pdr_wait_us(const pdr_target *t, uint64_t now_ns)

@@ -179,6 +179,7 @@ static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_e
         memset(&g->infos[first + i], 0, sizeof *g->infos);
         g->targets[first + i].slowness_q10 = PRIOR_SLOWNESS;
         g->infos[first + i].belief_q10 = 1024;
+        g->infos[first + i].measured_q10 = PRIOR_SLOWNESS;
         fill_target(&g->targets[first + i], e, slot, i);
         g->taken[first + i] = 1;
     }

@@ -138,6 +138,9 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     r->boot = boot;
     r->rates = rates_of(&c);
     r->learnt.tokens_per_byte_q20 = ((uint64_t)c.milli_tokens_per_byte << 20) / 1000;
+    r->learnt.bytes = PDR_PRIOR_BYTES;
+    r->learnt.tokens = PDR_PRIOR_BYTES * (uint64_t)c.milli_tokens_per_byte / 1000;
+    r->learnt.slowness_q10 = 1024;
     r->learnt.output_tokens_q10 = 300 << 10; /* a chat answer; learnt from the first ones on */
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
     pdr_room_init(&r->room, c.seed);
@@ -232,7 +235,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
         b.registry.targets[i].open_until_ns = b.registry.targets[i].since_ns = 0;
         b.registry.targets[i].foreign_us = b.registry.targets[i].foreign_ns = 0;
         b.registry.targets[i].d_foreign_tokens = b.registry.targets[i].d_foreign_requests = 0;
-        b.registry.infos[i].report_ns = 0;
+        b.registry.infos[i].report_ns = b.registry.infos[i].learnt_ns = 0;
     }
     pdr_registry_relist(&b.registry);
     if (pdr_registry_check(&b.registry, why, sizeof why)) return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "%s", why);
@@ -240,7 +243,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     if (pdr_index_check(b.index, why, sizeof why)) pdr_index_init(b.index, r->config.index_entries, r->config.max_targets);
     pdr_room_init(&r->room, seed);
     r->config.seed = seed;
-    r->clock_ns = 0;
+    r->clock_ns = r->learnt.relaxed_ns = 0;
     r->boot = boot;
     __atomic_store_n(&r->ready, READY, __ATOMIC_RELEASE);
     *out = r;

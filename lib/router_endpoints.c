@@ -23,7 +23,8 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
     for (uint32_t i = 0; i < rec->targets; i++) {
         pdr_target *t = &b->registry.targets[rec->first_target + i];
         pdr_index_clear(b->index, rec->first_target + i);
-        t->slowness_q10 = 1024;
+        t->slowness_q10 = b->registry.infos[rec->first_target + i].measured_q10 = (uint32_t)b->r->learnt.slowness_q10;
+        b->registry.infos[rec->first_target + i].learnt_ns = 0;
         t->open_until_ns = 0;
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
@@ -363,7 +364,9 @@ static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
         uint64_t prior = tokens * b->r->rates.linear_ns / 1000, q10 = prior ? busy * 1024 / prior : 1024;
         if (q10 < 16) q10 = 16;
         if (q10 > 65535) q10 = 65535;
-        t->slowness_q10 = (uint32_t)((t->slowness_q10 * 3ull + q10) / 4);
+        i->measured_q10 = (uint32_t)((i->measured_q10 * 3ull + q10) / 4);
+        if (!pdr_same_speed(i->measured_q10, t->slowness_q10)) t->slowness_q10 = i->measured_q10;
+        i->learnt_ns = b->now_ns;
     }
     if (i->report_ns == 0 || before.kv_capacity != i->report.kv_capacity) pdr_fit_capacity(b, target);
     i->report_ns = b->now_ns;

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { LEARN_MIN_TOKENS = 64, SLOWNESS_LEAST = 16, SLOWNESS_MOST = 65535, OUTPUT_MOST = 1 << 20 };
+enum { LEARN_MIN_TOKENS = 64, SLOWNESS_LEAST = 16, SLOWNESS_MOST = 65535, OUTPUT_MOST = 1 << 20, LEARN_MOST_BYTES = 1 << 16 };
 
 static pdr_exchange_rules rules_of(const pdr_config *c)
 {
@@ -24,15 +24,20 @@ static uint64_t approach(uint64_t present, uint64_t sample)
     return sample > present ? present + (sample - present + 7) / 8 : present - (present - sample) / 8;
 }
 
+static uint64_t in_range(uint64_t v, uint64_t least, uint64_t most) { return v < least ? least : v > most ? most : v; }
+
 /* How long the prompt took against what the prior says. Only from a target that had nothing else to do: queueing is not slowness. */
 static void learn_slowness(pdr_books *b, const pdr_booking *k, uint64_t took_us)
 {
     if (!k->alone || k->prefill == PDR_NONE || k->uncached_tokens < LEARN_MIN_TOKENS || !took_us) return;
     pdr_target *t = &b->registry.targets[k->prefill];
     if (t->requests > 1) return; /* others joined meanwhile and may have shared its steps */
-    uint64_t prior = pdr_prefill_us(&b->r->rates, k->uncached_tokens, k->matched_tokens);
-    uint64_t slow = approach(t->slowness_q10, took_us * 1024 / (prior ? prior : 1));
-    t->slowness_q10 = (uint32_t)(slow < SLOWNESS_LEAST ? SLOWNESS_LEAST : slow > SLOWNESS_MOST ? SLOWNESS_MOST : slow);
+    uint64_t prior = pdr_prefill_us(&b->r->rates, k->uncached_tokens, k->matched_tokens), sample = took_us * 1024 / (prior ? prior : 1);
+    pdr_target_info *i = &b->registry.infos[k->prefill];
+    i->measured_q10 = (uint32_t)in_range(approach(i->measured_q10, sample), SLOWNESS_LEAST, SLOWNESS_MOST);
+    i->learnt_ns = b->now_ns;
+    if (!pdr_same_speed(i->measured_q10, t->slowness_q10)) t->slowness_q10 = i->measured_q10;
+    b->r->learnt.slowness_q10 = in_range(approach(b->r->learnt.slowness_q10, sample), SLOWNESS_LEAST, SLOWNESS_MOST);
 }
 
 /* The engine's own cached_tokens against our belief: who keeps forgetting gets a smaller share of the index, who keeps its word a larger one. */
@@ -55,12 +60,11 @@ static void learn_cache(pdr_books *b, pdr_booking *k, uint64_t cached)
 static void learn_usage(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg *leg)
 {
     pdr_learnt *l = &b->r->learnt;
-    if (leg->prompt_tokens && k->prompt_bytes >= 32) {
-        uint64_t sample = (leg->prompt_tokens << 20) / k->prompt_bytes;
-        l->tokens_per_byte_q20 = l->samples ? approach(l->tokens_per_byte_q20, sample) : sample;
-        if (l->tokens_per_byte_q20 < 1 << 14) l->tokens_per_byte_q20 = 1 << 14; /* 1/64 */
-        if (l->tokens_per_byte_q20 > 2 << 20) l->tokens_per_byte_q20 = 2 << 20;
-        l->samples++;
+    if (leg->prompt_tokens && k->prompt_bytes) { /* long prompts count for more: in short ones the chat template is most of it */
+        uint64_t bytes = k->prompt_bytes < LEARN_MOST_BYTES ? k->prompt_bytes : LEARN_MOST_BYTES;
+        l->tokens = l->tokens - l->tokens / 32 + leg->prompt_tokens * bytes / k->prompt_bytes;
+        l->bytes = l->bytes - l->bytes / 32 + bytes;
+        l->tokens_per_byte_q20 = in_range((l->tokens << 20) / l->bytes, 1 << 14, 2 << 20); /* 1/64 .. 2 */
     }
     if (leg->completion_tokens && leg->completion_tokens < OUTPUT_MOST)
         l->output_tokens_q10 = approach(l->output_tokens_q10, leg->completion_tokens << 10);

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { HASHES_ON_STACK = 4096, UNTAKEN_NS = 1000000000 };
+enum { HASHES_ON_STACK = 4096, UNTAKEN_NS = 1000000000, RELAX_NS = 1000000000 };
 
 /* ---- leases and time */
 
@@ -86,6 +86,26 @@ static void forget_stale_reports(pdr_books *b)
     }
 }
 
+/*
+ * Once a second: what was not measured for some seconds drifts to the pool's speed, what was never measured takes it at once; and whoever is
+ * about as fast as the pool counts as just as fast. Else one bad sample, or a prior that fits nobody, would keep a server out of use for ever.
+ */
+static void relax_speeds(pdr_books *b)
+{
+    if (b->now_ns < b->r->learnt.relaxed_ns + RELAX_NS) return;
+    b->r->learnt.relaxed_ns = b->now_ns;
+    uint32_t pool = (uint32_t)b->r->learnt.slowness_q10;
+    for (uint32_t i = 0; i < b->r->config.max_targets; i++) {
+        pdr_target_info *info = &b->registry.infos[i];
+        if (!b->registry.taken[i]) continue;
+        if (!info->learnt_ns)
+            info->measured_q10 = pool;
+        else if (info->learnt_ns + 5ull * RELAX_NS < b->now_ns)
+            info->measured_q10 = (uint32_t)((info->measured_q10 * 7ull + pool) / 8);
+        b->registry.targets[i].slowness_q10 = pdr_same_speed(info->measured_q10, pool) ? pool : info->measured_q10;
+    }
+}
+
 int pdr_tick(pdr_router *r, uint64_t now_ns)
 {
     pdr_books b;
@@ -98,6 +118,7 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
         r->stats.leases_expired++;
     }
     forget_stale_reports(&b);
+    relax_speeds(&b);
     if (b.hold.head->held) expire_held(&b);
     if (b.ledger.head->announced) expire_untaken(&b);
     pdr_release_held(&b);

@@ -540,6 +540,27 @@ static void a_slow_server_is_found_out(void **state)
     fleet_close(&f);
 }
 
+/* The prior fits nobody: all servers are ten times as fast. The first to be measured must not draw everything to itself. */
+static void an_unmeasured_server_is_taken_for_one_of_the_pool(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_exchange x;
+    fleet        f;
+    uint32_t     count[64] = {0};
+    fleet_open(&f, &c, 4, 1);
+    for (uint32_t s = 0; s < 200; s++) {
+        pdr_decision d = started(&f, &x, 4000, s);
+        if (s >= 100) count[d.prefill]++;
+        answer(&f, &x, 24000);
+        f.now += 200 * MS;
+        pdr_lease_renew(f.r, f.lease, f.now);
+        pdr_tick(f.r, f.now);
+    }
+    for (int i = 0; i < 4; i++) assert_in_range(count[f.prefill[i]], 15, 35);
+    fleet_close(&f);
+}
+
 static void a_refused_connect_takes_a_server_out_and_a_success_brings_it_back(void **state)
 {
     (void)state;
@@ -730,6 +751,7 @@ int main(void)
         cmocka_unit_test(a_held_request_waits_for_its_prefix_and_blocks_nobody),
         cmocka_unit_test(reported_load_counts_until_it_is_stale),
         cmocka_unit_test(a_slow_server_is_found_out),
+        cmocka_unit_test(an_unmeasured_server_is_taken_for_one_of_the_pool),
         cmocka_unit_test(a_refused_connect_takes_a_server_out_and_a_success_brings_it_back),
         cmocka_unit_test(usage_teaches_tokens_per_byte),
         cmocka_unit_test(explains_what_it_would_do),
