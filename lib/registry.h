@@ -46,6 +46,7 @@ typedef struct pdr_target_info {
     uint64_t legs, failures, cached_tokens, prompt_tokens;
     uint64_t learnt_ns;      /* when its slowness was last measured, 0: never */
     uint32_t belief_q10;     /* learnt: share of the KV memory that really keeps prefixes, 1024 all */
+    uint32_t measurements, pad; /* since it is known */
     uint32_t measured_q10;   /* slowness as its prefills showed; pdr_target.slowness_q10 is what choices use */
 } pdr_target_info;
 

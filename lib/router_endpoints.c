@@ -25,6 +25,7 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
         pdr_index_clear(b->index, rec->first_target + i);
         t->slowness_q10 = b->registry.infos[rec->first_target + i].measured_q10 = (uint32_t)b->r->learnt.slowness_q10;
         b->registry.infos[rec->first_target + i].learnt_ns = 0;
+        b->registry.infos[rec->first_target + i].measurements = 0;
         t->open_until_ns = 0;
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
@@ -367,6 +368,7 @@ static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
         i->measured_q10 = (uint32_t)((i->measured_q10 * 3ull + q10) / 4);
         if (!pdr_same_speed(i->measured_q10, t->slowness_q10)) t->slowness_q10 = i->measured_q10;
         i->learnt_ns = b->now_ns;
+        i->measurements++;
     }
     if (i->report_ns == 0 || before.kv_capacity != i->report.kv_capacity) pdr_fit_capacity(b, target);
     i->report_ns = b->now_ns;

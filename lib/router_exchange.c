@@ -36,6 +36,7 @@ static void learn_slowness(pdr_books *b, const pdr_booking *k, uint64_t took_us)
     pdr_target_info *i = &b->registry.infos[k->prefill];
     i->measured_q10 = (uint32_t)in_range(approach(i->measured_q10, sample), SLOWNESS_LEAST, SLOWNESS_MOST);
     i->learnt_ns = b->now_ns;
+    i->measurements++;
     if (!pdr_same_speed(i->measured_q10, t->slowness_q10)) t->slowness_q10 = i->measured_q10;
     b->r->learnt.slowness_q10 = in_range(approach(b->r->learnt.slowness_q10, sample), SLOWNESS_LEAST, SLOWNESS_MOST);
 }

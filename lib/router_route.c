@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { HASHES_ON_STACK = 4096, UNTAKEN_NS = 1000000000, RELAX_NS = 1000000000 };
+enum { HASHES_ON_STACK = 4096, UNTAKEN_NS = 1000000000, RELAX_NS = 1000000000, WELL_MEASURED = 8 };
 
 /* ---- leases and time */
 
@@ -101,7 +101,7 @@ static void relax_speeds(pdr_books *b)
         if (!info->learnt_ns)
             info->measured_q10 = pool;
         else if (info->learnt_ns + 5ull * RELAX_NS < b->now_ns)
-            info->measured_q10 = (uint32_t)((info->measured_q10 * 7ull + pool) / 8);
+            info->measured_q10 = (uint32_t)(info->measurements < WELL_MEASURED ? (info->measured_q10 + (uint64_t)pool) / 2 : (info->measured_q10 * 7ull + pool) / 8);
         b->registry.targets[i].slowness_q10 = pdr_same_speed(info->measured_q10, pool) ? pool : info->measured_q10;
     }
 }
