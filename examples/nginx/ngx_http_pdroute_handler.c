@@ -22,6 +22,13 @@ static uint32_t api_of(ngx_http_request_t *r)
     return PDR_API_OTHER;
 }
 
+/* SGLang takes PUT on /generate as well. */
+static ngx_uint_t method_fits(ngx_http_request_t *r)
+{
+    uint32_t api = api_of(r);
+    return api == PDR_API_OTHER || r->method == NGX_HTTP_POST || (api == PDR_API_GENERATE && r->method == NGX_HTTP_PUT);
+}
+
 /* An error before there is a job. */
 static ngx_int_t refuse(ngx_http_request_t *r, ngx_uint_t status, const char *code, const char *message)
 {
@@ -45,7 +52,7 @@ ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
 
     rc = ngx_http_pdroute_local(r, conf->zone);
     if (rc != NGX_DECLINED) return rc;
-    if (api_of(r) != PDR_API_OTHER && r->method != NGX_HTTP_POST)
+    if (!method_fits(r))
         return refuse(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed", "this path takes POST requests");
     if (r->headers_in.content_length_n > 0 && (uint64_t)r->headers_in.content_length_n > conf->zone->config.max_body) {
         ngx_sprintf(message, "the body has %O bytes, at most %uL are taken%Z", r->headers_in.content_length_n,

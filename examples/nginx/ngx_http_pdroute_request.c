@@ -23,21 +23,20 @@ static ngx_uint_t named_in(const ngx_str_t *connection, const ngx_table_elt_t *h
 }
 
 /* Headers that belong to one connection, or that this request gets anew. */
-static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t *h)
+static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t *h, const ngx_table_elt_t *connection)
 {
     static const ngx_str_t names[] = {ngx_string("host"), ngx_string("content-length"), ngx_string("transfer-encoding"),
                                       ngx_string("connection"), ngx_string("keep-alive"), ngx_string("proxy-connection"),
                                       ngx_string("expect"), ngx_string("te"), ngx_string("trailer"), ngx_string("upgrade"),
                                       ngx_string("http2-settings"), ngx_string("proxy-authorization")};
-    const ngx_table_elt_t *connection = job->r->headers_in.connection;
-    ngx_uint_t             i;
+    ngx_uint_t i;
 
     for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (equals(h, (char *)names[i].data, names[i].len)) return 1;
     }
     /* an answer whose usage is to be read cannot be compressed; nginx's gzip does that for the client */
     if (job->api != PDR_API_OTHER && equals(h, "accept-encoding", 15)) return 1;
-    if (connection && connection->value.len > 10 && named_in(&connection->value, h)) return 1;
+    if (connection && named_in(&connection->value, h)) return 1;
     return pdr_header_owned((char *)h->key.data, h->key.len) == 1;
 }
 
@@ -46,19 +45,23 @@ static ngx_int_t collect_headers(ngx_http_pdroute_job_t *job)
 {
     ngx_http_request_t *r = job->r;
     ngx_list_part_t    *part;
-    ngx_table_elt_t    *h;
+    ngx_table_elt_t    *h, *connection = NULL;
     ngx_uint_t          i;
     size_t              size = 2;
     u_char             *p;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
-        for (h = part->elts, i = 0; i < part->nelts; i++) size += h[i].key.len + h[i].value.len + 4;
+        for (h = part->elts, i = 0; i < part->nelts; i++) {
+            size += h[i].key.len + h[i].value.len + 4;
+            /* more than "keep-alive" or "close": names of headers */
+            if (h[i].value.len > 10 && equals(&h[i], "connection", 10)) connection = &h[i];
+        }
     }
     p = job->headers.data = ngx_pnalloc(r->pool, size);
     if (p == NULL) return NGX_ERROR;
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         for (h = part->elts, i = 0; i < part->nelts; i++) {
-            if (h[i].hash == 0 || stays_here(job, &h[i])) continue;
+            if (h[i].hash == 0 || stays_here(job, &h[i], connection)) continue;
             p = ngx_cpymem(p, h[i].key.data, h[i].key.len);
             *p++ = ':';
             *p++ = ' ';

@@ -96,12 +96,13 @@ class Nginx:
                  body_buffer="256k"):
         self.dir = Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
-        self.config = {"seed": 7, **(config or {}), "endpoints": endpoints}
+        self.config = {"seed": 7, "index_entries": 65536, "max_bookings": 4096, **(config or {}), "endpoints": endpoints}
         self.options = dict(workers=workers, location=location, zone=zone and " " + zone, main=main, level=level,
                             body_buffer=body_buffer)
         self.port, self.tls_port, self.h2_port = free_ports(3)
         self.block = self.dir / "block"
         self.process = None
+        self.marked = 0
 
     @property
     def url(self):
@@ -180,9 +181,12 @@ class Nginx:
         return "".join((self.dir / f).read_text() for f in ("error.log", "stderr") if (self.dir / f).exists())
 
     def log(self):
-        """Access log as dictionaries, oldest first."""
+        """Access log since the last mark() as dictionaries, oldest first."""
         text = (self.dir / "access.log").read_text()
-        return [json.loads(line) for line in text.splitlines() if line]
+        return [json.loads(line) for line in text.splitlines()[self.marked:] if line]
+
+    def mark(self):
+        self.marked = len((self.dir / "access.log").read_text().splitlines())
 
     def status(self):
         import urllib.request

@@ -1,0 +1,240 @@
+"""What goes wrong in a cluster, and what the client sees of it."""
+
+import json
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from sglang_sim.harness import wait_for
+from traffic import PATHS, all_received, answer_text, body, error_of, events_of
+
+FAST = {"breaker_open_ms": 200, "first_byte_timeout_ms": 600}
+
+
+def post(gw, api="chat", timeout=20, **more):
+    return httpx.post(gw.url + PATHS[api], json=body(api, **more), timeout=timeout)
+
+
+def log_of(gw, n=1):
+    return wait_for(lambda: gw.log()[-n:] if len(gw.log()) >= n else None, timeout=3)
+
+
+# fault of one of two workers, whichever leg it hits: the request is answered all the same
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@pytest.mark.parametrize("fault", [{"kind": "refuse"}, {"kind": "status", "status": 500}, {"kind": "status", "status": 503}, {"kind": "reset"},
+                                   {"kind": "hang"}], ids=lambda f: f["kind"] + str(f.get("status", "")))
+def test_one_of_two_fails(fault, role, stream, fleet, make_gateway):
+    gw = make_gateway(fleet, config=FAST)
+    workers = fleet.prefills if role == "prefill" else fleet.decodes
+    workers[0].fault(**fault)
+    worst, attempts = 0, []
+    for i in range(4):
+        began = time.monotonic()
+        answer = post(gw, text=f"{i} words of another kind", stream=stream)
+        worst = max(worst, time.monotonic() - began)
+        assert answer.status_code == 200, answer.text
+        if stream:
+            assert events_of(answer.text)[-1] == "[DONE]"
+    attempts = [int(entry["attempts"]) for entry in log_of(gw, 4)]
+    assert all(a <= 3 for a in attempts)
+    assert worst < (4 if fault["kind"] == "hang" else 2), attempts
+    # every attempt has rooms of its own: no room was posted twice to one worker
+    for worker in fleet.workers:
+        rooms = [r.json["bootstrap_room"] for r in worker.requests(PATHS["chat"])]
+        assert len(rooms) == len(set(rooms))
+
+
+def test_refused_prefill_costs_nothing(fleet, make_gateway):
+    """The refusal is seen before decode has been asked, and the server is avoided from then on."""
+    gw = make_gateway(fleet, config={"breaker_open_ms": 60000})
+    fleet.prefills[0].fault(kind="refuse")
+    for i in range(6):
+        assert post(gw, text=f"{i}").status_code == 200
+    log = log_of(gw, 6)
+    assert sum(int(entry["attempts"]) - 1 for entry in log) <= 1
+    assert sum(len(w.requests(PATHS["chat"])) for w in fleet.decodes) == 6, "decode was asked for attempts that could not work"
+
+
+@pytest.mark.parametrize("kind,status,code", [("hang", 504, "_timeout"), ("status", 502, "_failed"), ("reset", 502, "_failed")])
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_all_of_a_role_fail(role, kind, status, code, fleet, make_gateway):
+    gw = make_gateway(fleet, config={**FAST, "first_byte_timeout_ms": 300})
+    for worker in fleet.prefills if role == "prefill" else fleet.decodes:
+        worker.fault(kind=kind)
+    began = time.monotonic()
+    answer = post(gw)
+    assert answer.status_code == status
+    assert error_of(answer)["code"].endswith(code)
+    assert time.monotonic() - began < 3
+    assert log_of(gw)[0]["why"].startswith(error_of(answer)["code"])
+    # no leg is left behind
+    assert wait_for(lambda: all(r.end or r.disconnected for r in all_received(fleet, PATHS["chat"])), timeout=3)
+
+
+def test_prefill_fails_while_decode_hangs(fleet, make_gateway):
+    gw = make_gateway(fleet, config={**FAST, "first_byte_timeout_ms": 60000})
+    for worker in fleet.prefills:
+        worker.fault(kind="status", status=500)
+    for worker in fleet.decodes:
+        worker.fault(kind="hang")
+    began = time.monotonic()
+    assert post(gw).status_code == 502
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@pytest.mark.parametrize("status,retry_after", [(429, 7), (422, None), (401, None), (413, None)])
+def test_4xx_passes_as_it_is(role, status, retry_after, fleet, make_gateway):
+    gw = make_gateway(fleet, config=FAST)
+    said = {"error": {"message": "not today", "marker": "from the worker"}}
+    for worker in fleet.prefills if role == "prefill" else fleet.decodes:
+        worker.fault(kind="status", status=status, retry_after=retry_after, body=said)
+    answer = post(gw)
+    assert answer.status_code == status
+    assert answer.json() == said
+    assert answer.headers.get("retry-after") == (str(retry_after) if retry_after else None)
+    assert log_of(gw)[0]["attempts"] == "1"
+
+
+@pytest.mark.parametrize("api", PATHS)
+def test_decode_dies_in_a_stream(api, fleet, make_gateway):
+    """An error event in the stream's own format, no [DONE], and the connection ends so that SDKs notice."""
+    gw = make_gateway(fleet, config=FAST)
+    for worker in fleet.decodes:
+        worker.fault(kind="die_after", events=3)
+    text = b""
+    with pytest.raises(httpx.RemoteProtocolError):
+        with httpx.stream("POST", gw.url + PATHS[api], json=body(api, stream=True, tokens=20), timeout=20) as answer:
+            assert answer.status_code == 200
+            for piece in answer.iter_raw():
+                text += piece
+    events = events_of(text.decode())
+    assert len(events) >= 3 and "[DONE]" not in events
+    assert json.loads(events[-1])["error"]["code"] == "decode_failed"
+    assert log_of(gw)[0]["why"].startswith("decode_failed")
+
+
+def test_decode_dies_in_a_plain_answer(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=1, decode=1, speed=0)
+    gw = make_gateway(fleet, config={**FAST, "retry_max": 4294967295})
+    fleet.decodes[0].fault(kind="reset")
+    answer = post(gw)
+    assert answer.status_code == 502 and error_of(answer)["code"] == "decode_failed"
+
+
+def open_request(gw, api="chat", tls=False, **more):
+    """A connection on which a request was sent."""
+    sent = json.dumps(body(api, **more)).encode()
+    s = socket.create_connection(("127.0.0.1", gw.port), 10)
+    s.sendall(f"POST {PATHS[api]} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
+    return s
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_client_leaves_while_decode_is_silent(stream, fleet, make_gateway):
+    gw = make_gateway(fleet)
+    for worker in fleet.workers:
+        worker.fault(kind="hang")
+    s = open_request(gw, stream=stream)
+    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
+    left = time.time()
+    s.close()
+    assert wait_for(lambda: all(r.disconnected for r in all_received(fleet, PATHS["chat"])), timeout=3), "legs are still open"
+    assert max(r.disconnected for r in all_received(fleet, PATHS["chat"])) - left < 0.5
+    assert log_of(gw)[0]["status"] == 499
+
+
+def test_client_leaves_in_a_stream(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
+    gw = make_gateway(fleet)
+    s = open_request(gw, stream=True, tokens=2000)
+    got = b""
+    while got.count(b"data:") < 3:
+        got += s.recv(4096)
+    left = time.time()
+    s.close()
+    decode = fleet.decodes[0]
+    assert wait_for(lambda: decode.requests()[0].disconnected, timeout=3)
+    assert decode.requests()[0].disconnected - left < 0.5
+
+
+def test_half_closed_h2_client_leaves(fleet, make_gateway):
+    """RST_STREAM, or the connection ends: as with HTTP/1.1."""
+    import subprocess
+    gw = make_gateway(fleet)
+    for worker in fleet.workers:
+        worker.fault(kind="hang")
+    curl = subprocess.Popen(["curl", "-sk", "--http2-prior-knowledge", "-H", "Content-Type: application/json", "-d", json.dumps(body("chat")),
+                             f"http://127.0.0.1:{gw.h2_port}{PATHS['chat']}"])
+    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
+    curl.kill()
+    curl.wait()
+    assert wait_for(lambda: all(r.disconnected for r in all_received(fleet, PATHS["chat"])), timeout=3)
+
+
+def test_all_prefills_down_and_back(fleet, make_gateway):
+    gw = make_gateway(fleet, config={"breaker_open_ms": 300})
+    assert post(gw).status_code == 200
+    for worker in fleet.prefills:
+        worker.fault(kind="refuse")
+    statuses = [post(gw, text=str(i)).status_code for i in range(8)]
+    assert all(s in (502, 503) for s in statuses) and statuses[-1] == 503, statuses
+    began = time.monotonic()
+    answer = post(gw)
+    assert answer.status_code == 503 and time.monotonic() - began < 0.5
+    assert error_of(answer)["code"] in ("no_pair", "prefill_failed") and int(answer.headers["retry-after"]) >= 1
+    assert httpx.get(gw.url + "/readiness").status_code == 503
+    for worker in fleet.prefills:
+        worker.heal("refuse")
+    back = time.monotonic()
+    assert wait_for(lambda: post(gw).status_code == 200, timeout=5, interval=0.05)
+    assert time.monotonic() - back < 1.5
+
+
+def test_worker_restarts_behind_kept_connections(fleet, make_gateway):
+    """Closed kept connections are no failure: another connection, another room, no attempt counted against anybody."""
+    gw = make_gateway(fleet, zone="keepalive_timeout=60s")
+    with httpx.Client(base_url=gw.url, timeout=10) as client:
+        for i in range(6):
+            assert client.post(PATHS["chat"], json=body("chat", text=str(i))).status_code == 200
+        for worker in fleet.workers:
+            worker.restart()
+        for i in range(6):
+            assert client.post(PATHS["chat"], json=body("chat", text=str(i))).status_code == 200
+
+
+def test_slow_prefill_holds_nobody_up(start_fleet, make_gateway):
+    """The answer is complete when decode's is; the next request on the connection does not wait for prefill's."""
+    fleet = start_fleet(prefill=2, decode=1, speed=0)
+    gw = make_gateway(fleet)
+    with httpx.Client(base_url=gw.url, timeout=10) as client:
+        for i in range(10):
+            began = time.monotonic()
+            assert client.post(PATHS["chat"], json=body("chat", text=str(i))).status_code == 200
+            assert time.monotonic() - began < 1
+    assert all(r.disconnected is None for r in all_received(fleet)), "a prefill leg was closed, not drained"
+
+
+def test_many_at_once(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=2, decode=2, speed=0)
+    gw = make_gateway(fleet, workers=2)
+    failed = []
+
+    def run(n):
+        with httpx.Client(base_url=gw.url, timeout=30) as client:
+            for i in range(15):
+                stream = (n + i) % 2 == 0
+                api = list(PATHS)[(n + i) % 3]
+                answer = client.post(PATHS[api], json=body(api, text=f"client {n} request {i}", stream=stream))
+                if answer.status_code != 200 or (not stream and not answer_text(api, answer.json())):
+                    failed.append((n, i, answer.status_code, answer.text))
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(12)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failed

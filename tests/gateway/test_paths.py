@@ -1,0 +1,203 @@
+"""Ordinary requests: every path, streamed or not, from clients of every kind."""
+
+import json
+import subprocess
+import time
+
+import httpx
+import pytest
+from gateway import endpoints_of
+from traffic import PATHS, all_received, answer_text, body, both_legs, error_of, events_of
+
+
+@pytest.mark.parametrize("api", PATHS)
+def test_answer(api, gw, fleet, client):
+    answer = client.post(PATHS[api], json=body(api))
+    assert answer.status_code == 200, answer.text
+    assert answer_text(api, answer.json())
+    prefill, decode = both_legs(fleet, PATHS[api])
+    assert prefill.json["bootstrap_room"] == decode.json["bootstrap_room"] > 0
+    worker = next(w for w in fleet.prefills if prefill in w.requests(PATHS[api]))
+    for leg in (prefill, decode):
+        assert leg.json["bootstrap_host"] == worker.host and leg.json["bootstrap_port"] == worker.bootstrap_port
+        assert leg.method == "POST" and leg.disconnected is None
+
+
+@pytest.mark.parametrize("api", PATHS)
+def test_stream(api, gw, client):
+    answer = client.post(PATHS[api], json=body(api, stream=True, tokens=6))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = events_of(answer.text)
+    assert events[-1] == "[DONE]" and len(events) >= 6
+    assert all(json.loads(e) for e in events[:-1])
+
+
+def test_stream_comes_event_by_event(start_fleet, make_gateway):
+    """Nothing is held back: the first event is there long before the last."""
+    gw = make_gateway(start_fleet(prefill=1, decode=1, speed=1, timers=0.05))
+    times = []
+    with httpx.stream("POST", gw.url + PATHS["chat"], json=body("chat", stream=True, tokens=60), timeout=20) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                times.append(time.monotonic())
+    assert len(times) > 30
+    assert times[-1] - times[0] > 0.2
+    gaps = sorted(b - a for a, b in zip(times, times[1:]))
+    assert gaps[-1] < 0.5 * (times[-1] - times[0]), "the stream came in one piece"
+
+
+@pytest.mark.parametrize("flags", [["--http1.1"], ["--http2"], ["--http2-prior-knowledge"]])
+@pytest.mark.parametrize("stream", [False, True])
+def test_curl(flags, stream, gw):
+    """HTTP/1.1 and HTTP/2 with TLS, HTTP/2 without."""
+    plain = flags == ["--http2-prior-knowledge"]
+    url = f"http://127.0.0.1:{gw.h2_port}" if plain else f"https://127.0.0.1:{gw.tls_port}"
+    sent = json.dumps(body("chat", text="x" * 20000, stream=stream))
+    done = subprocess.run(["curl", "-sk", "-m", "15", *flags, "-w", "\n%{http_code} %{http_version}", "-H", "Content-Type: application/json",
+                           "--data-binary", "@-", url + PATHS["chat"]], input=sent, stdout=subprocess.PIPE, text=True)
+    text, _, last = done.stdout.rpartition("\n")
+    assert last == ("200 1.1" if flags == ["--http1.1"] else "200 2")
+    if stream:
+        assert events_of(text)[-1] == "[DONE]"
+    else:
+        assert answer_text("chat", json.loads(text))
+
+
+OTHER = [("GET", "/v1/models", None, "data"), ("GET", "/get_model_info", None, "model_path"), ("GET", "/model_info", None, "model_path"),
+         ("GET", "/server_info", None, "disaggregation_mode"), ("GET", "/get_server_info", None, "disaggregation_mode"),
+         ("POST", "/tokenize", {"prompt": "some words", "bootstrap_room": 5}, "tokens")]
+
+
+@pytest.mark.parametrize("method,path,sent,member", OTHER, ids=[o[1] for o in OTHER])
+def test_other_paths(method, path, sent, member, gw, fleet, client):
+    answer = client.request(method, path, json=sent)
+    assert answer.status_code == 200, answer.text
+    assert member in answer.json()
+    received = all_received(fleet, path)
+    assert len(received) == 1
+    if sent:
+        assert "bootstrap_room" not in received[0].json
+
+
+def test_embeddings_go_to_one_server(gw, fleet, client):
+    """What a PD server says to them is the client's business."""
+    client.post("/v1/embeddings", json={"input": "x", "model": "tiny", "kv_transfer_params": {}})
+    received = all_received(fleet, "/v1/embeddings")
+    assert received and all("kv_transfer_params" not in r.json for r in received)
+
+
+def test_head(gw, client):
+    answer = client.head("/v1/models")
+    assert answer.status_code in (200, 405)
+    assert client.get("/v1/models").status_code == 200  # on the same connection
+
+
+@pytest.mark.parametrize("path", ["/health", "/readiness", "/liveness"])
+def test_health(path, gw, fleet, client):
+    assert client.get(path).status_code == 200
+    assert client.head(path).status_code == 200
+    assert not all_received(fleet), "the gateway answers itself"
+
+
+def test_readiness_without_servers(make_gateway):
+    gw = make_gateway([])
+    for path, status in (("/health", 503), ("/readiness", 503), ("/liveness", 200)):
+        assert httpx.get(gw.url + path).status_code == status
+    answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"))
+    assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+    assert error_of(answer)["code"] == "no_pair"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+def test_method(method, gw, client):
+    answer = client.request(method, PATHS["chat"])
+    assert answer.status_code == 405 and answer.headers["allow"] == "POST"
+    error_of(answer)
+
+
+def test_put_generate(gw, client):
+    """SGLang takes it."""
+    assert client.put("/generate", json=body("generate")).status_code == 200
+
+
+def test_batch(gw, fleet, client):
+    answer = client.post("/generate", json={"text": ["a", "b", "c"], "sampling_params": {"max_new_tokens": 2}})
+    assert answer.status_code == 200 and len(answer.json()) == 3
+    prefill, decode = both_legs(fleet, "/generate")
+    assert len(set(prefill.json["bootstrap_room"])) == 3 and prefill.json["bootstrap_room"] == decode.json["bootstrap_room"]
+
+
+def test_unified_server(start_fleet, make_gateway):
+    """One server that does all: no prefill leg, no room."""
+    fleet = start_fleet(prefill=0, decode=0, unified=1, speed=0)
+    gw = make_gateway(fleet)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    assert "bootstrap_room" not in fleet.unified[0].requests()[0].json
+
+
+def test_data_parallel_ranks(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=1, decode=1, speed=0, dp_size=2)
+    endpoints = endpoints_of(fleet)
+    endpoints[0]["dp_size"] = 2
+    gw = make_gateway(endpoints)
+    ranks = set()
+    for i in range(8):
+        answer = httpx.post(gw.url + "/generate", json=body("generate", text=f"{i} words"), timeout=10)
+        assert answer.status_code == 200, answer.text
+        prefill, decode = both_legs(fleet, "/generate")
+        ranks.add(prefill.json["bootstrap_room"] % 2)
+    assert ranks
+
+
+def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=4, decode=2, speed=0)
+    gw = make_gateway(fleet)
+    with httpx.Client(base_url=gw.url, timeout=20) as client:
+        for i in range(6):
+            turns = [{"role": "user", "content": f"conversation {i}: " + "long ago and far away " * 200}]
+            for turn in range(3):
+                answer = client.post(PATHS["chat"], json={"model": "tiny", "messages": turns, "max_tokens": 4})
+                assert answer.status_code == 200
+                turns += [answer.json()["choices"][0]["message"], {"role": "user", "content": f"and then, {turn}?"}]
+                turns[-2] = {k: turns[-2][k] for k in ("role", "content")}
+    log = [entry for entry in gw.log() if entry["uri"] == PATHS["chat"]]
+    for i in range(6):
+        first, *later = log[3 * i:3 * i + 3]
+        for entry in later:
+            assert entry["prefill"] == first["prefill"]
+            matched, total = map(int, entry["hit"].split("/"))
+            assert matched > 0.8 * total
+
+
+def test_variables_in_the_log(gw, fleet, client):
+    client.post(PATHS["chat"], json=body("chat"))
+    client.get("/v1/models")
+    client.post(PATHS["chat"], content=b"{")
+    chat, models, bad = gw.log()
+    prefill, decode = both_legs(fleet, PATHS["chat"])
+    assert chat["status"] == 200 and chat["attempts"] == "1" and chat["room"] == str(prefill.json["bootstrap_room"])
+    assert chat["prefill"] in {w.name for w in fleet.prefills} and chat["decode"] in {w.name for w in fleet.decodes}
+    assert chat["upstream"] == chat["decode"] and chat["upstream_status"] == "200"
+    assert "cost=" in chat["why"] and "pairs=4" in chat["why"] and "/" in chat["hit"]
+    assert models["room"] == "" and models["decode"]
+    assert bad["status"] == 400 and bad["why"] == "bad_request" and bad["prefill"] == ""
+
+
+def test_status(gw, client):
+    client.post(PATHS["chat"], json=body("chat"))
+    status = client.get("/pdroute")
+    assert status.headers["content-type"] == "application/json"
+    assert status.json()["routed"] >= 1 and len(status.json()["leases"] if isinstance(status.json()["leases"], list) else [1]) == 1
+    for answer in (client.get("/pdroute?format=prometheus"), client.get("/pdroute", headers={"Accept": "text/plain"})):
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert "pdroute_" in answer.text and "# TYPE" in answer.text
+    assert client.post("/pdroute").status_code == 405
+
+
+def test_connections_are_kept(gw, fleet, client):
+    for i in range(20):
+        assert client.post(PATHS["chat"], json=body("chat", text=f"{i}")).status_code == 200
+    for worker in fleet.workers:
+        peers = {r.peer for r in worker.requests(PATHS["chat"])}
+        assert len(peers) <= 1, f"{worker.name}: {len(peers)} connections"
