@@ -6,6 +6,7 @@ Another gateway can run the suite: PDROUTE_GATEWAY names a Python file with a cl
 import ctypes
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -96,7 +97,7 @@ class Nginx:
                  body_buffer="256k"):
         self.dir = Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
-        self.config = {"seed": 7, "index_entries": 65536, "max_bookings": 4096, **(config or {}), "endpoints": endpoints}
+        self.config = {"seed": random.getrandbits(62) + 1, "index_entries": 65536, "max_bookings": 4096, **(config or {}), "endpoints": endpoints}
         self.options = dict(workers=workers, location=location, zone=zone and " " + zone, main=main, level=level,
                             body_buffer=body_buffer)
         self.port, self.tls_port, self.h2_port = free_ports(3)

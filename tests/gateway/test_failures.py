@@ -49,7 +49,7 @@ def test_one_of_two_fails(fault, role, stream, fleet, make_gateway):
 
 def test_refused_prefill_costs_nothing(fleet, make_gateway):
     """The refusal is seen before decode has been asked, and the server is avoided from then on."""
-    gw = make_gateway(fleet, config={"breaker_open_ms": 60000})
+    gw = make_gateway(fleet, config={"breaker_open_ms": 30000})
     fleet.prefills[0].fault(kind="refuse")
     for i in range(6):
         assert post(gw, text=f"{i}").status_code == 200
@@ -176,22 +176,22 @@ def test_half_closed_h2_client_leaves(fleet, make_gateway):
 
 
 def test_all_prefills_down_and_back(fleet, make_gateway):
-    gw = make_gateway(fleet, config={"breaker_open_ms": 300})
+    gw = make_gateway(fleet)
     assert post(gw).status_code == 200
     for worker in fleet.prefills:
         worker.fault(kind="refuse")
-    statuses = [post(gw, text=str(i)).status_code for i in range(8)]
-    assert all(s in (502, 503) for s in statuses) and statuses[-1] == 503, statuses
-    began = time.monotonic()
-    answer = post(gw)
-    assert answer.status_code == 503 and time.monotonic() - began < 0.5
-    assert error_of(answer)["code"] in ("no_pair", "prefill_failed") and int(answer.headers["retry-after"]) >= 1
-    assert httpx.get(gw.url + "/readiness").status_code == 503
+    answers = [post(gw, text=str(i)) for i in range(10)]
+    # those who find out get 502, and the one that tries again once a second; everybody else 503 at once
+    assert [a.status_code for a in answers].count(503) >= 6, [a.status_code for a in answers]
+    refused = [a for a in answers if a.status_code == 503]
+    assert all(error_of(a)["code"] == "no_pair" and int(a.headers["retry-after"]) >= 1 for a in refused)
+    assert all(a.elapsed.total_seconds() < 0.5 for a in answers)
+    assert wait_for(lambda: httpx.get(gw.url + "/readiness").status_code == 503, timeout=2)
     for worker in fleet.prefills:
         worker.heal("refuse")
     back = time.monotonic()
     assert wait_for(lambda: post(gw).status_code == 200, timeout=5, interval=0.05)
-    assert time.monotonic() - back < 1.5
+    assert time.monotonic() - back < 2.5  # the breaker's second, and a loaded machine
 
 
 def test_worker_restarts_behind_kept_connections(fleet, make_gateway):

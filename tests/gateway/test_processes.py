@@ -1,0 +1,328 @@
+"""Worker processes, configuration, held requests."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+from block import Block
+from conftest import block_stats
+from gateway import endpoints_of
+from sglang_sim.harness import wait_for
+from traffic import PATHS, all_received, body, error_of, events_of
+
+
+class Load:
+    """Clients that send until they are stopped; `failed` gets what was not answered with 200."""
+
+    def __init__(self, gw, clients=6, **options):
+        self.gw, self.failed, self.done, self.stopping = gw, [], 0, False
+        self.options = options
+        self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(clients)]
+        for t in self.threads:
+            t.start()
+
+    def run(self, n):
+        i = 0
+        while not self.stopping:
+            i += 1
+            try:
+                # one connection per request: a kept one may be closed just when the next request is on its way
+                answer = httpx.post(self.gw.url + PATHS["chat"], json=body("chat", text=f"{n} {i}", stream=i % 2 == 0, **self.options), timeout=30)
+                if answer.status_code != 200 or (i % 2 == 0 and events_of(answer.text)[-1] != "[DONE]"):
+                    self.failed.append((answer.status_code, answer.text))
+                self.done += 1
+            except httpx.HTTPError as error:
+                self.failed.append(repr(error))
+
+    def stop(self):
+        self.stopping = True
+        for t in self.threads:
+            t.join()
+
+
+def test_reload_under_load_loses_nothing(fleet, make_gateway):
+    gw = make_gateway(fleet, workers=2)
+    load = Load(gw)
+    for _ in range(3):
+        before = set(gw.worker_pids())
+        wait_for(lambda: load.done > 20, timeout=20)
+        gw.reload()
+        assert wait_for(lambda: len(set(gw.worker_pids()) - before) == 2, timeout=20, interval=0.1)
+    load.stop()
+    assert not load.failed and load.done > 20
+    # the old workers are gone: no kept connection, no timer of ours holds them up
+    assert wait_for(lambda: len(gw.all_pids()) == 2, timeout=10, interval=0.1), "old workers are still there"
+    assert wait_for(lambda: block_stats(gw)["leases"] == 2, timeout=3)
+
+
+def test_reload_keeps_what_was_learnt(fleet, make_gateway):
+    gw = make_gateway(fleet)
+    long = "once upon a time " * 300
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat", text=long)).status_code == 200
+    before = set(gw.worker_pids())
+    gw.reload()
+    assert wait_for(lambda: set(gw.worker_pids()) - before, timeout=20, interval=0.1)
+    wait_for(lambda: len(gw.all_pids()) == 1, timeout=10, interval=0.1)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat", text=long)).status_code == 200
+    first, second = gw.log()
+    assert second["prefill"] == first["prefill"] and int(second["hit"].split("/")[0]) > 0
+    # and over a restart
+    gw.stop()
+    gw.start()
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat", text=long)).status_code == 200
+    assert int(gw.log()[-1]["hit"].split("/")[0]) > 0
+
+
+def test_graceful_exit_with_idle_connections(fleet, make_gateway):
+    gw = make_gateway(fleet, zone="keepalive_timeout=300s")
+    client = httpx.Client(base_url=gw.url)
+    for i in range(4):
+        assert client.post(PATHS["chat"], json=body("chat", text=str(i))).status_code == 200
+    assert gw.stop() < 2
+    client.close()
+
+
+def test_graceful_exit_finishes_a_stream(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
+    gw = make_gateway(fleet)
+    with httpx.stream("POST", gw.url + PATHS["chat"], json=body("chat", stream=True, tokens=100), timeout=30) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        gw.process.send_signal(signal.SIGQUIT)
+        rest = "\n".join(lines)
+    assert events_of(rest)[-1] == "[DONE]"
+    gw.process.wait(10)
+    gw.process = None
+    with Block(gw.block) as block:
+        block.check()
+        assert block.stats()["bookings"] == 0
+
+
+def test_killed_worker_gives_back(fleet, make_gateway):
+    """What the dead process had booked is free at once, not after the lease's time."""
+    gw = make_gateway(fleet, workers=2, config={"lease_ttl_ms": 30000})
+    gw.expect_alerts = True  # "exited on signal 9"
+    for worker in fleet.workers:
+        worker.fault(kind="hang")
+    threads = [threading.Thread(target=lambda: quiet_post(gw)) for _ in range(8)]
+    for t in threads:
+        t.start()
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 8, timeout=10)
+    fleet.reset()
+    for pid in gw.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    for t in threads:
+        t.join()
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5), block_stats(gw)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200
+    assert not [line for line in gw.alerts() if "signal 9" not in line]
+
+
+def quiet_post(gw, **more):
+    try:
+        return httpx.post(gw.url + PATHS["chat"], json=body("chat", **more), timeout=30)
+    except httpx.HTTPError as error:
+        return error
+
+
+def test_kills_under_load(fleet, make_gateway):
+    """Requests of the killed worker are lost, no others; nobody is wedged and the block stays sound."""
+    gw = make_gateway(fleet, workers=2)
+    gw.expect_alerts = True
+    load = Load(gw)
+    for _ in range(6):
+        time.sleep(0.5)
+        pids = gw.worker_pids()
+        if pids:
+            os.kill(pids[0], signal.SIGKILL)
+    time.sleep(0.5)
+    load.stop()
+    assert load.done > 20
+    assert not [f for f in load.failed if isinstance(f, tuple)], "an answer that is not 200"
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5), block_stats(gw)
+    with Block(gw.block) as block:
+        block.check()
+
+
+HOLDING = {"hold_window_tokens": 1, "max_held": 64, "hold_max_wait_ms": 20000}
+
+
+def test_held_requests(start_fleet, make_gateway):
+    """One prefill that is busy: others wait without a connection to any worker, and all are answered."""
+    fleet = start_fleet(prefill=1, decode=1, speed=0)
+    gw = make_gateway(fleet, workers=2, config=HOLDING)
+    for worker in fleet.workers:
+        worker.fault(kind="hang", count=1)
+    first = threading.Thread(target=lambda: quiet_post(gw, text="a" * 4000))
+    first.start()
+    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
+    answers = []
+    others = [threading.Thread(target=lambda n=n: answers.append(quiet_post(gw, text=f"{n} " + "b" * 4000))) for n in range(8)]
+    for t in others:
+        t.start()
+    assert wait_for(lambda: block_stats(gw)["held_now"] == 8, timeout=5), block_stats(gw)
+    assert len(all_received(fleet, PATHS["chat"])) == 2, "a held request was sent"
+    assert httpx.get(gw.url + "/pdroute").status_code == 200, "waiting blocks nothing"
+    fleet.reset()  # the hung request fails, and the others go
+    for worker in fleet.workers:
+        worker.restart()
+    for t in others:
+        t.join(20)
+    assert [getattr(a, "status_code", a) for a in answers] == [200] * 8
+    first.join(20)
+    assert block_stats(gw)["held_now"] == 0
+    held = [e for e in gw.log() if "held=" in e["why"]]
+    assert len(held) == 8
+
+
+def test_client_of_a_held_request_leaves(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=1, decode=1, speed=0)
+    gw = make_gateway(fleet, config=HOLDING)
+    for worker in fleet.workers:
+        worker.fault(kind="hang")
+    from test_failures import open_request
+    busy = open_request(gw, text="a" * 4000)
+    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
+    waiting = open_request(gw, text="b" * 4000)
+    assert wait_for(lambda: block_stats(gw)["held_now"] == 1, timeout=5)
+    waiting.close()
+    assert wait_for(lambda: block_stats(gw)["held_now"] == 0, timeout=2)
+    busy.close()
+
+
+def test_full_queue_and_patience(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=1, decode=1, speed=0)
+    gw = make_gateway(fleet, config={**HOLDING, "max_held": 2, "hold_max_wait_ms": 1000})
+    for worker in fleet.workers:
+        worker.fault(kind="hang")
+    from test_failures import open_request
+    busy = open_request(gw, text="a" * 4000)
+    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
+    answers = []
+    waiting = [threading.Thread(target=lambda n=n: answers.append(quiet_post(gw, text=f"{n} " + "b" * 4000))) for n in range(2)]
+    for t in waiting:
+        t.start()
+    assert wait_for(lambda: block_stats(gw)["held_now"] == 2, timeout=5)
+    refused = httpx.post(gw.url + PATHS["chat"], json=body("chat", text="c" * 4000))
+    assert refused.status_code == 429 and error_of(refused)["code"] == "queue_full" and int(refused.headers["retry-after"]) >= 1
+    for t in waiting:
+        t.join()
+    assert [a.status_code for a in answers] == [503, 503] and {error_of(a)["code"] for a in answers} == {"held_timeout"}
+    busy.close()
+
+
+BAD_CONFIGS = {
+    "not JSON": ('{\n "policy": "default",\n', r"zone\.json:\d+: "),
+    "unknown member": ('{\n "polcy": "default"}', r"zone\.json:2: .*polcy"),
+    "out of range": ('{\n\n "block_bytes": 3}', r"zone\.json:3: .*block_bytes"),
+    "bad endpoint": ('{"endpoints": [\n {"role": "prefill", "host": "10.0.0.1", "port": 70000}]}', r"zone\.json:2: .*port"),
+}
+
+
+@pytest.mark.parametrize("text,message", BAD_CONFIGS.values(), ids=BAD_CONFIGS)
+@pytest.mark.parametrize("how", ["test", "start", "reload"])
+def test_bad_config(text, message, how, fleet, make_gateway):
+    import re
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    if how == "reload":
+        gw.start()
+        gw.expect_alerts = True
+        pids = gw.worker_pids()
+        gw.write_config(text)
+        gw.reload()
+        assert wait_for(lambda: re.search(message, gw.errors()), timeout=5), gw.errors()
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200 and gw.worker_pids() == pids
+        return
+    gw.write_config(text)
+    code, said = gw.test() if how == "test" else refuse_to_start(gw)
+    assert code and re.search(message, said), said
+    assert not gw.block.exists(), "a block was made from a bad configuration"
+
+
+def refuse_to_start(gw):
+    import subprocess
+    done = subprocess.run(gw.command(), stderr=subprocess.PIPE, text=True, timeout=20)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("line,message", [
+    ("pdroute_zone main file=x config=y;", "duplicate"), ("pdroute_zone other file=x;", "needs file= and config="),
+    ("pdroute_zone other file=x config=/nowhere/at/all.json;", 'cannot open "/nowhere/at/all.json"'),
+    ("pdroute_zone other file=x config=y size=1m;", 'invalid parameter "size=1m"'),
+    ("server { listen 127.0.0.1:1; location / { pdroute nobody; } }", r'unknown pdroute_zone "nobody" in .*nginx.conf:\d+'),
+    ("server { listen 127.0.0.1:1; location / { pdroute main connect_timeout=soon; } }", 'invalid parameter "connect_timeout=soon"'),
+    ("server { listen 127.0.0.1:1; location / { pdroute_status nobody; } }", "unknown pdroute_zone"),
+])
+def test_bad_directive(line, message, fleet, make_gateway):
+    import re
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    conf = gw.dir / "nginx.conf"
+    conf.write_text(conf.read_text().replace("    server {", f"    {line}\n    server {{", 1))
+    code, said = gw.test()
+    assert code and re.search(message, said), said
+
+
+def test_good_config_is_only_looked_at(fleet, make_gateway):
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    code, said = gw.test()
+    assert code == 0, said
+    assert not gw.block.exists()
+
+
+@pytest.mark.parametrize("recreate", [False, True])
+def test_block_of_another_config(recreate, fleet, make_gateway):
+    gw = make_gateway(fleet, zone="recreate" if recreate else "")
+    gw.stop()
+    gw.config["max_bookings"] = 1000
+    if recreate:
+        gw.start()
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    else:
+        gw.write()
+        code, said = refuse_to_start(gw)
+        assert code and "recreate" in said and str(gw.block) in said
+
+
+def test_garbage_in_the_block_file(fleet, make_gateway):
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    gw.block.write_bytes(b"x" * 100_000)
+    code, said = refuse_to_start(gw)
+    assert code and str(gw.block) in said
+
+
+def test_reload_with_other_endpoints(start_fleet, make_gateway):
+    """A server that is new in the file is used from the reload on."""
+    fleet = start_fleet(prefill=2, decode=1, speed=0)
+    endpoints = endpoints_of(fleet)
+    gw = make_gateway(endpoints[1:])
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    gw.config["endpoints"] = endpoints
+    gw.write_config()
+    before = set(gw.worker_pids())
+    gw.reload()
+    assert wait_for(lambda: set(gw.worker_pids()) - before, timeout=20, interval=0.1)
+    assert block_stats(gw)["endpoints"] == 3
+
+
+def test_discovery_beside_nginx(fleet, make_gateway):
+    """The block is the meeting point: what another process knows, nginx knows at once."""
+    gw = make_gateway(fleet)
+    with Block(gw.block) as block:
+        import ctypes
+        for name in [w.name for w in fleet.prefills]:
+            number = ctypes.c_uint32()
+            assert block.library.pdr_endpoint_find(block.router, name.encode(), ctypes.byref(number)) == 0
+            block.call("pdr_endpoint_drain", block.router, number, 1)
+        answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"))
+        assert answer.status_code == 503 and json.loads(answer.text)["error"]["code"] == "no_pair"
+        block.call("pdr_endpoint_drain", block.router, number, 0)
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    assert gw.log()[-1]["prefill"] == name
