@@ -300,6 +300,7 @@ int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, 
     pdr_books_unlock(&b);
     int code = pdr_apply_parse(text, len, &pool, &endpoints, &n, &complete, &own, err);
     if (code) return code;
+    for (size_t i = 0; i < n; i++) pdr_registry_default_name(&endpoints[i]); /* what is there already is found by its name */
     code = pdr_books_lock(&b, r, now_ns);
     if (code) {
         pdr_fail(err, code, "%s", pdr_strerror(code));

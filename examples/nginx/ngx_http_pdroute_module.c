@@ -7,6 +7,7 @@ static void      *create_main_conf(ngx_conf_t *cf);
 static void      *create_loc_conf(ngx_conf_t *cf);
 static char      *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 static ngx_int_t  postconfiguration(ngx_conf_t *cf);
+static ngx_int_t  init_module(ngx_cycle_t *cycle);
 static ngx_int_t  init_process(ngx_cycle_t *cycle);
 static void       exit_process(ngx_cycle_t *cycle);
 static char      *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -38,7 +39,7 @@ ngx_module_t ngx_http_pdroute_module = {NGX_MODULE_V1,
                                         commands,
                                         NGX_HTTP_MODULE,
                                         NULL,         /* init master */
-                                        NULL,         /* init module */
+                                        init_module,  /* init module */
                                         init_process, /* init process */
                                         NULL,         /* init thread */
                                         NULL,         /* exit thread */
@@ -246,10 +247,34 @@ static ngx_int_t postconfiguration(ngx_conf_t *cf)
 
 static ngx_http_pdroute_main_conf_t *cycle_conf(ngx_cycle_t *cycle)
 {
-    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) return NULL;
     if (ngx_get_conf(cycle->conf_ctx, ngx_http_module) == NULL) return NULL; /* no http block */
     return ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pdroute_module);
 }
+
+/*
+ * Workers, which are not root, have the block mapped already; but the mark that tells others of a worker's death is a lock on a description of the file
+ * that the worker itself opens.
+ */
+static ngx_int_t init_module(ngx_cycle_t *cycle)
+{
+    ngx_http_pdroute_main_conf_t *main = cycle_conf(cycle);
+    ngx_core_conf_t              *core = (ngx_core_conf_t *)ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+    ngx_http_pdroute_zone_t     **zones;
+    ngx_file_info_t               fi;
+    ngx_uint_t                    i;
+
+    if (main == NULL || geteuid() != 0 || core->user == (ngx_uid_t)NGX_CONF_UNSET_UINT) return NGX_OK;
+    zones = main->zones.elts;
+    for (i = 0; i < main->zones.nelts; i++) {
+        if (zones[i]->host == NULL || ngx_file_info(zones[i]->file.data, &fi) == NGX_FILE_ERROR || fi.st_uid != 0) continue;
+        if (chown((char *)zones[i]->file.data, core->user, (gid_t)-1) == -1)
+            ngx_log_error(NGX_LOG_WARN, cycle->log, ngx_errno, "pdroute_zone \"%V\": chown(\"%V\") failed", &zones[i]->name,
+                          &zones[i]->file);
+    }
+    return NGX_OK;
+}
+
+static ngx_uint_t is_worker(void) { return ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE; }
 
 static ngx_int_t init_process(ngx_cycle_t *cycle)
 {
@@ -257,7 +282,7 @@ static ngx_int_t init_process(ngx_cycle_t *cycle)
     ngx_http_pdroute_zone_t     **zones;
     ngx_uint_t                    i;
 
-    if (main == NULL || main->zones.nelts == 0) return NGX_OK;
+    if (!is_worker() || main == NULL || main->zones.nelts == 0) return NGX_OK;
     /* Bodies of 100 KB and more would otherwise be mapped and unmapped for each request: 20 page faults each (32 MiB is the largest threshold
      * that glibc takes). */
     (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
@@ -276,7 +301,7 @@ static void exit_process(ngx_cycle_t *cycle)
     ngx_http_pdroute_zone_t     **zones;
     ngx_uint_t                    i;
 
-    if (main == NULL) return;
+    if (!is_worker() || main == NULL) return;
     zones = main->zones.elts;
     for (i = 0; i < main->zones.nelts; i++) ngx_http_pdroute_zone_stop(zones[i]);
 }

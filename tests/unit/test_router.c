@@ -729,6 +729,29 @@ static void status_texts_are_whole_at_any_size(void **state)
     fleet_close(&f);
 }
 
+/* A gateway applies its file at every start: endpoints without names included, nothing changes the second time. */
+static void the_same_document_again_changes_nothing(void **state)
+{
+    (void)state;
+    const char       text[] = "{\"endpoints\":[{\"role\":\"prefill\",\"host\":\"10.0.0.1\",\"port\":1},{\"role\":\"decode\",\"host\":\"10.0.0.2\",\"port\":2}]}";
+    pdr_config       c = fleet_config();
+    pdr_apply_report report;
+    pdr_error        err;
+    fleet            f;
+    fleet_open(&f, &c, 0, 0);
+    pdr_init_struct(&err, sizeof err);
+    for (uint32_t round = 0; round < 3; round++) {
+        uint32_t flags = round == 2 ? PDR_APPLY_PRUNE : 0;
+        pdr_init_struct(&report, sizeof report);
+        assert_int_equal(pdr_apply_json(f.r, text, sizeof text - 1, flags, f.now, &report, &err), PDR_OK);
+        assert_int_equal(report.added, round ? 0 : 2);
+        assert_int_equal(report.unchanged, round ? 2 : 0);
+        assert_int_equal(report.removed, 0);
+    }
+    assert_int_equal(pdr_router_check(f.r, &err), PDR_OK);
+    fleet_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -757,6 +780,7 @@ int main(void)
         cmocka_unit_test(explains_what_it_would_do),
         cmocka_unit_test(keeps_a_log_of_decisions),
         cmocka_unit_test(status_texts_are_whole_at_any_size),
+        cmocka_unit_test(the_same_document_again_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
