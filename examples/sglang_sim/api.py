@@ -411,8 +411,6 @@ class Reader:
         params = obj.get("sampling_params") or {}
         each = params if isinstance(params, list) else [params] * len(token_lists)
         n = self._samples(each)
-        if n > 1 and self.mode == "decode":
-            raise Crash("n > 1 on /generate")
         for p in each:
             temperature = p.get("temperature")
             if isinstance(temperature, (int, float)) and temperature < 0:
@@ -522,8 +520,6 @@ class Reader:
         logprob = None
         if obj.get("logprobs"):
             logprob = {"start": -1, "top": obj.get("top_logprobs") or 0, "ids": None, "text": True}
-        if common["n"] > 1 and self.mode == "decode":
-            raise Crash("n > 1")
         prompts = self._prompts([tokenizer.chat(messages)], values, False, [(limit, natural, self._stops(obj))])
         return Call("chat", self._rid(obj), prompts, False, logprob=logprob, **common)
 
@@ -545,8 +541,6 @@ class Reader:
         logprob = None
         if obj.get("logprobs") is not None:
             logprob = {"start": 0 if obj.get("echo") else -1, "top": obj["logprobs"], "ids": None, "text": True}
-        if common["n"] > 1 and self.mode == "decode":
-            raise Crash("n > 1")
         prompts = self._prompts(token_lists, values, batch, limits)
         echo = [tokenizer.decode(t) for t in token_lists] if obj.get("echo") else None
         return Call("completion", self._rid(obj), prompts, batch, logprob=logprob, echo=echo, **common)

@@ -330,6 +330,7 @@ class Worker:
         return self.reply(200, layout(call, seqs, self.engine.mode))
 
     def sequences(self, call):
+        """One sequence per prompt and sample. All samples of a prompt use its room, which is why n > 1 does not work."""
         seqs = []
         for i, prompt in enumerate(call.prompts):
             for j in range(call.n):
