@@ -1,5 +1,7 @@
 #include "pair.h"
 
+#include <string.h>
+
 static int known_equal(uint32_t a, uint32_t b) { return a == b && a != PDR_NO_GROUP; }
 
 /* Unknown topology counts as one zone: then every pair costs the same and topology decides nothing. */
@@ -26,144 +28,142 @@ uint32_t pdr_barred(const pdr_target *t, const pdr_job *job, uint64_t now_ns)
 }
 
 
-/* Fills the costs of one list and bars what cannot be used. Returns how many are possible. */
-static uint32_t price(const pdr_view *base, const uint32_t *list, uint32_t n, void (*score)(const pdr_view *, uint64_t *), uint64_t *cost,
-                      uint64_t *retry_ns)
+/*
+ * Keys: a cost in the upper bits and, in the lower 18, how recently the candidate was picked, so that one comparison decides both and of equal
+ * costs the one that rested longest wins. Sums of a prefill key, a decode key and a shifted transfer time are keys of pairs: three times 2^44 µs fit.
+ */
+enum { TIE_BITS = 18, TIE_MOST = 65535 };
+#define KEY_COST_MOST (1ull << 44)
+#define KEY_BARRED    UINT64_MAX
+
+static inline uint64_t key_of(uint64_t cost, uint32_t last_pick, uint32_t now)
+{
+    uint32_t rested = now - last_pick; /* picks count up and may wrap */
+    return (cost < KEY_COST_MOST ? cost : KEY_COST_MOST) << TIE_BITS | (rested < TIE_MOST ? TIE_MOST - rested : 0);
+}
+
+/* Turns the costs of one list into keys and bars what cannot be used. Returns how many are possible. */
+static uint32_t price(const pdr_view *base, const pdr_registry *g, const uint32_t *list, uint32_t n, const pdr_policy *policy, int decode,
+                      uint64_t *key, uint64_t *retry_ns)
 {
     pdr_view v = *base;
-    uint32_t possible = 0;
+    uint32_t possible = 0, now = g->head->pick;
     v.list = list;
     v.n = n;
     if (!n) return 0;
-    score(&v, cost);
+    (decode ? policy->decode : policy->prefill)(&v, key);
     for (uint32_t i = 0; i < n; i++) {
         const pdr_target *t = &v.targets[list[i]];
-        if (__builtin_expect(pdr_barred(t, v.job, v.now_ns) != PDR_BARRED_NO, 0)) {
-            cost[i] = PDR_COST_BARRED;
+        if (__builtin_expect(t->guarded || v.job->excluded, 0) && pdr_barred(t, v.job, v.now_ns) != PDR_BARRED_NO) {
+            key[i] = KEY_BARRED;
             if (t->open_until_ns > v.now_ns && (!*retry_ns || t->open_until_ns < *retry_ns)) *retry_ns = t->open_until_ns;
             continue;
         }
-        if (cost[i] > PDR_COST_MAX) cost[i] = PDR_COST_MAX;
+        key[i] = key_of(key[i], decode ? t->d_last_pick : t->last_pick, now);
         possible++;
     }
     return possible;
 }
 
-/* Picks count up and may wrap; the difference to the present pick number is the age. */
-static int older(uint32_t a, uint32_t b, uint32_t now) { return now - a > now - b; }
-
-static void keep_best(uint32_t *best, uint32_t i, const uint64_t *cost, const pdr_registry *g)
-{
-    uint32_t b = *best;
-    if (b == PDR_NONE || cost[i] < cost[b] ||
-        (cost[i] == cost[b] && older(g->targets[g->prefill[i]].last_pick, g->targets[g->prefill[b]].last_pick, g->head->pick)))
-        *best = i;
-}
-
 typedef struct pdr_best {
-    uint64_t cost;
-    uint32_t p, d;       /* list positions */
-    uint64_t transfer;
-    uint64_t by_tier[4]; /* transfer time of this prompt, nearest first, never falling */
+    uint64_t key;
+    uint32_t p, d;    /* list positions */
+    int      tier;
+    uint64_t by_tier[4]; /* transfer time of this prompt as a key, nearest first, never falling */
 } pdr_best;
 
-static void consider(pdr_best *best, uint32_t p, uint32_t d, const pdr_registry *g, const pdr_scratch *s)
+static inline void consider(pdr_best *best, const pdr_scratch *s, uint32_t p, uint32_t d, int tier)
 {
     if (p == PDR_NONE) return;
-    uint64_t sum = s->prefill_cost[p] + s->decode_cost[d];
-    if (sum + best->by_tier[PDR_TIER_HOST] > best->cost) return; /* not even side by side */
-    const pdr_target *tp = &g->targets[g->prefill[p]], *td = &g->targets[g->decode[d]];
-    uint64_t          transfer = best->by_tier[pdr_tier(tp, td)], cost = sum + transfer;
-    if (cost > best->cost) return;
-    if (cost == best->cost) {
-        uint32_t bp = g->targets[g->prefill[best->p]].last_pick, bd = g->targets[g->decode[best->d]].d_last_pick, now = g->head->pick;
-        if (older(bp, tp->last_pick, now)) return;
-        if (bp == tp->last_pick && !older(td->d_last_pick, bd, now)) return;
-    }
-    best->cost = cost;
+    uint64_t key = s->prefill_cost[p] + s->decode_cost[d] + best->by_tier[tier];
+    if (key >= best->key) return;
+    best->key = key;
     best->p = p;
     best->d = d;
-    best->transfer = transfer;
+    best->tier = tier;
+}
+
+static inline void keep_best(uint32_t *best, uint32_t i, const uint64_t *key)
+{
+    if (*best == PDR_NONE || key[i] < key[*best]) *best = i;
 }
 
 /* Without any topology every transfer costs the same: the best of each side. */
 static void join_flat(const pdr_registry *g, const pdr_scratch *s, pdr_best *best)
 {
-    uint32_t p = PDR_NONE, d = PDR_NONE;
-    for (uint32_t i = 0; i < g->head->prefill_n; i++)
-        if (s->prefill_cost[i] != PDR_COST_BARRED) keep_best(&p, i, s->prefill_cost, g);
-    for (uint32_t i = 0; i < g->head->decode_n; i++) {
-        if (s->decode_cost[i] == PDR_COST_BARRED) continue;
-        if (d == PDR_NONE || s->decode_cost[i] < s->decode_cost[d] ||
-            (s->decode_cost[i] == s->decode_cost[d] &&
-             older(g->targets[g->decode[i]].d_last_pick, g->targets[g->decode[d]].d_last_pick, g->head->pick)))
-            d = i;
-    }
-    if (p != PDR_NONE && d != PDR_NONE) consider(best, p, d, g, s);
+    uint32_t p = 0, d = 0;
+    for (uint32_t i = 1; i < g->head->prefill_n; i++)
+        if (s->prefill_cost[i] < s->prefill_cost[p]) p = i;
+    for (uint32_t i = 1; i < g->head->decode_n; i++)
+        if (s->decode_cost[i] < s->decode_cost[d]) d = i;
+    consider(best, s, p, d, PDR_TIER_ZONE);
 }
 
+/*
+ * A candidate from a group is priced as if it were just as near as the group says; where it is nearer it is in the nearer group as well, so the
+ * minimum over the groups is exact.
+ */
 static void join_topology(const pdr_registry *g, const pdr_scratch *s, pdr_best *best)
 {
     const pdr_registry_head *h = g->head;
-    uint32_t                 all = PDR_NONE;
-    for (uint32_t i = 0; i < h->hosts; i++) s->best_host[i] = PDR_NONE;
-    for (uint32_t i = 0; i < h->racks; i++) s->best_rack[i] = PDR_NONE;
-    for (uint32_t i = 0; i < h->zones; i++) s->best_zone[i] = PDR_NONE;
-    /* a prefill without a zone is in reach of every zone, so it competes in each: its own group, number h->zones */
-    uint32_t nowhere = PDR_NONE;
+    uint32_t                 all = PDR_NONE, nowhere = PDR_NONE; /* nowhere: those without a zone, in reach of every zone */
+    memset(s->best_host, 0xFF, h->hosts * sizeof *s->best_host);
+    memset(s->best_rack, 0xFF, h->racks * sizeof *s->best_rack);
+    memset(s->best_zone, 0xFF, h->zones * sizeof *s->best_zone);
     for (uint32_t i = 0; i < h->prefill_n; i++) {
-        if (s->prefill_cost[i] == PDR_COST_BARRED) continue;
+        if (s->prefill_cost[i] == KEY_BARRED) continue;
         const pdr_target *t = &g->targets[g->prefill[i]];
-        keep_best(&all, i, s->prefill_cost, g);
-        if (t->host != PDR_NO_GROUP) keep_best(&s->best_host[t->host], i, s->prefill_cost, g);
-        if (t->rack != PDR_NO_GROUP) keep_best(&s->best_rack[t->rack], i, s->prefill_cost, g);
-        keep_best(t->zone != PDR_NO_GROUP ? &s->best_zone[t->zone] : &nowhere, i, s->prefill_cost, g);
+        keep_best(&all, i, s->prefill_cost);
+        if (t->host != PDR_NO_GROUP) keep_best(&s->best_host[t->host], i, s->prefill_cost);
+        if (t->rack != PDR_NO_GROUP) keep_best(&s->best_rack[t->rack], i, s->prefill_cost);
+        keep_best(t->zone != PDR_NO_GROUP ? &s->best_zone[t->zone] : &nowhere, i, s->prefill_cost);
     }
     for (uint32_t i = 0; i < h->decode_n; i++) {
-        if (s->decode_cost[i] == PDR_COST_BARRED) continue;
+        if (s->decode_cost[i] == KEY_BARRED) continue;
         const pdr_target *t = &g->targets[g->decode[i]];
-        if (t->host != PDR_NO_GROUP) consider(best, s->best_host[t->host], i, g, s);
-        if (t->rack != PDR_NO_GROUP) consider(best, s->best_rack[t->rack], i, g, s);
-        if (t->zone != PDR_NO_GROUP) consider(best, s->best_zone[t->zone], i, g, s);
-        consider(best, nowhere, i, g, s);
-        consider(best, all, i, g, s);
+        if (t->host != PDR_NO_GROUP) consider(best, s, s->best_host[t->host], i, PDR_TIER_HOST);
+        if (t->rack != PDR_NO_GROUP) consider(best, s, s->best_rack[t->rack], i, PDR_TIER_RACK);
+        if (t->zone != PDR_NO_GROUP) {
+            consider(best, s, s->best_zone[t->zone], i, PDR_TIER_ZONE);
+            consider(best, s, nowhere, i, PDR_TIER_ZONE);
+            consider(best, s, all, i, PDR_TIER_FAR);
+        } else {
+            consider(best, s, all, i, PDR_TIER_ZONE);
+        }
     }
 }
 
 static void choose_single(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, const uint32_t *list,
                           uint32_t n, int decode_only, pdr_choice *out)
 {
-    uint32_t best = PDR_NONE, possible;
-    possible = price(v, list, n, policy->decode, s->decode_cost, &out->retry_ns);
+    uint32_t best = PDR_NONE, possible = price(v, g, list, n, policy, 1, s->decode_cost, &out->retry_ns);
     if (!possible) return;
-    if (!decode_only) price(v, list, n, policy->prefill, s->prefill_cost, &out->retry_ns);
+    if (!decode_only) price(v, g, list, n, policy, 0, s->prefill_cost, &out->retry_ns);
     out->pairs += possible;
     for (uint32_t i = 0; i < n; i++) {
-        if (s->decode_cost[i] == PDR_COST_BARRED) continue;
+        if (s->decode_cost[i] == KEY_BARRED) continue;
         if (!decode_only) s->decode_cost[i] += s->prefill_cost[i];
-        if (best == PDR_NONE || s->decode_cost[i] < s->decode_cost[best] ||
-            (s->decode_cost[i] == s->decode_cost[best] &&
-             older(g->targets[list[i]].d_last_pick, g->targets[list[best]].d_last_pick, g->head->pick)))
-            best = i;
+        keep_best(&best, i, s->decode_cost);
     }
-    if (s->decode_cost[best] >= out->cost) return;
+    uint64_t cost = s->decode_cost[best] >> TIE_BITS;
+    if (cost >= out->cost) return;
     out->mode = PDR_MODE_SINGLE;
     out->prefill = PDR_NONE;
     out->decode = list[best];
-    out->prefill_cost = decode_only ? 0 : s->prefill_cost[best];
-    out->decode_cost = s->decode_cost[best] - out->prefill_cost;
+    out->prefill_cost = decode_only ? 0 : s->prefill_cost[best] >> TIE_BITS;
+    out->decode_cost = cost - out->prefill_cost;
     out->transfer_us = 0;
-    out->cost = s->decode_cost[best];
+    out->cost = cost;
 }
 
 static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, pdr_choice *out)
 {
-    pdr_best best = {.cost = UINT64_MAX};
-    uint64_t p = price(v, g->prefill, g->head->prefill_n, policy->prefill, s->prefill_cost, &out->retry_ns);
-    uint64_t d = price(v, g->decode, g->head->decode_n, policy->decode, s->decode_cost, &out->retry_ns);
+    pdr_best best = {.key = UINT64_MAX};
+    uint64_t p = price(v, g, g->prefill, g->head->prefill_n, policy, 0, s->prefill_cost, &out->retry_ns);
+    uint64_t d = price(v, g, g->decode, g->head->decode_n, policy, 1, s->decode_cost, &out->retry_ns);
     out->pairs = p * d;
     if (!p || !d) return;
-    for (int tier = 0; tier < 4; tier++) best.by_tier[tier] = pdr_tier_us(v->rates, tier, v->job->prompt_tokens);
+    for (int tier = 0; tier < 4; tier++) best.by_tier[tier] = pdr_tier_us(v->rates, tier, v->job->prompt_tokens) << TIE_BITS;
     if (!policy->topology || (!g->head->hosts && !g->head->racks && !g->head->zones))
         join_flat(g, s, &best);
     else
@@ -171,10 +171,10 @@ static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const p
     out->mode = PDR_MODE_PD;
     out->prefill = g->prefill[best.p];
     out->decode = g->decode[best.d];
-    out->prefill_cost = s->prefill_cost[best.p];
-    out->decode_cost = s->decode_cost[best.d];
-    out->transfer_us = best.transfer;
-    out->cost = best.cost;
+    out->prefill_cost = s->prefill_cost[best.p] >> TIE_BITS;
+    out->decode_cost = s->decode_cost[best.d] >> TIE_BITS;
+    out->transfer_us = best.by_tier[best.tier] >> TIE_BITS;
+    out->cost = out->prefill_cost + out->decode_cost + out->transfer_us;
 }
 
 int pdr_pair_choose(const pdr_registry *g, const pdr_policy *policy, const pdr_view *view, const pdr_scratch *s, int single_only,

@@ -262,10 +262,16 @@ uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, ui
     return rec->draining ? PDR_STATE_DRAINING : PDR_STATE_READY;
 }
 
+void pdr_registry_open_until(pdr_target *t, uint64_t until_ns)
+{
+    t->open_until_ns = until_ns;
+    t->guarded = until_ns != 0;
+}
+
 void pdr_registry_reopen(const pdr_registry *g, uint32_t target)
 {
     const pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
-    for (uint32_t i = 0; i < rec->targets; i++) g->targets[rec->first_target + i].open_until_ns = 0;
+    for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], 0);
 }
 
 void pdr_registry_success(const pdr_registry *g, uint32_t target)
@@ -281,7 +287,7 @@ void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint
     rec->failures++;
     g->infos[target].failures++;
     if (!hard && rec->failures < threshold) return;
-    for (uint32_t i = 0; i < rec->targets; i++) g->targets[rec->first_target + i].open_until_ns = now_ns + open_ns;
+    for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], now_ns + open_ns);
 }
 
 static int check_endpoint(const pdr_registry *g, uint32_t id, char *why, size_t cap)

@@ -36,7 +36,7 @@ typedef struct pdr_target {
     uint32_t host, rack, zone; /* group numbers, PDR_NO_GROUP unknown */
     uint32_t d_last_pick;
     uint32_t dp_size;
-    uint32_t pad;
+    uint32_t guarded;        /* open_until_ns is set: look at it */
 } __attribute__((aligned(64))) pdr_target;
 
 /* What is only counted and shown. */
@@ -100,6 +100,8 @@ void pdr_registry_remove(const pdr_registry *g, uint32_t id);
 void pdr_registry_reap(const pdr_registry *g, uint32_t id);
 /* Lists and groups from the endpoints: after any change, and in repair. */
 void pdr_registry_relist(const pdr_registry *g);
+/* The breaker of all ranks of an endpoint, or of one target. 0: closed. */
+void pdr_registry_open_until(pdr_target *t, uint64_t until_ns);
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns); /* PDR_STATE_* */
 
 /* One leg ended well or badly: counts and breaker. `hard`: nothing could be sent at all, so the endpoint is taken out at once. */

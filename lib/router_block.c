@@ -232,7 +232,8 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
         if (b.registry.endpoints[i].slot == PDR_SLOT_LEAVING) pdr_registry_reap(&b.registry, i);
     }
     for (uint32_t i = 0; i < r->config.max_targets; i++) {
-        b.registry.targets[i].open_until_ns = b.registry.targets[i].since_ns = 0;
+        pdr_registry_open_until(&b.registry.targets[i], 0);
+        b.registry.targets[i].since_ns = 0;
         b.registry.targets[i].foreign_us = b.registry.targets[i].foreign_ns = 0;
         b.registry.targets[i].d_foreign_tokens = b.registry.targets[i].d_foreign_requests = 0;
         b.registry.infos[i].report_ns = b.registry.infos[i].learnt_ns = 0;

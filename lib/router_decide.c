@@ -135,9 +135,9 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     if (k->prefill != PDR_NONE) b->registry.infos[k->prefill].legs++;
     if (k->decode != k->prefill) b->registry.infos[k->decode].legs++;
     /* a breaker that has just run out lets one request in; the others wait for what becomes of it */
-    if (w->open_until_ns) w->open_until_ns = b->now_ns + b->r->config.breaker_open_ms * 1000000ull;
+    if (w->guarded) pdr_registry_open_until(w, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
     pdr_target *d = &b->registry.targets[choice->decode];
-    if (d != w && d->open_until_ns) d->open_until_ns = b->now_ns + b->r->config.breaker_open_ms * 1000000ull;
+    if (d != w && d->guarded) pdr_registry_open_until(d, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
     pdr_booking_charge(&b->ledger, k, state, b->now_ns);
     if (k->prefill != PDR_NONE && n) pdr_index_store(b->index, worker, hashes, n);
     b->r->stats.prompt_tokens += k->prompt_tokens;

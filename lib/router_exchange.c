@@ -88,7 +88,7 @@ static void apply_verdict(pdr_books *b, const pdr_exchange_leg *leg, uint32_t ta
         uint64_t rest = leg->retry_after_ms ? leg->retry_after_ms : 100, now = b->now_ns;
         pdr_target *t = &b->registry.targets[target];
         if (rest > c->breaker_open_ms) rest = c->breaker_open_ms;
-        if (t->open_until_ns < now + rest * 1000000) t->open_until_ns = now + rest * 1000000;
+        if (t->open_until_ns < now + rest * 1000000) pdr_registry_open_until(t, now + rest * 1000000);
     }
 }
 

@@ -244,25 +244,20 @@ int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *ha
 {
     pdr_books    b;
     pdr_ask      ask;
-    pdr_decision d;
+    pdr_decision own, *d = &own;
     int          code;
     if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the decision's struct_size is not set");
     if ((code = check_request(request, err))) return code;
-    memset(&d, 0, offsetof(pdr_decision, prefill_host));
-    d.prefill_host[0] = d.decode_host[0] = d.bootstrap_host[0] = 0;
+    if (out->struct_size == sizeof own) d = out; /* the caller's struct is ours: nothing to copy */
+    memset(d, 0, offsetof(pdr_decision, prefill_host));
+    d->struct_size = sizeof own;
+    d->prefill_host[0] = d->decode_host[0] = d->bootstrap_host[0] = 0;
     code = pdr_books_lock(&b, r, request->now_ns);
     if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
     code = pdr_ask_make(&b, prompt, hashes, n, request, &ask, err);
-    if (!code) code = decide_locked(&b, &ask, &d, err);
+    if (!code) code = decide_locked(&b, &ask, d, err);
     pdr_books_unlock(&b);
-    /* the hosts' bytes behind their ends are the caller's business: whole struct where it is the caller's size */
-    if (out->struct_size == sizeof d) {
-        d.struct_size = sizeof d;
-        if (!d.outcome) memset(d.prefill_host, 0, sizeof d.prefill_host * 3);
-        memcpy(out, &d, sizeof d);
-    } else {
-        pdr_struct_out(out, &d, sizeof d, NULL);
-    }
+    if (d != out) pdr_struct_out(out, d, sizeof *d, NULL);
     return code;
 }
 

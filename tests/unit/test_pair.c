@@ -54,7 +54,7 @@ static void make_world(world *w, int topology)
         t->d_tokens = t->d_requests * draw(9000);
         t->kv_capacity = draw(2) ? 200000 : 0;
         t->slowness_q10 = 512 + (uint32_t)draw(2048);
-        t->open_until_ns = draw(8) ? 0 : 1001 * SECOND;
+        pdr_registry_open_until(t, draw(8) ? 0 : 1001 * SECOND);
         w->depth[id] = (uint16_t)draw(60);
     }
     pdr_registry_relist(&w->g);
