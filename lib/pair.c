@@ -52,9 +52,10 @@ static uint32_t price(const pdr_view *base, const pdr_registry *g, const uint32_
     v.n = n;
     if (!n) return 0;
     (decode ? policy->decode : policy->prefill)(&v, key);
+    const uint32_t excluded = v.job->excluded;
     for (uint32_t i = 0; i < n; i++) {
         const pdr_target *t = &v.targets[list[i]];
-        if (__builtin_expect(t->guarded || v.job->excluded, 0) && pdr_barred(t, v.job, v.now_ns) != PDR_BARRED_NO) {
+        if (__builtin_expect(t->guarded || excluded, 0) && pdr_barred(t, v.job, v.now_ns) != PDR_BARRED_NO) {
             key[i] = KEY_BARRED;
             if (t->open_until_ns > v.now_ns && (!*retry_ns || t->open_until_ns < *retry_ns)) *retry_ns = t->open_until_ns;
             continue;

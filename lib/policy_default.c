@@ -10,29 +10,39 @@
  */
 #include "policy.h"
 
+/* The loops work on copies of what does not change: the compiler cannot know that cost[] is not part of it. */
+
 static void prefill(const pdr_view *v, uint64_t *cost)
 {
-    uint64_t cold = pdr_prefill_us(v->rates, v->job->prompt_tokens, 0); /* most targets hold nothing of a prompt */
-    for (uint32_t i = 0; i < v->n; i++) {
-        uint32_t          w = v->list[i];
-        const pdr_target *t = &v->targets[w];
-        uint64_t          wait, work;
-        if (!v->depth[w]) {
-            wait = pdr_wait_us(t, v->now_ns);
-            work = pdr_scale_q10(cold, t->slowness_q10);
-            work += work * v->mean_queue_q10 >> 10;
+    const pdr_job     job = *v->job;
+    const pdr_rates   rates = *v->rates;
+    const pdr_target *targets = v->targets;
+    const uint32_t   *list = v->list;
+    const uint16_t   *depth = v->depth;
+    const uint64_t   *planned = v->planned_us;
+    const uint64_t    now = v->now_ns, queue = v->mean_queue_q10, cold = pdr_prefill_us(&rates, job.prompt_tokens, 0);
+    for (uint32_t i = 0, n = v->n; i < n; i++) {
+        uint32_t          w = list[i];
+        const pdr_target *t = &targets[w];
+        uint64_t          us;
+        if (!depth[w]) { /* most targets hold nothing of a prompt */
+            uint64_t work = pdr_scale_q10(cold, t->slowness_q10);
+            us = pdr_wait_us(t, now) + work + (work * queue >> 10);
         } else {
-            pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[w], v->mean_queue_q10, v->now_ns);
-            wait = x.wait;
-            work = x.work + x.price;
+            pdr_prefill_terms x = pdr_prefill_terms_of(t, &rates, &job, depth[w], queue, now);
+            us = x.wait + x.work + x.price;
         }
-        cost[i] = wait + work + (v->planned_us ? v->planned_us[w] : 0);
+        cost[i] = us + (planned ? planned[w] : 0);
     }
 }
 
 static void decode(const pdr_view *v, uint64_t *cost)
 {
-    for (uint32_t i = 0; i < v->n; i++) cost[i] = pdr_decode_us(&v->targets[v->list[i]], v->rates, v->job);
+    const pdr_job     job = *v->job;
+    const pdr_rates   rates = *v->rates;
+    const pdr_target *targets = v->targets;
+    const uint32_t   *list = v->list;
+    for (uint32_t i = 0, n = v->n; i < n; i++) cost[i] = pdr_decode_us(&targets[list[i]], &rates, &job);
 }
 
 const pdr_policy pdr_policy_default = {"default", 1, prefill, decode};
