@@ -42,28 +42,38 @@ static inline uint64_t key_of(uint64_t cost, uint32_t last_pick, uint32_t now)
     return (cost < KEY_COST_MOST ? cost : KEY_COST_MOST) << TIE_BITS | (rested < TIE_MOST ? TIE_MOST - rested : 0);
 }
 
-/* Turns the costs of one list into keys and bars what cannot be used. Returns how many are possible. */
-static uint32_t price(const pdr_view *base, const pdr_registry *g, const uint32_t *list, uint32_t n, const pdr_policy *policy, int decode,
-                      uint64_t *key, uint64_t *retry_ns)
+/* One side, priced: how many candidates are possible, and the position of the best, PDR_NONE if none. */
+typedef struct pdr_side {
+    uint32_t possible, best;
+} pdr_side;
+
+/* Turns the costs of one list into keys and bars what cannot be used. */
+static inline pdr_side price(const pdr_view *base, const pdr_registry *g, const uint32_t *list, uint32_t n, const pdr_policy *policy,
+                             int decode, uint64_t *key, uint64_t *retry_ns)
 {
     pdr_view v = *base;
-    uint32_t possible = 0, now = g->head->pick;
     v.list = list;
     v.n = n;
-    if (!n) return 0;
+    if (!n) return (pdr_side){0, PDR_NONE};
     (decode ? policy->decode : policy->prefill)(&v, key);
-    const uint32_t excluded = v.job->excluded;
+    const pdr_target *targets = v.targets;
+    const uint32_t    excluded = v.job->excluded, now = g->head->pick;
+    uint64_t          least = KEY_BARRED;
+    uint32_t          best = PDR_NONE, barred = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const pdr_target *t = &v.targets[list[i]];
-        if (__builtin_expect(t->guarded || excluded, 0) && pdr_barred(t, v.job, v.now_ns) != PDR_BARRED_NO) {
+        const pdr_target *t = &targets[list[i]];
+        if (__builtin_expect(t->guarded | excluded, 0) && pdr_barred(t, v.job, v.now_ns) != PDR_BARRED_NO) {
             key[i] = KEY_BARRED;
+            barred++;
             if (t->open_until_ns > v.now_ns && (!*retry_ns || t->open_until_ns < *retry_ns)) *retry_ns = t->open_until_ns;
             continue;
         }
-        key[i] = key_of(key[i], decode ? t->d_last_pick : t->last_pick, now);
-        possible++;
+        uint64_t k = key_of(key[i], decode ? t->d_last_pick : t->last_pick, now);
+        key[i] = k;
+        best = k < least ? i : best;
+        least = k < least ? k : least;
     }
-    return possible;
+    return (pdr_side){n - barred, best};
 }
 
 typedef struct pdr_best {
@@ -87,17 +97,6 @@ static inline void consider(pdr_best *best, const pdr_scratch *s, uint32_t p, ui
 static inline void keep_best(uint32_t *best, uint32_t i, const uint64_t *key)
 {
     if (*best == PDR_NONE || key[i] < key[*best]) *best = i;
-}
-
-/* Without any topology every transfer costs the same: the best of each side. */
-static void join_flat(const pdr_registry *g, const pdr_scratch *s, pdr_best *best)
-{
-    uint32_t p = 0, d = 0;
-    for (uint32_t i = 1; i < g->head->prefill_n; i++)
-        if (s->prefill_cost[i] < s->prefill_cost[p]) p = i;
-    for (uint32_t i = 1; i < g->head->decode_n; i++)
-        if (s->decode_cost[i] < s->decode_cost[d]) d = i;
-    consider(best, s, p, d, PDR_TIER_ZONE);
 }
 
 /*
@@ -137,7 +136,7 @@ static void join_topology(const pdr_registry *g, const pdr_scratch *s, pdr_best 
 static void choose_single(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, const uint32_t *list,
                           uint32_t n, int decode_only, pdr_choice *out)
 {
-    uint32_t best = PDR_NONE, possible = price(v, g, list, n, policy, 1, s->decode_cost, &out->retry_ns);
+    uint32_t best = PDR_NONE, possible = price(v, g, list, n, policy, 1, s->decode_cost, &out->retry_ns).possible;
     if (!possible) return;
     if (!decode_only) price(v, g, list, n, policy, 0, s->prefill_cost, &out->retry_ns);
     out->pairs += possible;
@@ -160,13 +159,13 @@ static void choose_single(const pdr_registry *g, const pdr_policy *policy, const
 static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, pdr_choice *out)
 {
     pdr_best best = {.key = UINT64_MAX};
-    uint64_t p = price(v, g, g->prefill, g->head->prefill_n, policy, 0, s->prefill_cost, &out->retry_ns);
-    uint64_t d = price(v, g, g->decode, g->head->decode_n, policy, 1, s->decode_cost, &out->retry_ns);
-    out->pairs = p * d;
-    if (!p || !d) return;
+    pdr_side p = price(v, g, g->prefill, g->head->prefill_n, policy, 0, s->prefill_cost, &out->retry_ns);
+    pdr_side d = price(v, g, g->decode, g->head->decode_n, policy, 1, s->decode_cost, &out->retry_ns);
+    out->pairs = (uint64_t)p.possible * d.possible;
+    if (!out->pairs) return;
     for (int tier = 0; tier < 4; tier++) best.by_tier[tier] = pdr_tier_us(v->rates, tier, v->job->prompt_tokens) << TIE_BITS;
     if (!policy->topology || (!g->head->hosts && !g->head->racks && !g->head->zones))
-        join_flat(g, s, &best);
+        consider(&best, s, p.best, d.best, PDR_TIER_ZONE); /* every transfer costs the same */
     else
         join_topology(g, s, &best);
     out->mode = PDR_MODE_PD;

@@ -122,7 +122,7 @@ typedef struct bench {
     uint64_t    hashes[4096];
 } bench;
 
-static void open_router(bench *b, uint32_t endpoints, int shared)
+static void open_router(bench *b, uint32_t endpoints, int shared, int topology)
 {
     pdr_config   c;
     pdr_endpoint e;
@@ -136,7 +136,7 @@ static void open_router(bench *b, uint32_t endpoints, int shared)
     for (uint32_t i = 0; i < endpoints; i++) {
         pdr_init_struct(&e, sizeof e);
         snprintf(e.host, sizeof e.host, "10.0.%u.%u", i / 250, i % 250 + 1);
-        snprintf(e.topology_rack, sizeof e.topology_rack, "rack%u", i / 16);
+        if (topology) snprintf(e.topology_rack, sizeof e.topology_rack, "rack%u", i / 16);
         e.port = 8000;
         e.role = i % 2 ? PDR_ROLE_DECODE : PDR_ROLE_PREFILL;
         if (pdr_endpoint_put(b->r, &e, b->now, NULL, NULL)) abort();
@@ -193,7 +193,7 @@ static void decisions_per_second(int processes)
     char         name[64];
     snprintf(name, sizeof name, "decisions/17KB/64/processes%d", processes);
     if (strncmp(name, wanted, strlen(wanted))) return;
-    open_router(&b, 64, 1);
+    open_router(&b, 64, 1, 0);
     char *body = chat(17000);
     b.body = body;
     b.len = strlen(body);
@@ -221,7 +221,7 @@ int main(int argc, char **argv)
         {"1KB", 1100, 0}, {"17KB", 17000, 0}, {"132KB", 132000, 0}, {"1MB", 1000000, 0}, {"ids233KB", 233000, 1}};
     static bench b;
     char         name[64];
-    open_router(&b, 64, 0);
+    open_router(&b, 64, 0, 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         char *body = sizes[i].ids ? ids(sizes[i].bytes) : chat(sizes[i].bytes);
         b.body = body;
@@ -240,15 +240,15 @@ int main(int argc, char **argv)
         free(body);
     }
     static const uint32_t fleets[] = {8, 64, 1024};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 6; i++) {
         pdr_limits limits;
-        open_router(&b, fleets[i], 0);
+        open_router(&b, fleets[i % 3], 0, i >= 3);
         char *body = chat(17000);
         pdr_init_struct(&limits, sizeof limits);
         b.prompt.struct_size = sizeof b.prompt;
         if (pdr_scan(body, strlen(body), PDR_API_CHAT, &limits, &b.prompt, b.hashes, 4096, NULL)) abort();
         b.api = PDR_API_CHAT;
-        snprintf(name, sizeof name, "choose/%u", fleets[i]);
+        snprintf(name, sizeof name, i < 3 ? "choose/%u" : "choose/%u/racks", fleets[i % 3]);
         measure(name, choose, &b, 10, "match 33 blocks, choose, book, room, log, give back");
         free(body);
     }
