@@ -111,10 +111,6 @@ static __attribute__((noinline)) int take_special(scanner *s, const uint8_t *p, 
     if (s->backslash | carry) {
         escaped = carry / CARRY_ESCAPE;
         starts = escape_starts(s->backslash & ~escaped);
-        if (!carry && !(s->backslash & (s->backslash - 1)) && !(starts >> 63) && !shift && simple_escape(p[first_bit(starts) + 1])) {
-            s->quotes &= ~(starts << 1); /* just one, and a simple one: the usual case */
-            goto done;
-        }
         escaped |= starts << 1;
         carry %= CARRY_ESCAPE;
         s->quotes &= ~escaped;
@@ -133,7 +129,6 @@ static __attribute__((noinline)) int take_special(scanner *s, const uint8_t *p, 
             }
         }
     }
-done:
     s->special = s->bad | s->backslash;
     if (s->base) high |= p[-1] & 0x80;
     if (!high || s->checked) return 1;
@@ -163,6 +158,51 @@ static inline int take_block(scanner *s, size_t base)
     return other | (int)carry ? take_special(s, p, shift, carry) : 1;
 }
 
+/*
+ * From the block at p on, which continues a string: over whole blocks that continue it too, as far as all is well and simple. What is
+ * not (the string's end, errors, surrogates) is left to take_block(), for which the carry is put down. *backslash gets a bit for each.
+ */
+static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t *backslash)
+{
+    uint64_t carry = s->carry;
+    int      high = p[-1] & 0x80; /* the block before may have ended in the middle of a sequence */
+    const uint8_t *last = s->end - PDR_BLOCK;
+    for (; p <= last; p += PDR_BLOCK) {
+        if (!carry && !high) {
+            while (block_plain(p))
+                if ((p += PDR_BLOCK) > last) goto out;
+        }
+        const uint64_t b = block_backslashes(p);
+        if (!(b | carry) && block_stops(p)) break;
+        if (!s->checked) {
+            const int before = high;
+            high = block_high(p);
+            if ((high | before) && !block_utf8(p)) break;
+        }
+        if (b | carry) {
+            const uint64_t cut = carry / CARRY_ESCAPE, starts = escape_starts(b & ~cut), escaped = starts << 1 | cut;
+            uint64_t       next = (starts >> 63) * CARRY_ESCAPE, valid, u, hex, d;
+            if (block_ends(p) & ~escaped) break;
+            if (!s->checked) {
+                block_escapes(p, &valid, &u);
+                if (escaped & ~valid) break;
+                u &= escaped;
+                if (u | carry % CARRY_ESCAPE) {
+                    block_digits(p, &hex, &d);
+                    if (((u << 1 | u << 2 | u << 3 | u << 4 | carry % CARRY_ESCAPE) & ~hex) | (u & (d >> 1 | 1ull << 63))) break;
+                    next |= u >> 63 | u >> 62 | u >> 61 | u >> 60;
+                }
+            }
+            *backslash |= b;
+            carry = next;
+        }
+    }
+out:
+    s->base = (size_t)(p - s->body) - PDR_BLOCK;
+    s->carry = carry;
+    return p;
+}
+
 /* string_end() of strings that end in another block, or have escapes, or are wrong. */
 static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, const uint8_t *p, int *escaped)
 {
@@ -170,20 +210,19 @@ static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, cons
     size_t         base = offset & ~(size_t)(PDR_BLOCK - 1);
     uint64_t       range = ~0ull << offset % PDR_BLOCK, quotes, backslash = 0;
     const uint8_t *end;
-    int            valid = 1;
     if (base != s->base && (offset >= len || !take_block(s, base))) return NULL;
     while (!(quotes = s->quotes & range)) {
         if (s->bad & range) return NULL;
         backslash |= s->backslash & range;
         range = ~0ull;
         base += PDR_BLOCK;
-        if (!s->carry && base < len)
-            base = (size_t)(plain_blocks(s->body + base, s->end, s->checked ? NULL : &valid) - s->body);
+        if (base >= len) return NULL;
+        base = (size_t)(skip_blocks(s, s->body + base, &backslash) - s->body);
         if (base >= len || !take_block(s, base)) return NULL;
     }
     range &= quotes ^ (quotes - 1);
-    if ((s->bad & range) || !valid) return NULL;
-    *escaped = ((backslash | (s->backslash & range)) != 0);
+    if (s->bad & range) return NULL;
+    *escaped = (backslash | (s->backslash & range)) != 0;
     end = s->body + base + first_bit(quotes);
     if (end - p >= LONG_BYTES && s->longs < LONG_COUNT && !s->checked && len <= UINT32_MAX / 2)
         s->long_strings[s->longs++] = (long_string){(uint32_t)offset, (uint32_t)(end - p) << 1 | (uint32_t)*escaped};
@@ -425,13 +464,8 @@ static inline size_t decode_string(const scanner *s, const uint8_t **at, const u
     const uint8_t *p = *at;
     size_t         n = 0;
     while (n < want && p < end) {
-        const size_t left = (size_t)(end - p);
-        uint64_t     starts, backslash, u, unused;
-        size_t       take = PDR_BLOCK;
-        if (p[0] == '\\' && p[1] == 'u') {
-            n += decode_escape(&p, out + n);
-            continue;
-        }
+        uint64_t backslash, starts, valid, u;
+        size_t   take, several = 0;
         if (s->end - p < PDR_BLOCK) { /* near the body's end */
             if (*p == '\\')
                 n += decode_escape(&p, out + n);
@@ -439,37 +473,33 @@ static inline size_t decode_string(const scanner *s, const uint8_t **at, const u
                 out[n++] = *p++;
             continue;
         }
+        memcpy(out + n, p, PDR_BLOCK);
         backslash = block_backslashes(p);
-        if (left < PDR_BLOCK) {
-            take = left;
-            backslash &= (1ull << left) - 1;
-        }
+        take = end - p < PDR_BLOCK ? (size_t)(end - p) : PDR_BLOCK;
+        if (take < PDR_BLOCK) backslash &= (1ull << take) - 1;
         if (!backslash) {
-            memcpy(out + n, p, PDR_BLOCK);
-        } else {
-            if (count_bits(backslash) <= 2) { /* up to the first escape */
-                take = first_bit(backslash);
-                memcpy(out + n, p, PDR_BLOCK);
-                n += take;
-                p += take;
-                if (p[1] != 'u') {
-                    out[n++] = simple_escape(p[1]);
-                    p += 2;
-                }
-                continue;
+            n += take;
+            p += take;
+        } else if (!(backslash & (backslash - 1)) || p[first_bit(backslash) + 1] == 'u') { /* up to the first escape, and that */
+            n += first_bit(backslash);
+            p += first_bit(backslash);
+            if (p[1] != 'u') {
+                out[n++] = simple_escape(p[1]);
+                p += 2;
+            } else {
+                if (s->end - p >= PDR_BLOCK) p = decode_units(p, out + n, &several);
+                n += several ? several : decode_escape(&p, out + n);
             }
+        } else { /* several, up to a \u */
             starts = escape_starts(backslash);
-            block_escapes(p, &unused, &u);
+            block_escapes(p, &valid, &u);
             u &= starts << 1;
             if (u) take = first_bit(u) - 1;
             if (take == PDR_BLOCK && starts >> 63) take--;
             if (take < PDR_BLOCK) starts &= (1ull << take) - 1;
             n += drop_escapes(p, take, starts, out + n);
             p += take;
-            continue;
         }
-        n += take;
-        p += take;
     }
     *at = p;
     return n;

@@ -3,9 +3,10 @@
  * set (prompt_portable.c, prompt_avx2.c, prompt_neon.c) with PDR_ISA set; everything is static, so each gets its own inlined copy.
  *
  *   block_quotes   where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
- *   plain_blocks   from p on, as long as whole blocks before `end` have neither quotes, backslashes nor control characters;
- *                  *valid is cleared if one of them does not continue valid UTF-8; NULL: no matter. Three
- *                  bytes before p are readable
+ *   block_plain    true if there are neither quotes, backslashes, control characters nor bytes above 0x7F
+ *   block_stops    nonzero if there are quotes, backslashes or control characters
+ *   block_ends     where quotes and control characters are
+ *   block_high     nonzero if there is a byte above 0x7F
  *   block_others   where backslashes and control characters are; *high: some byte is above 0x7F
  *   block_escapes  what may follow a backslash: any of "\\/bfnrtu; and 'u'
  *   block_digits   hexadecimal digits; and 'd' or 'D'
@@ -14,6 +15,8 @@
  *   block_lists    the parts of a list of numbers: digits, '0', ',' and white space
  *   drop_escapes   copies n <= 64 bytes, escapes of two characters (which begin at `starts`, none at the last byte, no \\u) as
  *                  one; returns the bytes written; 64 bytes are readable at p, 72 writable at out
+ *   decode_units   \\uXXXX escapes from p on, several at a time, as long as they are characters of three bytes; *n gets the bytes
+ *                  written; 64 bytes are readable at p, 72 writable at out
  *   prefix_xor     bit i: parity of bits 0..i
  */
 #ifndef PDR_JSON_SIMD_H
@@ -115,6 +118,43 @@ static inline uint64_t block_quotes(const uint8_t *p, int *other)
     return quotes;
 }
 
+static inline int block_plain(const uint8_t *p)
+{
+    uint64_t bad = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        const uint64_t v = load64(p + 8 * i);
+        bad |= other_bytes(v) | zero_bytes(v ^ BYTES('"'));
+    }
+    return !bad;
+}
+
+static inline int block_stops(const uint8_t *p)
+{
+    uint64_t stops = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        const uint64_t v = load64(p + 8 * i);
+        stops |= zero_bytes(v ^ BYTES('"')) | zero_bytes(v ^ BYTES('\\')) | below_bytes(v, 0x20);
+    }
+    return stops != 0;
+}
+
+static inline uint64_t block_ends(const uint8_t *p)
+{
+    uint64_t m = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        const uint64_t v = load64(p + 8 * i);
+        m |= gather_tops(zero_bytes(v ^ BYTES('"')) | below_bytes(v, 0x20)) << 8 * i;
+    }
+    return m;
+}
+
+static inline int block_high(const uint8_t *p)
+{
+    uint64_t all = 0;
+    for (unsigned i = 0; i < 8; i++) all |= load64(p + 8 * i);
+    return (all & BYTES(0x80)) != 0;
+}
+
 static inline void block_others(const uint8_t *p, uint64_t *backslash, uint64_t *control, int *high)
 {
     uint64_t all = 0;
@@ -170,21 +210,6 @@ static inline int block_utf8(const uint8_t *p)
     return !bad;
 }
 
-static inline const uint8_t *plain_blocks(const uint8_t *p, const uint8_t *end, int *valid)
-{
-    for (; end - p >= PDR_BLOCK; p += PDR_BLOCK) {
-        uint64_t stops = 0, all = 0;
-        for (unsigned i = 0; i < 8; i++) {
-            const uint64_t v = load64(p + 8 * i);
-            all |= v;
-            stops |= zero_bytes(v ^ BYTES('"')) | zero_bytes(v ^ BYTES('\\')) | below_bytes(v, 0x20);
-        }
-        if (stops) break;
-        if (valid && ((all & BYTES(0x80)) || p[-1] > 0x7F)) *valid &= block_utf8(p);
-    }
-    return p;
-}
-
 static inline void block_lists(const uint8_t *p, list_masks *m)
 {
     memset(m, 0, sizeof *m);
@@ -213,6 +238,13 @@ static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, u
     return (size_t)(to - out);
 }
 
+static inline const uint8_t *decode_units(const uint8_t *p, uint8_t *out, size_t *n)
+{
+    (void)out;
+    *n = 0;
+    return p;
+}
+
 #endif /* portable */
 
 #if PDR_ISA == PDR_ISA_AVX2
@@ -238,6 +270,35 @@ static inline uint64_t block_quotes(const uint8_t *p, int *other)
     *other = _mm256_movemask_epi8(_mm256_or_si256(other32(a), other32(b)));
     return mask64(equal(a, '"'), equal(b, '"'));
 }
+
+/* '"' ^ 2 is 0x20, and flipping that bit keeps control characters below it and brings nothing else there. */
+static inline __m256i stops32(__m256i v)
+{
+    return _mm256_or_si256(at_most(_mm256_xor_si256(v, splat(2)), 0x20), equal(v, '\\'));
+}
+
+/* The same or above 0x7F: the comparison is a signed one. */
+static inline __m256i not_plain32(__m256i v)
+{
+    return _mm256_or_si256(_mm256_cmpgt_epi8(splat(0x21), _mm256_xor_si256(v, splat(2))), equal(v, '\\'));
+}
+
+static inline int block_plain(const uint8_t *p)
+{
+    return !_mm256_movemask_epi8(_mm256_or_si256(not_plain32(load32(p)), not_plain32(load32(p + 32))));
+}
+
+static inline int block_stops(const uint8_t *p)
+{
+    return _mm256_movemask_epi8(_mm256_or_si256(stops32(load32(p)), stops32(load32(p + 32))));
+}
+
+static inline uint64_t block_ends(const uint8_t *p)
+{
+    return mask64(at_most(_mm256_xor_si256(load32(p), splat(2)), 0x20), at_most(_mm256_xor_si256(load32(p + 32), splat(2)), 0x20));
+}
+
+static inline int block_high(const uint8_t *p) { return _mm256_movemask_epi8(_mm256_or_si256(load32(p), load32(p + 32))); }
 
 static inline uint64_t block_backslashes(const uint8_t *p) { return mask64(equal(load32(p), '\\'), equal(load32(p + 32), '\\')); }
 
@@ -322,25 +383,6 @@ static inline int block_utf8(const uint8_t *p)
     return _mm256_testz_si256(errors, errors);
 }
 
-/* '"' ^ 2 is 0x20, and flipping that bit keeps control characters below it and brings nothing else there. */
-static inline __m256i stops32(__m256i v)
-{
-    return _mm256_or_si256(at_most(_mm256_xor_si256(v, splat(2)), 0x20), equal(v, '\\'));
-}
-
-static inline const uint8_t *plain_blocks(const uint8_t *p, const uint8_t *end, int *valid)
-{
-    __m256i errors = _mm256_setzero_si256();
-    for (; end - p >= PDR_BLOCK; p += PDR_BLOCK) {
-        const __m256i a = load32(p), b = load32(p + 32);
-        if (_mm256_movemask_epi8(_mm256_or_si256(stops32(a), stops32(b)))) break;
-        if (valid && (_mm256_movemask_epi8(_mm256_or_si256(a, b)) | (p[-1] & 0x80)))
-            errors = _mm256_or_si256(errors, _mm256_or_si256(utf8_errors32(p), utf8_errors32(p + 32)));
-    }
-    if (valid && !_mm256_testz_si256(errors, errors)) *valid = 0;
-    return p;
-}
-
 /* A byte of ones for each bit. */
 static inline __m256i bytes_of(uint32_t bits)
 {
@@ -373,6 +415,35 @@ static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, u
         to += 8 - count_bits(starts & 0xFF);
     }
     return (size_t)(to - out) - (PDR_BLOCK - n);
+}
+
+/* Four escapes, two in each half: bytes 0..11 and 12..23. */
+static inline const uint8_t *decode_units(const uint8_t *p, uint8_t *out, size_t *n)
+{
+    const __m256i intro = TABLE16('\\', 'u', 0, 0, 0, 0, '\\', 'u', 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m256i to_digits = TABLE16(2, 3, 4, 5, 8, 9, 10, 11, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i to_bytes = TABLE16(0, 1, 2, 4, 5, 6, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    uint8_t      *to = out;
+    for (unsigned i = 0; i < 2; i++, p += 24, to += 12) {
+        const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                                                  _mm_loadu_si128((const __m128i *)(const void *)(p + 12)), 1);
+        __m256i digits, unit, group, utf8;
+        if ((_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, intro)) & 0x00C300C3) != 0x00C300C3) break;
+        digits = _mm256_shuffle_epi8(v, to_digits);
+        unit = _mm256_and_si256(_mm256_srli_epi16(digits, 6), splat(1)); /* letters: 9 more than their low nibble */
+        digits = _mm256_add_epi8(_mm256_and_si256(digits, splat(0x0F)), _mm256_add_epi8(unit, _mm256_slli_epi16(unit, 3)));
+        unit = _mm256_madd_epi16(_mm256_maddubs_epi16(digits, _mm256_set1_epi16(0x0110)), _mm256_set1_epi32(0x00010100));
+        group = _mm256_and_si256(unit, _mm256_set1_epi32(0xF800));
+        group = _mm256_or_si256(_mm256_cmpeq_epi32(group, _mm256_setzero_si256()), _mm256_cmpeq_epi32(group, _mm256_set1_epi32(0xD800)));
+        if (_mm256_movemask_epi8(group) & 0x00FF00FF) break;
+        utf8 = _mm256_or_si256(_mm256_srli_epi32(unit, 12), _mm256_and_si256(_mm256_slli_epi32(unit, 2), _mm256_set1_epi32(0x3F00)));
+        utf8 = _mm256_or_si256(utf8, _mm256_and_si256(_mm256_slli_epi32(unit, 16), _mm256_set1_epi32(0x3F0000)));
+        utf8 = _mm256_shuffle_epi8(_mm256_or_si256(utf8, _mm256_set1_epi32(0x8080E0)), to_bytes);
+        _mm_storel_epi64((__m128i *)(void *)to, _mm256_castsi256_si128(utf8));
+        _mm_storel_epi64((__m128i *)(void *)(to + 6), _mm256_extracti128_si256(utf8, 1));
+    }
+    *n = (size_t)(to - out);
+    return p;
 }
 
 static inline uint64_t prefix_xor(uint64_t m)
