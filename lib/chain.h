@@ -1,7 +1,7 @@
 /*
- * Bytes in, block hashes out: the hash chain of a prompt (hash.h). Included once per instruction set; all static. Whole blocks in
- * the caller's bytes are hashed where they lie; only what crosses a border is copied. Blocks above CHAIN_STAGE go through XXH3's
- * streaming state instead, with equal results.
+ * Bytes in, block hashes out: the hash chain of a prompt (hash.h). Included once per instruction set; all static. Whole
+ * blocks in the caller's bytes are hashed where they lie; only what crosses a border is copied. Blocks above
+ * CHAIN_STAGE go through XXH3's streaming state instead, with equal results.
  */
 #ifndef PDR_CHAIN_H
 #define PDR_CHAIN_H
@@ -13,14 +13,14 @@
 #define CHAIN_STAGE 4096
 
 typedef struct chain {
-    uint64_t      h;
-    uint64_t      bytes;      /* of the prompts so far */
-    uint64_t     *out;
-    uint32_t      n, cap;     /* hashes written, and how many may be */
-    uint32_t      block, fill; /* block size; bytes of the block begun */
-    int           live;       /* 0: only count */
-    uint8_t       stage[CHAIN_STAGE];
-    XXH3_state_t  state;      /* blocks above CHAIN_STAGE only */
+    uint64_t h;
+    uint64_t bytes; /* of the prompts so far */
+    uint64_t *out;
+    uint32_t n, cap;      /* hashes written, and how many may be */
+    uint32_t block, fill; /* block size; bytes of the block begun */
+    int live;             /* 0: only count */
+    uint8_t stage[CHAIN_STAGE];
+    XXH3_state_t state; /* blocks above CHAIN_STAGE only */
 } chain;
 
 /* cap 0: only counts. */

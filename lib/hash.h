@@ -1,9 +1,9 @@
 /*
- * Hashes of prompts. XXH3 (64 bits) is compiled in, so that no xxHash symbol leaves the library; every platform and instruction
- * set gives the same values.
+ * Hashes of prompts. XXH3 (64 bits) is compiled in, so that no xxHash symbol leaves the library; every platform and
+ * instruction set gives the same values.
  *
- * The chain of a prompt: h[i] = XXH3_64bits_withSeed(bytes of block i, h[i - 1]), begun with pdr_hash_start(). Equal h[i] thus
- * means equal prompts up to the end of block i. The last, partial block is left out.
+ * The chain of a prompt: h[i] = XXH3_64bits_withSeed(bytes of block i, h[i - 1]), begun with pdr_hash_start(). Equal
+ * h[i] thus means equal prompts up to the end of block i. The last, partial block is left out.
  */
 #ifndef PDR_HASH_H
 #define PDR_HASH_H

@@ -4,14 +4,14 @@
 
 typedef struct reader {
     const uint8_t *body, *end, *p;
-    pdr_error     *err;
-    uint32_t       depth, max_depth;
-    uint64_t       objects[PDR_JSON_DEPTH / 64]; /* bit d: the container at depth d + 1 is an object */
+    pdr_error *err;
+    uint32_t depth, max_depth;
+    uint64_t objects[PDR_JSON_DEPTH / 64]; /* bit d: the container at depth d + 1 is an object */
 } reader;
 
 uint32_t pdr_json_line(const char *body, size_t len, uint64_t offset)
 {
-    uint32_t    line = 1;
+    uint32_t line = 1;
     const char *p = body, *end = body + (offset < len ? offset : len);
     while (p < end && (p = memchr(p, '\n', (size_t)(end - p)))) {
         line++;
@@ -20,13 +20,17 @@ uint32_t pdr_json_line(const char *body, size_t len, uint64_t offset)
     return line;
 }
 
-#define FAIL_AT(r, where, code, ...)                                                                                             \
-    pdr_fail_at((r)->err, code, (uint64_t)((where) - (r)->body),                                                                 \
-                pdr_json_line((const char *)(r)->body, (size_t)((r)->end - (r)->body), (uint64_t)((where) - (r)->body)),         \
-                __VA_ARGS__)
+#define FAIL_AT(r, where, code, ...)                                                                                   \
+    pdr_fail_at(                                                                                                       \
+        (r)->err, code, (uint64_t)((where) - (r)->body),                                                               \
+        pdr_json_line((const char *)(r)->body, (size_t)((r)->end - (r)->body), (uint64_t)((where) - (r)->body)),       \
+        __VA_ARGS__)
 #define BAD_AT(r, where, ...) FAIL_AT(r, where, PDR_E_PARSE, __VA_ARGS__)
 
-static int in_object(const reader *r) { return (int)(r->objects[(r->depth - 1) / 64] >> (r->depth - 1) % 64 & 1); }
+static int in_object(const reader *r)
+{
+    return (int)(r->objects[(r->depth - 1) / 64] >> (r->depth - 1) % 64 & 1);
+}
 
 static void skip_spaces(reader *r)
 {
@@ -37,7 +41,7 @@ static void skip_spaces(reader *r)
 static const char *found(const reader *r, char text[32])
 {
     static const char hex[] = "0123456789abcdef";
-    unsigned          c;
+    unsigned c;
     if (r->p >= r->end) return "the end of the body is";
     c = *r->p;
     if (c > 0x20 && c < 0x7F) {
@@ -53,7 +57,7 @@ static const char *found(const reader *r, char text[32])
 
 static int bad_token(reader *r, const char *wanted)
 {
-    char        text[32];
+    char text[32];
     const char *what = found(r, text);
     return BAD_AT(r, r->p, "%s found where %s was expected", what, wanted);
 }
@@ -62,7 +66,7 @@ static int bad_token(reader *r, const char *wanted)
 static int check_utf8(reader *r)
 {
     const uint8_t *p = r->p;
-    unsigned       c = *p, need = c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, second;
+    unsigned c = *p, need = c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, second;
     if (c < 0xC0) return BAD_AT(r, p, "invalid UTF-8: continuation byte 0x%02x without a leading byte", c);
     if (c < 0xC2) return BAD_AT(r, p, "invalid UTF-8: overlong sequence beginning with 0x%02x", c);
     if (c > 0xF4) return BAD_AT(r, p, "invalid UTF-8: byte 0x%02x never occurs in UTF-8", c);
@@ -82,7 +86,7 @@ static int check_utf8(reader *r)
 static int check_unicode_escape(reader *r)
 {
     const uint8_t *p = r->p;
-    unsigned       unit = r->end - p < 6 ? 0x10000 : pdr_json_hex4(p + 2), low;
+    unsigned unit = r->end - p < 6 ? 0x10000 : pdr_json_hex4(p + 2), low;
     if (unit > 0xFFFF) return BAD_AT(r, p, "an escape \\u needs four hexadecimal digits");
     r->p += 6;
     if (unit - 0xDC00 < 0x400) return BAD_AT(r, p, "low surrogate escape \\u%04x without a high one before it", unit);
@@ -97,7 +101,7 @@ static int check_unicode_escape(reader *r)
 static int check_string(reader *r)
 {
     const uint8_t *begin = r->p++;
-    int            code;
+    int code;
     while (r->p < r->end) {
         unsigned c = *r->p;
         if (c == '"') {
@@ -135,8 +139,7 @@ static int check_number(reader *r)
 {
     const uint8_t *begin = r->p;
     if (*r->p == '-') r->p++;
-    if (r->end - r->p >= 8 && !memcmp(r->p, "Infinity", 8))
-        return BAD_AT(r, begin, "Infinity is not a JSON number");
+    if (r->end - r->p >= 8 && !memcmp(r->p, "Infinity", 8)) return BAD_AT(r, begin, "Infinity is not a JSON number");
     begin = r->p;
     if (!digits(r)) return bad_token(r, "a digit");
     if (*begin == '0' && r->p - begin > 1) return BAD_AT(r, begin, "a number cannot begin with 0 and another digit");
@@ -155,7 +158,7 @@ static int check_number(reader *r)
 static int check_word(reader *r)
 {
     static const char words[3][6] = {"true", "false", "null"};
-    size_t            left = (size_t)(r->end - r->p);
+    size_t left = (size_t)(r->end - r->p);
     for (int i = 0; i < 3; i++) {
         size_t n = strlen(words[i]);
         if (left >= n && !memcmp(r->p, words[i], n)) {
@@ -174,8 +177,7 @@ static int check_word(reader *r)
 static int open_container(reader *r)
 {
     uint64_t bit;
-    if (r->depth == r->max_depth)
-        return FAIL_AT(r, r->p, PDR_E_TOO_DEEP, "nested deeper than %u levels", r->max_depth);
+    if (r->depth == r->max_depth) return FAIL_AT(r, r->p, PDR_E_TOO_DEEP, "nested deeper than %u levels", r->max_depth);
     bit = 1ull << r->depth % 64;
     if (*r->p == '{')
         r->objects[r->depth / 64] |= bit;
@@ -255,7 +257,7 @@ static int check_object(reader *r)
 int pdr_json_check(const char *body, size_t len, uint32_t max_depth, pdr_error *err)
 {
     reader r;
-    int    code;
+    int code;
     r.body = r.p = (const uint8_t *)body;
     r.end = r.body + len;
     r.err = err;

@@ -1,16 +1,17 @@
 /*
- * The fast reader of JSON: yes or no, and where values end. Included once per instruction set, after json_simd.h; all static.
+ * The fast reader of JSON: yes or no, and where values end. Included once per instruction set, after json_simd.h; all
+ * static.
  *
- * String bytes are looked at in blocks of 64 that begin at multiples of 64 from the body's start. For the block at hand the
- * scanner keeps two masks: quotes that are not escaped, and bytes that no string may have (control characters, wrong escapes).
- * So a block is classified once however many strings lie in it, a long string costs a few instructions per 64 bytes, and
- * escapes cost no branches (after Langdale and Lemire, "Parsing gigabytes of JSON per second", VLDB Journal 28, 2019). What lies
- * outside strings is read byte by byte, except lists of integers.
+ * String bytes are looked at in blocks of 64 that begin at multiples of 64 from the body's start. For the block at hand
+ * the scanner keeps two masks: quotes that are not escaped, and bytes that no string may have (control characters,
+ * wrong escapes). So a block is classified once however many strings lie in it, a long string costs a few instructions
+ * per 64 bytes, and escapes cost no branches (after Langdale and Lemire, "Parsing gigabytes of JSON per second", VLDB
+ * Journal 28, 2019). What lies outside strings is read byte by byte, except lists of integers.
  *
- * What a block leaves to the next one (an escape cut in two, digits still to come) is carried; a block whose predecessor was not
- * looked at has nothing to take over, because backslashes outside strings are errors. UTF-8 is checked per block, only where some
- * byte, or the last one before it, is above 0x7F: all such bytes of a valid document lie in strings, so their blocks are looked at, and what is cut by a
- * block's end is seen by the next.
+ * What a block leaves to the next one (an escape cut in two, digits still to come) is carried; a block whose
+ * predecessor was not looked at has nothing to take over, because backslashes outside strings are errors. UTF-8 is
+ * checked per block, only where some byte, or the last one before it, is above 0x7F: all such bytes of a valid document
+ * lie in strings, so their blocks are looked at, and what is cut by a block's end is seen by the next.
  *
  * Never reads outside the body: first and last blocks are copied aside where they would. Cost: linear; no allocation.
  */
@@ -20,8 +21,9 @@
 #include "json.h"
 #include "json_simd.h"
 
-#define NO_BLOCK   (SIZE_MAX - 4096)
-#define LONG_BYTES 64 /* strings at least this long are remembered, so that the second walk need not look for their ends */
+#define NO_BLOCK (SIZE_MAX - 4096)
+#define LONG_BYTES                                                                                                     \
+    64 /* strings at least this long are remembered, so that the second walk need not look for their ends */
 #define LONG_COUNT 512
 
 typedef struct long_string {
@@ -34,19 +36,20 @@ typedef struct long_string {
 typedef struct scanner {
     const uint8_t *body, *end;
     const uint8_t *last; /* the last byte that is not white space, a '}' */
-    size_t         base;      /* of the block at hand, or NO_BLOCK */
-    uint64_t       quotes;    /* its quotes that are not escaped, */
-    uint64_t       bad;       /* what no string may have, */
-    uint64_t       backslash; /* its backslashes, */
-    uint64_t       special;   /* and both of those */
-    uint64_t       carry;     /* for the next block: bits 0..3 must be hexadecimal digits; CARRY_ESCAPE: its first byte is escaped */
+    size_t base;         /* of the block at hand, or NO_BLOCK */
+    uint64_t quotes;     /* its quotes that are not escaped, */
+    uint64_t bad;        /* what no string may have, */
+    uint64_t backslash;  /* its backslashes, */
+    uint64_t special;    /* and both of those */
+    uint64_t
+        carry; /* for the next block: bits 0..3 must be hexadecimal digits; CARRY_ESCAPE: its first byte is escaped */
     const uint8_t *low_surrogate; /* the 'u' of the escape that belongs to a high surrogate before it */
-    uint32_t       max_depth;
-    uint32_t       longs; /* used entries of long_string */
-    uint32_t       next_long; /* where the second walk expects the next one */
-    int            checked; /* the document is known to be valid: UTF-8 need not be looked at any more */
-    long_string    long_strings[LONG_COUNT];
-    uint8_t        edge[32 + PDR_BLOCK]; /* copy of a block at the body's edges, and 32 bytes in front */
+    uint32_t max_depth;
+    uint32_t longs;     /* used entries of long_string */
+    uint32_t next_long; /* where the second walk expects the next one */
+    int checked;        /* the document is known to be valid: UTF-8 need not be looked at any more */
+    long_string long_strings[LONG_COUNT];
+    uint8_t edge[32 + PDR_BLOCK]; /* copy of a block at the body's edges, and 32 bytes in front */
 } scanner;
 
 static inline void scanner_init(scanner *s, const uint8_t *body, size_t len, uint32_t max_depth)
@@ -86,8 +89,8 @@ static __attribute__((noinline)) uint64_t lone_surrogates(scanner *s, size_t bas
     uint64_t bad = 0;
     for (; candidates; candidates &= candidates - 1) {
         const uint8_t *u = s->body + base + first_bit(candidates);
-        unsigned       unit = s->end - u < 5 ? 0 : pdr_json_hex4(u + 1), low;
-        int            fine = 1;
+        unsigned unit = s->end - u < 5 ? 0 : pdr_json_hex4(u + 1), low;
+        int fine = 1;
         if (unit - 0xD800 < 0x400) {
             low = s->end - u < 11 || u[5] != '\\' || u[6] != 'u' ? 0 : pdr_json_hex4(u + 7);
             fine = low - 0xDC00 < 0x400;
@@ -100,11 +103,12 @@ static __attribute__((noinline)) uint64_t lone_surrogates(scanner *s, size_t bas
     return bad;
 }
 
-/* A block with more than quotes and plain bytes, or behind one that left a carry; p and shift as take_block() has them. */
+/* A block with more than quotes and plain bytes, or behind one that left a carry; p and shift as take_block() has them.
+ */
 static __attribute__((noinline)) int take_special(scanner *s, const uint8_t *p, unsigned shift, uint64_t carry)
 {
     uint64_t starts, escaped, valid, u;
-    int      high;
+    int high;
     block_others(p, &s->backslash, &s->bad, &high);
     s->backslash >>= shift;
     s->bad >>= shift;
@@ -141,8 +145,8 @@ static inline int take_block(scanner *s, size_t base)
 {
     const uint8_t *p = s->body + base;
     const uint64_t carry = s->base + PDR_BLOCK == base ? s->carry : 0;
-    unsigned       shift = 0;
-    int            other;
+    unsigned shift = 0;
+    int other;
     if (s->end - p < PDR_BLOCK) {
         if (base > PDR_BLOCK) { /* the last 64 bytes instead, without those that belong to the block before */
             shift = (unsigned)(PDR_BLOCK - (s->end - p));
@@ -159,13 +163,14 @@ static inline int take_block(scanner *s, size_t base)
 }
 
 /*
- * From the block at p on, which continues a string: over whole blocks that continue it too, as far as all is well and simple. What is
- * not (the string's end, errors, surrogates) is left to take_block(), for which the carry is put down. *backslash gets a bit for each.
+ * From the block at p on, which continues a string: over whole blocks that continue it too, as far as all is well and
+ * simple. What is not (the string's end, errors, surrogates) is left to take_block(), for which the carry is put down.
+ * *backslash gets a bit for each.
  */
 static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t *backslash)
 {
     uint64_t carry = s->carry;
-    int      high = p[-1] & 0x80; /* the block before may have ended in the middle of a sequence */
+    int high = p[-1] & 0x80; /* the block before may have ended in the middle of a sequence */
     const uint8_t *last = s->end - PDR_BLOCK;
     for (; p <= last; p += PDR_BLOCK) {
         if (!carry && !high) {
@@ -181,7 +186,7 @@ static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t 
         }
         if (b | carry) {
             const uint64_t cut = carry / CARRY_ESCAPE, starts = escape_starts(b & ~cut), escaped = starts << 1 | cut;
-            uint64_t       next = (starts >> 63) * CARRY_ESCAPE, valid, u, hex, d;
+            uint64_t next = (starts >> 63) * CARRY_ESCAPE, valid, u, hex, d;
             if (block_ends(p) & ~escaped) break;
             if (!s->checked) {
                 block_escapes(p, &valid, &u);
@@ -189,7 +194,9 @@ static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t 
                 u &= escaped;
                 if (u | carry % CARRY_ESCAPE) {
                     block_digits(p, &hex, &d);
-                    if (((u << 1 | u << 2 | u << 3 | u << 4 | carry % CARRY_ESCAPE) & ~hex) | (u & (d >> 1 | 1ull << 63))) break;
+                    if (((u << 1 | u << 2 | u << 3 | u << 4 | carry % CARRY_ESCAPE) & ~hex) |
+                        (u & (d >> 1 | 1ull << 63)))
+                        break;
                     next |= u >> 63 | u >> 62 | u >> 61 | u >> 60;
                 }
             }
@@ -206,9 +213,9 @@ out:
 /* string_end() of strings that end in another block, or have escapes, or are wrong. */
 static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, const uint8_t *p, int *escaped)
 {
-    const size_t   offset = (size_t)(p - s->body), len = (size_t)(s->end - s->body);
-    size_t         base = offset & ~(size_t)(PDR_BLOCK - 1);
-    uint64_t       range = ~0ull << offset % PDR_BLOCK, quotes, backslash = 0;
+    const size_t offset = (size_t)(p - s->body), len = (size_t)(s->end - s->body);
+    size_t base = offset & ~(size_t)(PDR_BLOCK - 1);
+    uint64_t range = ~0ull << offset % PDR_BLOCK, quotes, backslash = 0;
     const uint8_t *end;
     if (base != s->base && (offset >= len || !take_block(s, base))) return NULL;
     while (!(quotes = s->quotes & range)) {
@@ -229,7 +236,8 @@ static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, cons
     return end;
 }
 
-/* The closing quote of a string; p is behind its opening one. Sets *escaped if there is an escape. NULL if there is none. */
+/* The closing quote of a string; p is behind its opening one. Sets *escaped if there is an escape. NULL if there is
+ * none. */
 static inline const uint8_t *string_end(scanner *s, const uint8_t *p, int *escaped)
 {
     const size_t at = (size_t)(p - s->body) - s->base;
@@ -244,8 +252,8 @@ static inline const uint8_t *string_end(scanner *s, const uint8_t *p, int *escap
 }
 
 /*
- * Outside strings nothing is compared with the body's end: scan_begin() has made sure that the last byte that is not white space
- * is a '}', and none of these goes past one. Who steps over a '}' looks where he is.
+ * Outside strings nothing is compared with the body's end: scan_begin() has made sure that the last byte that is not
+ * white space is a '}', and none of these goes past one. Who steps over a '}' looks where he is.
  */
 static inline int scan_begin(scanner *s)
 {
@@ -294,14 +302,14 @@ static inline const uint8_t *skip_word(const uint8_t *p)
 }
 
 /*
- * p stands where an element of an array must begin. Skips what it can of "number, number, number," in whole blocks and returns
- * where an element must begin again; whatever is not of that form is left to the caller.
+ * p stands where an element of an array must begin. Skips what it can of "number, number, number," in whole blocks and
+ * returns where an element must begin again; whatever is not of that form is left to the caller.
  */
 static inline const uint8_t *skip_integers(const scanner *s, const uint8_t *p)
 {
     while (s->end - p >= PDR_BLOCK) {
         list_masks m;
-        uint64_t   other, starts, tokens;
+        uint64_t other, starts, tokens;
         block_lists(p, &m);
         other = ~(m.digit | m.comma | m.space);
         if (other) m.comma &= (other & -other) - 1;
@@ -321,10 +329,10 @@ static inline const uint8_t *skip_integers(const scanner *s, const uint8_t *p)
 /* The end of the value at p, or NULL if it is none (or nested deeper than allowed, being at depth `depth` itself). */
 static const uint8_t *skip_value(scanner *s, const uint8_t *p, uint32_t depth)
 {
-    uint64_t       objects[PDR_JSON_DEPTH / 64]; /* bit d: the container at depth d is an object */
+    uint64_t objects[PDR_JSON_DEPTH / 64]; /* bit d: the container at depth d is an object */
     const uint32_t outer = depth;
-    unsigned       object = 0;
-    int            escaped, lists = 1; /* lists: skip_integers() is worth trying in this container */
+    unsigned object = 0;
+    int escaped, lists = 1; /* lists: skip_integers() is worth trying in this container */
 value:
     if (*p == '"') {
         if (!(p = string_end(s, p + 1, &escaped))) return NULL;
@@ -395,21 +403,27 @@ static inline const uint8_t *known_space(const uint8_t *p)
 static inline const uint8_t *known_value_end(scanner *s, const uint8_t *p)
 {
     unsigned depth = 0;
-    int      escaped;
+    int escaped;
     for (;; p++) {
         switch (*p) {
         case '"':
             p = known_string_end(s, p + 1, &escaped);
             if (!depth) return p + 1;
             break;
-        case '{': case '[':
+        case '{':
+        case '[':
             depth++;
             break;
-        case '}': case ']':
+        case '}':
+        case ']':
             if (!depth) return p; /* a scalar ended here */
             if (!--depth) return p + 1;
             break;
-        case ',': case ' ': case '\n': case '\r': case '\t':
+        case ',':
+        case ' ':
+        case '\n':
+        case '\r':
+        case '\t':
             if (!depth) return p;
             break;
         default:
@@ -422,7 +436,7 @@ static inline const uint8_t *known_value_end(scanner *s, const uint8_t *p)
 static inline size_t decode_escape(const uint8_t **at, uint8_t *out)
 {
     const uint8_t *p = *at;
-    unsigned       c;
+    unsigned c;
     if (p[1] != 'u') {
         *out = simple_escape(p[1]);
         *at = p + 2;
@@ -455,17 +469,17 @@ static inline size_t decode_escape(const uint8_t **at, uint8_t *out)
 }
 
 /*
- * Decodes from *at (in a string, not inside an escape) to `end` (its closing quote) until at least `want` bytes are in out;
- * advances *at; returns the bytes written, at most want + DECODE_SLACK, and may write up to there.
+ * Decodes from *at (in a string, not inside an escape) to `end` (its closing quote) until at least `want` bytes are in
+ * out; advances *at; returns the bytes written, at most want + DECODE_SLACK, and may write up to there.
  */
 #define DECODE_SLACK 72
 static inline size_t decode_string(const scanner *s, const uint8_t **at, const uint8_t *end, uint8_t *out, size_t want)
 {
     const uint8_t *p = *at;
-    size_t         n = 0;
+    size_t n = 0;
     while (n < want && p < end) {
         uint64_t backslash, starts, valid, u;
-        size_t   take, several = 0;
+        size_t take, several = 0;
         if (s->end - p < PDR_BLOCK) { /* near the body's end */
             if (*p == '\\')
                 n += decode_escape(&p, out + n);
@@ -480,7 +494,8 @@ static inline size_t decode_string(const scanner *s, const uint8_t **at, const u
         if (!backslash) {
             n += take;
             p += take;
-        } else if (!(backslash & (backslash - 1)) || p[first_bit(backslash) + 1] == 'u') { /* up to the first escape, and that */
+        } else if (!(backslash & (backslash - 1)) ||
+                   p[first_bit(backslash) + 1] == 'u') { /* up to the first escape, and that */
             n += first_bit(backslash);
             p += first_bit(backslash);
             if (p[1] != 'u') {

@@ -1,6 +1,7 @@
 /*
- * What the scanner needs of an instruction set, 64 bytes at a time. A file that includes this is compiled once per instruction
- * set (prompt_portable.c, prompt_avx2.c, prompt_neon.c) with PDR_ISA set; everything is static, so each gets its own inlined copy.
+ * What the scanner needs of an instruction set, 64 bytes at a time. A file that includes this is compiled once per
+ * instruction set (prompt_portable.c, prompt_avx2.c, prompt_neon.c) with PDR_ISA set; everything is static, so each
+ * gets its own inlined copy.
  *
  *   block_quotes   where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
  *   block_plain    true if there are neither quotes, backslashes, control characters nor bytes above 0x7F
@@ -8,14 +9,13 @@
  *   block_ends     where quotes and control characters are
  *   block_high     nonzero if there is a byte above 0x7F
  *   block_others   where backslashes and control characters are; *high: some byte is above 0x7F
- *   block_escapes  what may follow a backslash: any of "\\/bfnrtu; and 'u'
+ *   block_escapes  what may follow a backslash: any of "\/bfnrtu; and 'u'
  *   block_digits   hexadecimal digits; and 'd' or 'D'
- *   block_utf8     true if the 64 bytes continue valid UTF-8; looks at the three bytes before them, and leaves a sequence that
- *                  is cut by the block's end to the next block
- *   block_lists    the parts of a list of numbers: digits, '0', ',' and white space
- *   drop_escapes   copies n <= 64 bytes, escapes of two characters (which begin at `starts`, none at the last byte, no \\u) as
- *                  one; returns the bytes written; 64 bytes are readable at p, 72 writable at out
- *   decode_units   \\uXXXX escapes from p on, several at a time, as long as they are characters of three bytes; *n gets the bytes
+ *   block_utf8     true if the 64 bytes continue valid UTF-8; looks at the three bytes before them, and leaves a
+ * sequence that is cut by the block's end to the next block block_lists    the parts of a list of numbers: digits, '0',
+ * ',' and white space drop_escapes   copies n <= 64 bytes, escapes of two characters (which begin at `starts`, none at
+ * the last byte, no \u) as one; returns the bytes written; 64 bytes are readable at p, 72 writable at out decode_units
+ * \uXXXX escapes from p on, several at a time, as long as they are characters of three bytes; *n gets the bytes
  *                  written; 64 bytes are readable at p, 72 writable at out
  *   prefix_xor     bit i: parity of bits 0..i
  */
@@ -31,11 +31,22 @@
 
 #define PDR_BLOCK 64
 
-typedef struct list_masks { uint64_t digit, zero, comma, space; } list_masks;
+typedef struct list_masks {
+    uint64_t digit, zero, comma, space;
+} list_masks;
 
-static inline unsigned first_bit(uint64_t m) { return (unsigned)__builtin_ctzll(m); }
-static inline unsigned last_bit(uint64_t m) { return 63u - (unsigned)__builtin_clzll(m); }
-static inline unsigned count_bits(uint64_t m) { return (unsigned)__builtin_popcountll(m); }
+static inline unsigned first_bit(uint64_t m)
+{
+    return (unsigned)__builtin_ctzll(m);
+}
+static inline unsigned last_bit(uint64_t m)
+{
+    return 63u - (unsigned)__builtin_clzll(m);
+}
+static inline unsigned count_bits(uint64_t m)
+{
+    return (unsigned)__builtin_popcountll(m);
+}
 
 static inline uint64_t load64(const uint8_t *p)
 {
@@ -63,406 +74,66 @@ static inline uint64_t prefix_xor(uint64_t m)
 /* What an escape of two characters stands for, by its second one. */
 static inline uint8_t simple_escape(uint8_t c)
 {
-    static const uint8_t meaning[256] = {['"'] = '"',  ['\\'] = '\\', ['/'] = '/',  ['b'] = '\b',
-                                         ['f'] = '\f', ['n'] = '\n',  ['r'] = '\r', ['t'] = '\t'};
+    static const uint8_t meaning[256] = {
+        ['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
     return meaning[c];
 }
 
 #if PDR_ISA != PDR_ISA_PORTABLE
+
 /*
- * For each set of eight bytes: the places of those that stay (bit clear), one behind the other. KEEP puts place i at the count of
- * clear bits below it.
+ * Keiser and Lemire, "Validating UTF-8 in less than one instruction per byte", Software: Practice and Experience 51
+ * (2021): three table look-ups by nibbles give the errors that two neighbouring bytes can make; and a byte is the third
+ * or fourth of a sequence exactly if it is one of two continuations in a row.
  */
-#define CLEAR(m, i)    (1u ^ ((m) >> (i) & 1u))
-#define BELOW1(m)      CLEAR(m, 0)
-#define BELOW2(m)      (BELOW1(m) + CLEAR(m, 1))
-#define BELOW3(m)      (BELOW2(m) + CLEAR(m, 2))
-#define BELOW4(m)      (BELOW3(m) + CLEAR(m, 3))
-#define BELOW5(m)      (BELOW4(m) + CLEAR(m, 4))
-#define BELOW6(m)      (BELOW5(m) + CLEAR(m, 5))
-#define BELOW7(m)      (BELOW6(m) + CLEAR(m, 6))
-#define KEEP(m, i)     ((uint64_t)(CLEAR(m, i) * (i)) << 8 * BELOW##i(m))
-#define KEPT1(m)       (KEEP(m, 1) | KEEP(m, 2) | KEEP(m, 3) | KEEP(m, 4) | KEEP(m, 5) | KEEP(m, 6) | (CLEAR(m, 7) ? KEEP(m, 7) : 0))
-#define KEPT4(m)       KEPT1(m), KEPT1((m) + 1u), KEPT1((m) + 2u), KEPT1((m) + 3u)
-#define KEPT16(m)      KEPT4(m), KEPT4((m) + 4u), KEPT4((m) + 8u), KEPT4((m) + 12u)
-#define KEPT64(m)      KEPT16(m), KEPT16((m) + 16u), KEPT16((m) + 32u), KEPT16((m) + 48u)
+enum {
+    U_SHORT = 1,
+    U_LONG = 2,
+    U_OVER3 = 4,
+    U_LARGE = 8,
+    U_SURROGATE = 16,
+    U_OVER2 = 32,
+    U_LARGE_OR_OVER4 = 64,
+    U_TWO = 128,
+    U_ANY = U_SHORT | U_LONG | U_TWO
+};
+
+/*
+ * For each set of eight bytes: the places of those that stay (bit clear), one behind the other. KEEP puts place i at
+ * the count of clear bits below it.
+ */
+#define CLEAR(m, i) (1u ^ ((m) >> (i)&1u))
+#define BELOW1(m)   CLEAR(m, 0)
+#define BELOW2(m)   (BELOW1(m) + CLEAR(m, 1))
+#define BELOW3(m)   (BELOW2(m) + CLEAR(m, 2))
+#define BELOW4(m)   (BELOW3(m) + CLEAR(m, 3))
+#define BELOW5(m)   (BELOW4(m) + CLEAR(m, 4))
+#define BELOW6(m)   (BELOW5(m) + CLEAR(m, 5))
+#define BELOW7(m)   (BELOW6(m) + CLEAR(m, 6))
+#define KEEP(m, i)  ((uint64_t)(CLEAR(m, i) * (i)) << 8 * BELOW##i(m))
+#define KEPT1(m)                                                                                                       \
+    (KEEP(m, 1) | KEEP(m, 2) | KEEP(m, 3) | KEEP(m, 4) | KEEP(m, 5) | KEEP(m, 6) | (CLEAR(m, 7) ? KEEP(m, 7) : 0))
+#define KEPT4(m)  KEPT1(m), KEPT1((m) + 1u), KEPT1((m) + 2u), KEPT1((m) + 3u)
+#define KEPT16(m) KEPT4(m), KEPT4((m) + 4u), KEPT4((m) + 8u), KEPT4((m) + 12u)
+#define KEPT64(m) KEPT16(m), KEPT16((m) + 16u), KEPT16((m) + 32u), KEPT16((m) + 48u)
 static const uint64_t kept_places[256] = {KEPT64(0u), KEPT64(64u), KEPT64(128u), KEPT64(192u)};
 #endif
 
-#if PDR_ISA == PDR_ISA_PORTABLE
-
-#define BYTES(b) (0x0101010101010101ull * (b))
-
-/* The top bits of eight bytes, as eight bits. */
-static inline uint64_t gather_tops(uint64_t v) { return ((v & BYTES(0x80)) >> 7) * 0x0102040810204080ull >> 56; }
-/* Top bit of each byte that is zero; exact for every byte. */
-static inline uint64_t zero_bytes(uint64_t v) { return ~(((v & BYTES(0x7F)) + BYTES(0x7F)) | v | BYTES(0x7F)); }
-/* Top bit of each byte that is below b (b <= 0x80); exact for every byte. */
-static inline uint64_t below_bytes(uint64_t v, uint64_t b)
-{
-    return ~((v & BYTES(0x7F)) + BYTES(0x80 - b)) & ~v & BYTES(0x80);
-}
-
-/* Top bit of each byte that is a backslash, a control character or above 0x7F. */
-static inline uint64_t other_bytes(uint64_t v) { return (zero_bytes(v ^ BYTES('\\')) | below_bytes(v, 0x20) | v) & BYTES(0x80); }
-
-static inline uint64_t block_quotes(const uint8_t *p, int *other)
-{
-    uint64_t quotes = 0, others = 0;
-    for (unsigned i = 0; i < 8; i++) {
-        const uint64_t v = load64(p + 8 * i);
-        others |= other_bytes(v);
-        quotes |= gather_tops(zero_bytes(v ^ BYTES('"'))) << 8 * i;
-    }
-    *other = others != 0;
-    return quotes;
-}
-
-static inline int block_plain(const uint8_t *p)
-{
-    uint64_t bad = 0;
-    for (unsigned i = 0; i < 8; i++) {
-        const uint64_t v = load64(p + 8 * i);
-        bad |= other_bytes(v) | zero_bytes(v ^ BYTES('"'));
-    }
-    return !bad;
-}
-
-static inline int block_stops(const uint8_t *p)
-{
-    uint64_t stops = 0;
-    for (unsigned i = 0; i < 8; i++) {
-        const uint64_t v = load64(p + 8 * i);
-        stops |= zero_bytes(v ^ BYTES('"')) | zero_bytes(v ^ BYTES('\\')) | below_bytes(v, 0x20);
-    }
-    return stops != 0;
-}
-
-static inline uint64_t block_ends(const uint8_t *p)
-{
-    uint64_t m = 0;
-    for (unsigned i = 0; i < 8; i++) {
-        const uint64_t v = load64(p + 8 * i);
-        m |= gather_tops(zero_bytes(v ^ BYTES('"')) | below_bytes(v, 0x20)) << 8 * i;
-    }
-    return m;
-}
-
-static inline int block_high(const uint8_t *p)
-{
-    uint64_t all = 0;
-    for (unsigned i = 0; i < 8; i++) all |= load64(p + 8 * i);
-    return (all & BYTES(0x80)) != 0;
-}
-
-static inline void block_others(const uint8_t *p, uint64_t *backslash, uint64_t *control, int *high)
-{
-    uint64_t all = 0;
-    *backslash = *control = 0;
-    for (unsigned i = 0; i < 8; i++) {
-        const uint64_t v = load64(p + 8 * i);
-        all |= v;
-        *backslash |= gather_tops(zero_bytes(v ^ BYTES('\\'))) << 8 * i;
-        *control |= gather_tops(below_bytes(v, 0x20)) << 8 * i;
-    }
-    *high = (all & BYTES(0x80)) != 0;
-}
-
-static inline uint64_t block_backslashes(const uint8_t *p)
-{
-    uint64_t m = 0;
-    for (unsigned i = 0; i < 8; i++) m |= gather_tops(zero_bytes(load64(p + 8 * i) ^ BYTES('\\'))) << 8 * i;
-    return m;
-}
-
-static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u)
-{
-    *valid = *u = 0;
-    for (unsigned i = 0; i < PDR_BLOCK; i++) {
-        *valid |= (uint64_t)(simple_escape(p[i]) || p[i] == 'u') << i;
-        *u |= (uint64_t)(p[i] == 'u') << i;
-    }
-}
-
-static inline void block_digits(const uint8_t *p, uint64_t *hex, uint64_t *d)
-{
-    *hex = *d = 0;
-    for (unsigned i = 0; i < PDR_BLOCK; i++) {
-        const unsigned low = p[i] | 0x20u;
-        *hex |= (uint64_t)((unsigned)p[i] - '0' <= 9 || low - 'a' <= 5) << i;
-        *d |= (uint64_t)(low == 'd') << i;
-    }
-}
-
-static inline int block_utf8(const uint8_t *p)
-{
-    unsigned a = p[-1], b = p[-2], d = p[-3], bad = 0;
-    for (unsigned i = 0; i < PDR_BLOCK; i++) {
-        unsigned c = p[i];
-        unsigned wanted = (a >= 0xC0) | (b >= 0xE0) | (d >= 0xF0);
-        bad |= wanted ^ ((c & 0xC0) == 0x80);
-        bad |= (a == 0xC0) | (a == 0xC1) | (a >= 0xF5);
-        bad |= ((a == 0xE0) & (c < 0xA0)) | ((a == 0xED) & (c > 0x9F)) | ((a == 0xF0) & (c < 0x90)) | ((a == 0xF4) & (c > 0x8F));
-        d = b;
-        b = a;
-        a = c;
-    }
-    return !bad;
-}
-
-static inline void block_lists(const uint8_t *p, list_masks *m)
-{
-    memset(m, 0, sizeof *m);
-    for (unsigned i = 0; i < 8; i++) {
-        uint64_t v = load64(p + 8 * i);
-        m->digit |= gather_tops(below_bytes(v, '9' + 1) & ~below_bytes(v, '0')) << 8 * i;
-        m->zero |= gather_tops(zero_bytes(v ^ BYTES('0'))) << 8 * i;
-        m->comma |= gather_tops(zero_bytes(v ^ BYTES(','))) << 8 * i;
-        m->space |= gather_tops(zero_bytes(v ^ BYTES(' ')) | zero_bytes(v ^ BYTES('\n')) | zero_bytes(v ^ BYTES('\r')) |
-                                zero_bytes(v ^ BYTES('\t')))
-                    << 8 * i;
-    }
-}
-
-static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, uint8_t *out)
-{
-    const uint8_t *begin = p, *end = p + n;
-    uint8_t       *to = out;
-    for (; starts; starts &= starts - 1) {
-        const uint8_t *escape = begin + first_bit(starts);
-        while (p < escape) *to++ = *p++;
-        *to++ = simple_escape(escape[1]);
-        p = escape + 2;
-    }
-    while (p < end) *to++ = *p++;
-    return (size_t)(to - out);
-}
-
+#if PDR_ISA != PDR_ISA_AVX2
 static inline const uint8_t *decode_units(const uint8_t *p, uint8_t *out, size_t *n)
 {
     (void)out;
     *n = 0;
     return p;
 }
-
-#endif /* portable */
+#endif
 
 #if PDR_ISA == PDR_ISA_AVX2
-
-#include <immintrin.h>
-
-static inline __m256i load32(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
-static inline __m256i splat(uint8_t b) { return _mm256_set1_epi8((char)b); }
-static inline uint64_t mask64(__m256i a, __m256i b)
-{
-    return (uint32_t)_mm256_movemask_epi8(a) | (uint64_t)(uint32_t)_mm256_movemask_epi8(b) << 32;
-}
-
-static inline __m256i equal(__m256i v, uint8_t b) { return _mm256_cmpeq_epi8(v, splat(b)); }
-/* At most b, unsigned. */
-static inline __m256i at_most(__m256i v, uint8_t b) { return _mm256_cmpeq_epi8(_mm256_min_epu8(v, splat(b)), v); }
-
-/* A backslash, a control character, or (the comparison is a signed one) above 0x7F. */
-static inline __m256i other32(__m256i v) { return _mm256_or_si256(_mm256_cmpgt_epi8(splat(0x20), v), equal(v, '\\')); }
-static inline uint64_t block_quotes(const uint8_t *p, int *other)
-{
-    const __m256i a = load32(p), b = load32(p + 32);
-    *other = _mm256_movemask_epi8(_mm256_or_si256(other32(a), other32(b)));
-    return mask64(equal(a, '"'), equal(b, '"'));
-}
-
-/* '"' ^ 2 is 0x20, and flipping that bit keeps control characters below it and brings nothing else there. */
-static inline __m256i stops32(__m256i v)
-{
-    return _mm256_or_si256(at_most(_mm256_xor_si256(v, splat(2)), 0x20), equal(v, '\\'));
-}
-
-/* The same or above 0x7F: the comparison is a signed one. */
-static inline __m256i not_plain32(__m256i v)
-{
-    return _mm256_or_si256(_mm256_cmpgt_epi8(splat(0x21), _mm256_xor_si256(v, splat(2))), equal(v, '\\'));
-}
-
-static inline int block_plain(const uint8_t *p)
-{
-    return !_mm256_movemask_epi8(_mm256_or_si256(not_plain32(load32(p)), not_plain32(load32(p + 32))));
-}
-
-static inline int block_stops(const uint8_t *p)
-{
-    return _mm256_movemask_epi8(_mm256_or_si256(stops32(load32(p)), stops32(load32(p + 32))));
-}
-
-static inline uint64_t block_ends(const uint8_t *p)
-{
-    return mask64(at_most(_mm256_xor_si256(load32(p), splat(2)), 0x20), at_most(_mm256_xor_si256(load32(p + 32), splat(2)), 0x20));
-}
-
-static inline int block_high(const uint8_t *p) { return _mm256_movemask_epi8(_mm256_or_si256(load32(p), load32(p + 32))); }
-
-static inline uint64_t block_backslashes(const uint8_t *p) { return mask64(equal(load32(p), '\\'), equal(load32(p + 32), '\\')); }
-
-static inline void block_others(const uint8_t *p, uint64_t *backslash, uint64_t *control, int *high)
-{
-    const __m256i a = load32(p), b = load32(p + 32);
-    *backslash = mask64(equal(a, '\\'), equal(b, '\\'));
-    *control = mask64(at_most(a, 0x1F), at_most(b, 0x1F));
-    *high = _mm256_movemask_epi8(_mm256_or_si256(a, b));
-}
-
-#define TABLE16(...) _mm256_broadcastsi128_si256(_mm_setr_epi8(__VA_ARGS__))
-
-/* Bytes that may follow a backslash: by their low nibble, which of the high nibbles 2 (1), 5 (2), 6 (4) and 7 (8) make one. */
-static inline __m256i escapable32(__m256i v)
-{
-    const __m256i by_low = TABLE16(0, 0, 1 | 4 | 8, 0, 8, 8, 4, 0, 0, 0, 0, 0, 2, 0, 4, 1);
-    const __m256i by_high = TABLE16(0, 0, 1, 0, 0, 2, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m256i low = _mm256_shuffle_epi8(by_low, _mm256_and_si256(v, splat(0x0F)));
-    const __m256i high = _mm256_shuffle_epi8(by_high, _mm256_and_si256(_mm256_srli_epi16(v, 4), splat(0x0F)));
-    return _mm256_cmpeq_epi8(_mm256_and_si256(low, high), _mm256_setzero_si256()); /* inverted */
-}
-static inline __m256i hex32(__m256i v, __m256i lower)
-{
-    return _mm256_or_si256(at_most(_mm256_sub_epi8(v, splat('0')), 9), at_most(_mm256_sub_epi8(lower, splat('a')), 5));
-}
-
-static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u)
-{
-    const __m256i a = load32(p), b = load32(p + 32);
-    *valid = ~mask64(escapable32(a), escapable32(b));
-    *u = mask64(equal(a, 'u'), equal(b, 'u'));
-}
-
-static inline void block_digits(const uint8_t *p, uint64_t *hex, uint64_t *d)
-{
-    const __m256i a = load32(p), b = load32(p + 32);
-    const __m256i lower_a = _mm256_or_si256(a, splat(0x20)), lower_b = _mm256_or_si256(b, splat(0x20));
-    *hex = mask64(hex32(a, lower_a), hex32(b, lower_b));
-    *d = mask64(equal(lower_a, 'd'), equal(lower_b, 'd'));
-}
-
-/*
- * Keiser and Lemire, "Validating UTF-8 in less than one instruction per byte", Software: Practice and Experience 51 (2021): three
- * table look-ups by nibbles give the errors that two neighbouring bytes can make; and a byte is the third or fourth of a sequence
- * exactly if it is one of two continuations in a row.
- */
-enum {
-    U_SHORT = 1, U_LONG = 2, U_OVER3 = 4, U_LARGE = 8, U_SURROGATE = 16, U_OVER2 = 32, U_LARGE_OR_OVER4 = 64, U_TWO = 128,
-    U_ANY = U_SHORT | U_LONG | U_TWO
-};
-
-static inline __m256i utf8_errors32(const uint8_t *p)
-{
-    const __m256i low4 = splat(0x0F), one = load32(p - 1), v = load32(p);
-    const __m256i first_high = TABLE16(U_LONG, U_LONG, U_LONG, U_LONG, U_LONG, U_LONG, U_LONG, U_LONG, (char)U_TWO, (char)U_TWO,
-                                       (char)U_TWO, (char)U_TWO, U_SHORT | U_OVER2, U_SHORT, U_SHORT | U_OVER3 | U_SURROGATE,
-                                       U_SHORT | U_LARGE | U_LARGE_OR_OVER4);
-    const __m256i first_low =
-        TABLE16((char)(U_ANY | U_OVER3 | U_OVER2 | U_LARGE_OR_OVER4), (char)(U_ANY | U_OVER2), (char)U_ANY, (char)U_ANY,
-                (char)(U_ANY | U_LARGE), (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4), (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4),
-                (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4), (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4),
-                (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4), (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4),
-                (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4), (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4),
-                (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4 | U_SURROGATE), (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4),
-                (char)(U_ANY | U_LARGE | U_LARGE_OR_OVER4));
-    const __m256i second_high =
-        TABLE16(U_SHORT, U_SHORT, U_SHORT, U_SHORT, U_SHORT, U_SHORT, U_SHORT, U_SHORT,
-                (char)(U_LONG | U_OVER2 | U_TWO | U_OVER3 | U_LARGE_OR_OVER4), (char)(U_LONG | U_OVER2 | U_TWO | U_OVER3 | U_LARGE),
-                (char)(U_LONG | U_OVER2 | U_TWO | U_SURROGATE | U_LARGE), (char)(U_LONG | U_OVER2 | U_TWO | U_SURROGATE | U_LARGE),
-                U_SHORT, U_SHORT, U_SHORT, U_SHORT);
-    __m256i errors = _mm256_shuffle_epi8(first_high, _mm256_and_si256(_mm256_srli_epi16(one, 4), low4));
-    errors = _mm256_and_si256(errors, _mm256_shuffle_epi8(first_low, _mm256_and_si256(one, low4)));
-    errors = _mm256_and_si256(errors, _mm256_shuffle_epi8(second_high, _mm256_and_si256(_mm256_srli_epi16(v, 4), low4)));
-    const __m256i third = _mm256_subs_epu8(load32(p - 2), splat(0xE0 - 0x80)), fourth = _mm256_subs_epu8(load32(p - 3), splat(0xF0 - 0x80));
-    return _mm256_xor_si256(_mm256_and_si256(_mm256_or_si256(third, fourth), splat(0x80)), errors);
-}
-
-static inline int block_utf8(const uint8_t *p)
-{
-    const __m256i errors = _mm256_or_si256(utf8_errors32(p), utf8_errors32(p + 32));
-    return _mm256_testz_si256(errors, errors);
-}
-
-/* A byte of ones for each bit. */
-static inline __m256i bytes_of(uint32_t bits)
-{
-    const __m256i place = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201ull);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), place), bit), bit);
-}
-
-/* What follows a backslash, translated; 'b' and 'r' share their low nibble with '"'. */
-static inline __m256i translate32(__m256i v, uint32_t escaped)
-{
-    const __m256i by_low = TABLE16(0, 0, '"', 0, '\t', 0, '\f', 0, 0, 0, 0, 0, '\\', 0, '\n', '/');
-    __m256i       t = _mm256_shuffle_epi8(by_low, v);
-    t = _mm256_blendv_epi8(t, splat('\b'), equal(v, 'b'));
-    t = _mm256_blendv_epi8(t, splat('\r'), equal(v, 'r'));
-    return _mm256_blendv_epi8(v, t, bytes_of(escaped));
-}
-
-static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, uint8_t *out)
-{
-    uint8_t *to = out;
-    uint64_t escaped = starts << 1;
-    uint8_t  block[PDR_BLOCK];
-    _mm256_storeu_si256((__m256i *)(void *)block, translate32(load32(p), (uint32_t)escaped));
-    _mm256_storeu_si256((__m256i *)(void *)(block + 32), translate32(load32(p + 32), (uint32_t)(escaped >> 32)));
-    for (unsigned i = 0; i < 8; i++, starts >>= 8) {
-        const __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)(block + 8 * i));
-        const __m128i places = _mm_loadl_epi64((const __m128i *)(const void *)&kept_places[starts & 0xFF]);
-        _mm_storel_epi64((__m128i *)(void *)to, _mm_shuffle_epi8(eight, places));
-        to += 8 - count_bits(starts & 0xFF);
-    }
-    return (size_t)(to - out) - (PDR_BLOCK - n);
-}
-
-/* Four escapes, two in each half: bytes 0..11 and 12..23. */
-static inline const uint8_t *decode_units(const uint8_t *p, uint8_t *out, size_t *n)
-{
-    const __m256i intro = TABLE16('\\', 'u', 0, 0, 0, 0, '\\', 'u', 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m256i to_digits = TABLE16(2, 3, 4, 5, 8, 9, 10, 11, -1, -1, -1, -1, -1, -1, -1, -1);
-    const __m256i to_bytes = TABLE16(0, 1, 2, 4, 5, 6, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
-    uint8_t      *to = out;
-    for (unsigned i = 0; i < 2; i++, p += 24, to += 12) {
-        const __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)),
-                                                  _mm_loadu_si128((const __m128i *)(const void *)(p + 12)), 1);
-        __m256i digits, unit, group, utf8;
-        if ((_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, intro)) & 0x00C300C3) != 0x00C300C3) break;
-        digits = _mm256_shuffle_epi8(v, to_digits);
-        unit = _mm256_and_si256(_mm256_srli_epi16(digits, 6), splat(1)); /* letters: 9 more than their low nibble */
-        digits = _mm256_add_epi8(_mm256_and_si256(digits, splat(0x0F)), _mm256_add_epi8(unit, _mm256_slli_epi16(unit, 3)));
-        unit = _mm256_madd_epi16(_mm256_maddubs_epi16(digits, _mm256_set1_epi16(0x0110)), _mm256_set1_epi32(0x00010100));
-        group = _mm256_and_si256(unit, _mm256_set1_epi32(0xF800));
-        group = _mm256_or_si256(_mm256_cmpeq_epi32(group, _mm256_setzero_si256()), _mm256_cmpeq_epi32(group, _mm256_set1_epi32(0xD800)));
-        if (_mm256_movemask_epi8(group) & 0x00FF00FF) break;
-        utf8 = _mm256_or_si256(_mm256_srli_epi32(unit, 12), _mm256_and_si256(_mm256_slli_epi32(unit, 2), _mm256_set1_epi32(0x3F00)));
-        utf8 = _mm256_or_si256(utf8, _mm256_and_si256(_mm256_slli_epi32(unit, 16), _mm256_set1_epi32(0x3F0000)));
-        utf8 = _mm256_shuffle_epi8(_mm256_or_si256(utf8, _mm256_set1_epi32(0x8080E0)), to_bytes);
-        _mm_storel_epi64((__m128i *)(void *)to, _mm256_castsi256_si128(utf8));
-        _mm_storel_epi64((__m128i *)(void *)(to + 6), _mm256_extracti128_si256(utf8, 1));
-    }
-    *n = (size_t)(to - out);
-    return p;
-}
-
-static inline uint64_t prefix_xor(uint64_t m)
-{
-    return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)m), _mm_set1_epi8((char)0xFF), 0));
-}
-
-/* White space and comma have different low nibbles: a table by the low nibble gives each back itself. */
-static inline void block_lists(const uint8_t *p, list_masks *m)
-{
-    const __m256i separators = TABLE16(' ', 0, 0, 0, 0, 0, 0, 0, 0, '\t', '\n', 0, ',', '\r', 0, 0);
-    const __m256i a = load32(p), b = load32(p + 32);
-    const __m256i digit_a = _mm256_sub_epi8(a, splat('0')), digit_b = _mm256_sub_epi8(b, splat('0'));
-    m->digit = mask64(_mm256_cmpeq_epi8(_mm256_min_epu8(digit_a, splat(9)), digit_a), _mm256_cmpeq_epi8(_mm256_min_epu8(digit_b, splat(9)), digit_b));
-    m->zero = mask64(_mm256_cmpeq_epi8(a, splat('0')), _mm256_cmpeq_epi8(b, splat('0')));
-    m->comma = mask64(_mm256_cmpeq_epi8(a, splat(',')), _mm256_cmpeq_epi8(b, splat(',')));
-    m->space = mask64(_mm256_cmpeq_epi8(_mm256_shuffle_epi8(separators, a), a), _mm256_cmpeq_epi8(_mm256_shuffle_epi8(separators, b), b)) & ~m->comma;
-}
-
-#endif /* AVX2 */
+#include "json_avx2.h"
+#elif PDR_ISA == PDR_ISA_NEON
+#include "json_neon.h"
+#else
+#include "json_portable.h"
+#endif
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * The request members that only a router may set. A client's own are taken out of every body on every path, whatever their
- * spelling, because they decide whose KV cache a decode server reads and which rank runs a request.
- * Source: sgl-project/sglang python/sglang/srt/managers/io_struct.py (GenerateReqInput) and
+ * The request members that only a router may set. A client's own are taken out of every body on every path, whatever
+ * their spelling, because they decide whose KV cache a decode server reads and which rank runs a request. Source:
+ * sgl-project/sglang python/sglang/srt/managers/io_struct.py (GenerateReqInput) and
  * python/sglang/srt/entrypoints/openai/protocol.py; kv_transfer_params: vLLM and llm-d's SGLang connector.
  */
 #ifndef PDR_OWNED_H

@@ -1,6 +1,7 @@
 /*
- * The second walk's lower half: reads small things out of a body that is known to be valid, and feeds texts, JSON, token ids and
- * messages into the chain as prompt.h describes. Included once per instruction set, after json_scan.h; all static.
+ * The second walk's lower half: reads small things out of a body that is known to be valid, and feeds texts, JSON,
+ * token ids and messages into the chain as prompt.h describes. Included once per instruction set, after json_scan.h;
+ * all static.
  */
 #ifndef PDR_PROMPT_FEED_H
 #define PDR_PROMPT_FEED_H
@@ -10,17 +11,20 @@
 #include "prompt_keys.h"
 
 typedef struct walk {
-    scanner       s;
-    chain         c;
+    scanner s;
+    chain c;
     pdr_scan_job *job;
-    pdr_prompt   *out;
-    uint64_t      seen;               /* bit per PDR_IN_* */
-    const uint8_t *at[PDR_IN_COUNT];  /* its value, if seen */
+    pdr_prompt *out;
+    uint64_t seen;                   /* bit per PDR_IN_* */
+    const uint8_t *at[PDR_IN_COUNT]; /* its value, if seen */
     const uint8_t *end[PDR_IN_COUNT];
 } walk;
 
 /* A string: between its quotes. */
-typedef struct text { const uint8_t *p, *end; int escaped; } text;
+typedef struct text {
+    const uint8_t *p, *end;
+    int escaped;
+} text;
 
 static int refuse(walk *w, int code, const uint8_t *where, const char *subject, const char *sentence)
 {
@@ -31,11 +35,18 @@ static int refuse(walk *w, int code, const uint8_t *where, const char *subject, 
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- small readers */
+/* ---------------------------------------------------------------------------------------------------------- small
+ * readers */
 
-static inline int has(const walk *w, unsigned key) { return (int)(w->seen >> key & 1); }
+static inline int has(const walk *w, unsigned key)
+{
+    return (int)(w->seen >> key & 1);
+}
 /* There and not null. */
-static inline int given(const walk *w, unsigned key) { return has(w, key) && *w->at[key] != 'n'; }
+static inline int given(const walk *w, unsigned key)
+{
+    return has(w, key) && *w->at[key] != 'n';
+}
 
 static inline text string_at(walk *w, const uint8_t *p)
 {
@@ -69,17 +80,20 @@ static inline const uint8_t *next_item(const uint8_t *p)
     return *p == ',' ? known_space(p + 1) : NULL;
 }
 /* The value behind the member's name that ends at p (the closing quote). */
-static inline const uint8_t *value_after(const uint8_t *p) { return known_space(known_space(p + 1) + 1); }
+static inline const uint8_t *value_after(const uint8_t *p)
+{
+    return known_space(known_space(p + 1) + 1);
+}
 
 /* The last member of that name in the object at p, or NULL. */
 static const uint8_t *find_member(walk *w, const uint8_t *p, const char *name)
 {
     const uint8_t *found = NULL;
-    size_t         len = strlen(name), n;
-    char           buffer[NAME_BUFFER];
+    size_t len = strlen(name), n;
+    char buffer[NAME_BUFFER];
     if (*p != '{') return NULL;
     for (p = first_item(p); p; p = next_item(p)) {
-        text        t = string_at(w, p);
+        text t = string_at(w, p);
         const char *k = plain_text(w, t, buffer, &n);
         p = value_after(t.end);
         if (n == len && !memcmp(k, name, len)) found = p;
@@ -102,10 +116,10 @@ static int read_count(const uint8_t *p, uint64_t *value)
 /* What pydantic takes for true. */
 static int reads_true(walk *w, const uint8_t *p)
 {
-    char        buffer[NAME_BUFFER], low[4];
+    char buffer[NAME_BUFFER], low[4];
     const char *k;
-    size_t      n;
-    uint64_t    v;
+    size_t n;
+    uint64_t v;
     if (*p == 't') return 1;
     if (read_count(p, &v)) return v == 1;
     if (*p == '1') return p[1] == '.' && p[2] == '0' && (p[3] == ',' || p[3] == '}' || pdr_json_space(p[3]));
@@ -117,12 +131,13 @@ static int reads_true(walk *w, const uint8_t *p)
            IS_TEXT(low, n, "t") || IS_TEXT(low, n, "y");
 }
 
-/* ---------------------------------------------------------------------------------------------------------------- feeding */
+/* ----------------------------------------------------------------------------------------------------------------
+ * feeding */
 
 /* XXH3 of a string's text. */
 static uint64_t text_digest(walk *w, text t, uint64_t seed)
 {
-    uint8_t      piece[1024 + DECODE_SLACK];
+    uint8_t piece[1024 + DECODE_SLACK];
     XXH3_state_t state;
     if (!t.escaped) return XXH3_64bits_withSeed(t.p, (size_t)(t.end - t.p), seed);
     pdr_hash_begin(&state, seed);
@@ -153,20 +168,20 @@ static inline void feed_text(walk *w, text t)
 static void feed_digest(walk *w, text t)
 {
     uint64_t h = text_digest(w, t, 0);
-    uint8_t  bytes[8];
+    uint8_t bytes[8];
     for (unsigned i = 0; i < 8; i++) bytes[i] = (uint8_t)(h >> 8 * i);
     chain_mark(&w->c, 'H');
     chain_feed(&w->c, bytes, sizeof bytes);
 }
 
 /*
- * The value at p as canonical JSON; returns its end. media: strings by their digests. Members named cache_control of objects at
- * depth cache_depth (1: the value itself) are left out.
+ * The value at p as canonical JSON; returns its end. media: strings by their digests. Members named cache_control of
+ * objects at depth cache_depth (1: the value itself) are left out.
  */
 static const uint8_t *feed_json(walk *w, const uint8_t *p, int media, unsigned cache_depth)
 {
     unsigned depth = 0;
-    char     buffer[NAME_BUFFER];
+    char buffer[NAME_BUFFER];
     do {
         p = known_space(p);
         if (*p == ',' || *p == ':') {
@@ -178,7 +193,7 @@ static const uint8_t *feed_json(walk *w, const uint8_t *p, int media, unsigned c
             chain_mark(&w->c, (char)*p++);
             depth--;
         } else if (*p == '"') {
-            text   t = string_at(w, p);
+            text t = string_at(w, p);
             size_t n = 0;
             p = t.end + 1;
             if (*known_space(p) == ':' && depth) {
@@ -215,7 +230,8 @@ static void feed_piece(walk *w, char mark, const uint8_t *p)
         feed_json(w, p, 0, 0);
 }
 
-/* -------------------------------------------------------------------------------------------------------------- token ids */
+/* -------------------------------------------------------------------------------------------------------------- token
+ * ids */
 
 /* The ids of the list at p; NULL with the job's reason if one is none. */
 /* Room for a whole block's ids, of which there are at most 32. */
@@ -230,14 +246,14 @@ static inline void put_id(uint8_t *out, uint32_t id)
 }
 
 /*
- * p stands where a number begins in a list. Reads numbers of at most eight digits with commas behind them, in whole blocks, as long
- * as nothing else comes and fewer than `want` bytes are in out; returns where it stopped, likewise.
+ * p stands where a number begins in a list. Reads numbers of at most eight digits with commas behind them, in whole
+ * blocks, as long as nothing else comes and fewer than `want` bytes are in out; returns where it stopped, likewise.
  */
 static inline const uint8_t *read_ids(const walk *w, const uint8_t *p, uint8_t *out, size_t *n, size_t want)
 {
     while (*n < want && w->s.end - p >= PDR_BLOCK) {
         list_masks m;
-        uint64_t   other, digit, ends, twice, starts;
+        uint64_t other, digit, ends, twice, starts;
         block_lists(p, &m);
         other = ~(m.digit | m.comma | m.space);
         if (other) m.comma &= (other & -other) - 1;
@@ -249,7 +265,7 @@ static inline const uint8_t *read_ids(const walk *w, const uint8_t *p, uint8_t *
         starts = digit & ~(digit << 1);
         for (ends = ~digit & digit << 1; ends; ends &= ends - 1, starts &= starts - 1) {
             const unsigned from = first_bit(starts), to = first_bit(ends), drop = 64 - 8 * (to - from);
-            uint64_t       v = load64(p + to - 8) & 0x0F0F0F0F0F0F0F0Full;
+            uint64_t v = load64(p + to - 8) & 0x0F0F0F0F0F0F0F0Full;
             v = v >> drop << drop;
             v = (v * 10 + (v >> 8)) & 0x00FF00FF00FF00FFull;
             v = (v * 100 + (v >> 16)) & 0x0000FFFF0000FFFFull;
@@ -266,18 +282,20 @@ static inline const uint8_t *read_ids(const walk *w, const uint8_t *p, uint8_t *
 /* The ids of the list at p; returns its end, or NULL with the job's reason if one is none. */
 static __attribute__((noinline)) const uint8_t *feed_ids(walk *w, const uint8_t *p, const char *subject)
 {
-    uint8_t        piece[CHAIN_STAGE + IDS_SLACK];
-    size_t         n = 0;
+    uint8_t piece[CHAIN_STAGE + IDS_SLACK];
+    size_t n = 0;
     const uint8_t *item = first_item(p);
     if (!item) {
-        refuse(w, PDR_E_UNSUPPORTED, p, subject, " holds an empty list of token ids; the engine cannot answer an empty prompt");
+        refuse(w, PDR_E_UNSUPPORTED, p, subject,
+               " holds an empty list of token ids; the engine cannot answer an empty prompt");
         return NULL;
     }
     for (; item; item = next_item(p)) {
         uint64_t v;
         if ((unsigned)*item - '0' <= 9) item = read_ids(w, item, piece, &n, CHAIN_STAGE);
         if (!read_count(item, &v) || v > UINT32_MAX) {
-            refuse(w, PDR_E_PARSE, item, subject, " must hold token ids (whole numbers from 0 to 4294967295) all of one kind");
+            refuse(w, PDR_E_PARSE, item, subject,
+                   " must hold token ids (whole numbers from 0 to 4294967295) all of one kind");
             return NULL;
         }
         put_id(piece + n, (uint32_t)v);
@@ -295,7 +313,8 @@ static __attribute__((noinline)) const uint8_t *feed_ids(walk *w, const uint8_t 
     return known_space(p) + 1;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- messages */
+/* ---------------------------------------------------------------------------------------------------------------
+ * messages */
 
 /* 1 if a content part of that type refers to an image, audio, video or file. */
 static int media_type(const char *k, size_t n)
@@ -309,12 +328,12 @@ static int media_type(const char *k, size_t n)
 
 static void feed_parts(walk *w, const uint8_t *p)
 {
-    char   buffer[NAME_BUFFER];
+    char buffer[NAME_BUFFER];
     size_t n;
     chain_mark(&w->c, 'L');
     for (p = first_item(p); p; p = next_item(p)) {
         const uint8_t *type = find_member(w, p, "type");
-        int            media = 0;
+        int media = 0;
         if (type && *type == '"') {
             const char *k = plain_text(w, string_at(w, type), buffer, &n);
             media = media_type(k, n < KEY_MAX ? n : KEY_MAX);
@@ -328,10 +347,10 @@ static void feed_parts(walk *w, const uint8_t *p)
 /* Members of the message at p that have no place of their own. */
 static void feed_other_members(walk *w, const uint8_t *p)
 {
-    char   buffer[NAME_BUFFER];
+    char buffer[NAME_BUFFER];
     size_t n;
     for (p = first_item(p); p; p = next_item(p)) {
-        text        t = string_at(w, p);
+        text t = string_at(w, p);
         const char *k = plain_text(w, t, buffer, &n);
         p = value_after(t.end);
         if (message_key(k, n) == MSG_OTHER && *p != 'n') {
@@ -345,16 +364,17 @@ static void feed_other_members(walk *w, const uint8_t *p)
 }
 
 /* True if the bytes at p are those of a literal of at most eight characters; eight bytes are readable. */
-#define STARTS(p, literal)                                                                                                        \
-    ((load64(p) & ~0ull >> (72 - 8 * sizeof literal)) == (load64((const uint8_t *)literal "       ") & ~0ull >> (72 - 8 * sizeof literal)))
+#define STARTS(p, literal)                                                                                             \
+    ((load64(p) & ~0ull >> (72 - 8 * sizeof literal)) ==                                                               \
+     (load64((const uint8_t *)literal "       ") & ~0ull >> (72 - 8 * sizeof literal)))
 
 /* The name at p, a quote, of a message's member; *end gets its closing quote. The usual names are told by comparing. */
 static inline unsigned message_member(walk *w, const uint8_t *p, const uint8_t **end)
 {
-    char        buffer[NAME_BUFFER];
+    char buffer[NAME_BUFFER];
     const char *k;
-    size_t      n;
-    text        t;
+    size_t n;
+    text t;
     if (w->s.end - p > 16) {
         if (STARTS(p + 1, "role\"")) return *end = p + 5, MSG_ROLE;
         if (STARTS(p + 1, "content\"")) return *end = p + 8, MSG_CONTENT;
@@ -378,7 +398,8 @@ static inline text role_at(walk *w, const uint8_t *p)
 }
 
 /* A message with more, or other, than a role and a content that are strings. */
-static __attribute__((noinline)) void feed_unusual(walk *w, const uint8_t *message, int others, const uint8_t *const *value)
+static __attribute__((noinline)) void feed_unusual(walk *w, const uint8_t *message, int others,
+                                                   const uint8_t *const *value)
 {
     static const char marks[MSG_COUNT + 1] = "MNIRCK";
     for (unsigned i = 0; i < MSG_COUNT; i++) {
@@ -397,8 +418,8 @@ static __attribute__((noinline)) void feed_unusual(walk *w, const uint8_t *messa
 static const uint8_t *feed_message(walk *w, const uint8_t *message)
 {
     const uint8_t *value[MSG_COUNT], *end = message + 1, *p, *name_end;
-    text           role = {0}, content = {0};
-    int            others = 0, usual = 1;
+    text role = {0}, content = {0};
+    int others = 0, usual = 1;
     value[MSG_ROLE] = value[MSG_CONTENT] = NULL;
     for (p = first_item(message); p; p = next_item(end)) {
         const unsigned key = message_member(w, p, &name_end);

@@ -1,18 +1,19 @@
 /*
- * The second walk's upper half: what the members of the body mean for each call, how many prompts there are, and which of them the
- * chain describes. Included once per instruction set, after prompt_feed.h; all static.
+ * The second walk's upper half: what the members of the body mean for each call, how many prompts there are, and which
+ * of them the chain describes. Included once per instruction set, after prompt_feed.h; all static.
  */
 #ifndef PDR_PROMPT_TAKE_H
 #define PDR_PROMPT_TAKE_H
 
 #include "prompt_feed.h"
 
-/* ----------------------------------------------------------------------------------------------------- prompts and batches */
+/* ----------------------------------------------------------------------------------------------------- prompts and
+ * batches */
 
 static uint64_t salt_of(walk *w)
 {
     static const uint8_t keys[4] = {PDR_IN_MODEL, PDR_IN_LORA_PATH, PDR_IN_CACHE_SALT, PDR_IN_EXTRA_KEY};
-    uint64_t             salt = 0;
+    uint64_t salt = 0;
     for (unsigned i = 0; i < 4; i++) {
         const uint8_t *p = has(w, keys[i]) ? w->at[keys[i]] : NULL;
         if (p && *p == '[') p = first_item(p);
@@ -83,7 +84,7 @@ static int take_texts(walk *w, const uint8_t *p, const char *subject)
 static int take_ids(walk *w, const uint8_t *p, const char *subject)
 {
     const uint8_t *item = first_item(p);
-    uint32_t       batch = 0;
+    uint32_t batch = 0;
     w->out->flags |= PDR_PROMPT_TOKENS;
     begin_chain(w, PDR_KIND_TOKENS);
     if (*item != '[') {
@@ -106,9 +107,9 @@ static int take_ids(walk *w, const uint8_t *p, const char *subject)
 static int take_embeds(walk *w, const uint8_t *p)
 {
     static const char wrong[] = "input_embeds must be a list of vectors, or a list of such lists";
-    const uint8_t    *item = *p == '[' ? first_item(p) : NULL, *inner, *number;
-    uint32_t          batch = 0;
-    int               lists;
+    const uint8_t *item = *p == '[' ? first_item(p) : NULL, *inner, *number;
+    uint32_t batch = 0;
+    int lists;
     if (*p != '[') return refuse(w, PDR_E_PARSE, p, "", wrong);
     if (!item) return empty_list(w, p, "input_embeds");
     inner = *item == '[' ? first_item(item) : NULL;
@@ -123,7 +124,8 @@ static int take_embeds(walk *w, const uint8_t *p)
         if (batch++ == w->job->limits.max_batch && lists) return too_many(w, item, "input_embeds");
         for (p = item; lists && inner; inner = next_item(p)) {
             number = *inner == '[' ? first_item(inner) : NULL;
-            if (!number || (*number != '-' && (unsigned)*number - '0' > 9)) return refuse(w, PDR_E_PARSE, inner, "", wrong);
+            if (!number || (*number != '-' && (unsigned)*number - '0' > 9))
+                return refuse(w, PDR_E_PARSE, inner, "", wrong);
             w->out->prompt_tokens++;
             p = known_value_end(&w->s, inner);
         }
@@ -151,9 +153,9 @@ static int take_n(walk *w, const uint8_t *p, int null_allowed, uint32_t *n)
 static int take_sampling(walk *w)
 {
     const uint8_t *p = w->at[PDR_IN_SAMPLING_PARAMS], *item, *limit, *end;
-    uint32_t       count = 0, n;
-    uint64_t       v;
-    int            code;
+    uint32_t count = 0, n;
+    uint64_t v;
+    int code;
     if (!given(w, PDR_IN_SAMPLING_PARAMS)) return PDR_OK;
     if (*p != '{' && *p != '[')
         return refuse(w, PDR_E_PARSE, p, "", "sampling_params must be an object or a list of objects");
@@ -162,7 +164,8 @@ static int take_sampling(walk *w)
         if (*item != '{') return refuse(w, PDR_E_PARSE, item, "", "every element of sampling_params must be an object");
         if ((code = take_n(w, find_member(w, item, "n"), 0, &n))) return code;
         if (count && n != w->out->samples)
-            return refuse(w, PDR_E_UNSUPPORTED, item, "", "n differs within sampling_params; the engine needs one for all");
+            return refuse(w, PDR_E_UNSUPPORTED, item, "",
+                          "n differs within sampling_params; the engine needs one for all");
         w->out->samples = n;
         limit = find_member(w, item, "max_new_tokens");
         if (limit && read_count(limit, &v) && v > w->out->max_tokens) w->out->max_tokens = v;
@@ -177,8 +180,8 @@ static int take_sampling(walk *w)
 static int take_generate(walk *w)
 {
     static const char one[] = "one of text, input_ids and input_embeds is needed, and only one";
-    int               texts = given(w, PDR_IN_TEXT), ids = given(w, PDR_IN_INPUT_IDS), code;
-    const uint8_t    *p;
+    int texts = given(w, PDR_IN_TEXT), ids = given(w, PDR_IN_INPUT_IDS), code;
+    const uint8_t *p;
     if (texts + ids + given(w, PDR_IN_INPUT_EMBEDS) != 1)
         return refuse(w, PDR_E_UNSUPPORTED, w->s.body + w->out->object.begin, "", one);
     if (texts) {
@@ -188,7 +191,8 @@ static int take_generate(walk *w)
         code = take_texts(w, p, "text");
     } else if (ids) {
         p = w->at[PDR_IN_INPUT_IDS];
-        if (*p != '[') return refuse(w, PDR_E_PARSE, p, "input_ids", " must be a list of token ids or a list of such lists");
+        if (*p != '[')
+            return refuse(w, PDR_E_PARSE, p, "input_ids", " must be a list of token ids or a list of such lists");
         if (!first_item(p)) return empty_list(w, p, "input_ids");
         code = take_ids(w, p, "input_ids");
     } else {
@@ -203,7 +207,8 @@ static int take_completions(walk *w)
     if (!given(w, PDR_IN_PROMPT))
         return refuse(w, PDR_E_PARSE, w->s.body + w->out->object.begin, "", "prompt is missing");
     if (*p != '"' && *p != '[')
-        return refuse(w, PDR_E_PARSE, p, "prompt", " must be a string, a list of strings, token ids or lists of token ids");
+        return refuse(w, PDR_E_PARSE, p, "prompt",
+                      " must be a string, a list of strings, token ids or lists of token ids");
     if (*p == '[') {
         if (!(item = first_item(p))) return empty_list(w, p, "prompt");
         if (*item != '"') return take_ids(w, p, "prompt");
@@ -214,7 +219,7 @@ static int take_completions(walk *w)
 /* 1 if the tools take no part in the prompt. */
 static int tools_left_out(walk *w)
 {
-    char   buffer[NAME_BUFFER];
+    char buffer[NAME_BUFFER];
     size_t n;
     const char *k;
     if (!given(w, PDR_IN_TOOLS) || w->at[PDR_IN_TOOLS][0] != '[' || !first_item(w->at[PDR_IN_TOOLS])) return 1;
@@ -244,7 +249,7 @@ static int take_chat(walk *w)
 static void take_other(walk *w)
 {
     const uint8_t *p = w->at[PDR_IN_INPUT];
-    uint32_t       flags = w->out->flags;
+    uint32_t flags = w->out->flags;
     if (given(w, PDR_IN_MESSAGES) && take_chat(w)) {
         w->out->flags = flags;
         chain_begin(&w->c, 0, PDR_KIND_JSON, w->job->limits.block_bytes, NULL, 0);
@@ -258,11 +263,13 @@ static void take_other(walk *w)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------ small members */
+/* ------------------------------------------------------------------------------------------------------------ small
+ * members */
 
 static void take_session(walk *w)
 {
-    static const uint8_t keys[] = {PDR_IN_SESSION_ID, PDR_IN_CONVERSATION_ID, PDR_IN_SESSION_PARAMS, PDR_IN_PROMPT_CACHE_KEY, PDR_IN_USER};
+    static const uint8_t keys[] = {PDR_IN_SESSION_ID, PDR_IN_CONVERSATION_ID, PDR_IN_SESSION_PARAMS,
+                                   PDR_IN_PROMPT_CACHE_KEY, PDR_IN_USER};
     for (size_t i = 0; i < sizeof keys; i++) {
         const uint8_t *p = has(w, keys[i]) ? w->at[keys[i]] : NULL;
         if (!p) continue;
@@ -281,8 +288,8 @@ static void take_session(walk *w)
 static void take_priority(walk *w)
 {
     const uint8_t *p = w->at[PDR_IN_PRIORITY];
-    int            minus = has(w, PDR_IN_PRIORITY) && *p == '-';
-    uint64_t       v;
+    int minus = has(w, PDR_IN_PRIORITY) && *p == '-';
+    uint64_t v;
     if (has(w, PDR_IN_PRIORITY) && read_count(p + minus, &v)) w->out->priority = minus ? -(int64_t)v : (int64_t)v;
 }
 
@@ -300,23 +307,26 @@ static int wants_logprobs(const walk *w, unsigned key)
 
 static int take_small_members(walk *w)
 {
-    pdr_prompt    *out = w->out;
+    pdr_prompt *out = w->out;
     const uint8_t *p;
-    uint64_t       v;
+    uint64_t v;
     if (has(w, PDR_IN_MODEL) && *w->at[PDR_IN_MODEL] == '"') {
         out->model.begin = (uint64_t)(w->at[PDR_IN_MODEL] - w->s.body);
         out->model.end = (uint64_t)(w->end[PDR_IN_MODEL] - w->s.body);
     }
     w->s.next_long = 0;
     if (has(w, PDR_IN_STREAM) && reads_true(w, w->at[PDR_IN_STREAM])) out->flags |= PDR_PROMPT_STREAM;
-    if (has(w, PDR_IN_STREAM_OPTIONS) && (p = find_member(w, w->at[PDR_IN_STREAM_OPTIONS], "include_usage")) && reads_true(w, p))
+    if (has(w, PDR_IN_STREAM_OPTIONS) && (p = find_member(w, w->at[PDR_IN_STREAM_OPTIONS], "include_usage")) &&
+        reads_true(w, p))
         out->flags |= PDR_PROMPT_USAGE;
-    if (wants_logprobs(w, out->api == PDR_API_GENERATE ? PDR_IN_RETURN_LOGPROB : PDR_IN_LOGPROBS)) out->flags |= PDR_PROMPT_RETURN_LOGPROB;
+    if (wants_logprobs(w, out->api == PDR_API_GENERATE ? PDR_IN_RETURN_LOGPROB : PDR_IN_LOGPROBS))
+        out->flags |= PDR_PROMPT_RETURN_LOGPROB;
     if (has(w, PDR_IN_PRIORITY)) take_priority(w);
     take_session(w);
     if (out->api == PDR_API_GENERATE) return PDR_OK;
     if (has(w, PDR_IN_MAX_TOKENS) && read_count(w->at[PDR_IN_MAX_TOKENS], &v)) out->max_tokens = v;
-    if (has(w, PDR_IN_MAX_COMPLETION_TOKENS) && read_count(w->at[PDR_IN_MAX_COMPLETION_TOKENS], &v) && v) out->max_tokens = v;
+    if (has(w, PDR_IN_MAX_COMPLETION_TOKENS) && read_count(w->at[PDR_IN_MAX_COMPLETION_TOKENS], &v) && v)
+        out->max_tokens = v;
     return out->api == PDR_API_OTHER ? PDR_OK : take_n(w, has(w, PDR_IN_N) ? w->at[PDR_IN_N] : NULL, 1, &out->samples);
 }
 

@@ -1,29 +1,29 @@
 /*
- * The first walk, and both in order (prompt.h says what they do). Included once per instruction set by prompt_<isa>.c; all static
- * but for the two functions that PATH() names.
+ * The first walk, and both in order (prompt.h says what they do). Included once per instruction set by prompt_<isa>.c;
+ * all static but for the two functions that PATH() names.
  */
 #include "prompt_take.h"
 
 static unsigned name_of_member(walk *w, text t)
 {
-    char        buffer[NAME_BUFFER];
+    char buffer[NAME_BUFFER];
     const char *k;
-    size_t      n;
+    size_t n;
     if (!t.escaped) return body_key((const char *)t.p, (size_t)(t.end - t.p));
     k = plain_text(w, t, buffer, &n);
     return body_key(k, n);
 }
 
 /*
- * The whole body. Owned members become edits: behind a member that stays, from the comma in front to the value's end; before the
- * first one that stays, from the name to behind the comma that follows.
+ * The whole body. Owned members become edits: behind a member that stays, from the comma in front to the value's end;
+ * before the first one that stays, from the name to behind the comma that follows.
  */
 static int walk_body(walk *w)
 {
-    scanner       *s = &w->s;
-    pdr_prompt    *out = w->out;
+    scanner *s = &w->s;
+    pdr_prompt *out = w->out;
     const uint8_t *p, *comma = NULL, *last;
-    uint32_t       edits = 0;
+    uint32_t edits = 0;
     if (!scan_begin(s) || *(p = skip_space(s->body)) != '{') return PDR_E_PARSE;
     out->object.begin = (uint64_t)(p - s->body);
     last = ++p;
@@ -31,8 +31,8 @@ static int walk_body(walk *w)
     if (*p == '}') goto closed;
     for (;;) {
         const uint8_t *name = p, *value;
-        unsigned       key;
-        text           t;
+        unsigned key;
+        text t;
         if (*p != '"' || !(p = string_end(s, p + 1, &t.escaped))) return PDR_E_PARSE;
         t.p = name + 1;
         t.end = p;
@@ -81,10 +81,18 @@ static int walk_all(walk *w)
     chain_begin(&w->c, 0, PDR_KIND_JSON, w->job->limits.block_bytes, NULL, 0);
     if ((code = take_small_members(w))) return code;
     switch (w->out->api) {
-    case PDR_API_GENERATE: code = take_generate(w); break;
-    case PDR_API_CHAT: code = take_chat(w); break;
-    case PDR_API_COMPLETIONS: code = take_completions(w); break;
-    default: take_other(w); break;
+    case PDR_API_GENERATE:
+        code = take_generate(w);
+        break;
+    case PDR_API_CHAT:
+        code = take_chat(w);
+        break;
+    case PDR_API_COMPLETIONS:
+        code = take_completions(w);
+        break;
+    default:
+        take_other(w);
+        break;
     }
     w->out->blocks = w->c.n;
     w->out->prompt_bytes = w->c.bytes;
@@ -100,7 +108,8 @@ int PATH(pdr_scan)(pdr_scan_job *job)
     return walk_all(&w);
 }
 
-uint32_t PATH(pdr_tokens)(const uint32_t *ids, size_t count, uint64_t salt, uint32_t block_bytes, uint64_t *hashes, uint32_t cap)
+uint32_t PATH(pdr_tokens)(const uint32_t *ids, size_t count, uint64_t salt, uint32_t block_bytes, uint64_t *hashes,
+                          uint32_t cap)
 {
     chain c;
     chain_begin(&c, salt, PDR_KIND_TOKENS, block_bytes, hashes, cap);

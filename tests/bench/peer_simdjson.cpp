@@ -6,7 +6,10 @@
 
 using namespace simdjson;
 
-extern "C" size_t peer_simdjson_padding(void) { return SIMDJSON_PADDING; }
+extern "C" size_t peer_simdjson_padding(void)
+{
+    return SIMDJSON_PADDING;
+}
 
 static ondemand::parser parser;
 
@@ -15,7 +18,7 @@ extern "C" int peer_simdjson_members(const char *body, size_t len)
 {
     // The caller's buffers have more than SIMDJSON_PADDING bytes behind them.
     auto doc = parser.iterate(body, len, len + SIMDJSON_PADDING);
-    int  n = 0;
+    int n = 0;
     ondemand::object object;
     if (doc.get_object().get(object)) return -1;
     for (auto field : object) {
@@ -29,7 +32,7 @@ extern "C" int peer_simdjson_members(const char *body, size_t len)
 
 extern "C" int peer_simdjson_ids(const char *body, size_t len)
 {
-    auto     doc = parser.iterate(body, len, len + SIMDJSON_PADDING);
+    auto doc = parser.iterate(body, len, len + SIMDJSON_PADDING);
     uint64_t sum = 0, id;
     ondemand::array ids;
     if (doc["input_ids"].get_array().get(ids)) return -1;

@@ -1,4 +1,5 @@
-/* Shared by the scanner's tests: one body through every path, which must agree in everything, and with pdr_json_check(). */
+/* Shared by the scanner's tests: one body through every path, which must agree in everything, and with
+ * pdr_json_check(). */
 #ifndef SCAN_PATHS_H
 #define SCAN_PATHS_H
 
@@ -17,10 +18,10 @@
 #define TEST_BLOCKS 512
 
 typedef struct scanned {
-    int        code;
+    int code;
     pdr_prompt prompt;
-    pdr_error  err;
-    uint64_t   hashes[TEST_BLOCKS];
+    pdr_error err;
+    uint64_t hashes[TEST_BLOCKS];
 } scanned;
 
 static inline void scan_path(int path, const char *body, size_t len, uint32_t api, const pdr_limits *limits, scanned *s)
@@ -32,21 +33,23 @@ static inline void scan_path(int path, const char *body, size_t len, uint32_t ap
     if (s->code) memset(s->hashes, 0, sizeof s->hashes);
 }
 
-/* Scans a copy that ends where its memory ends, begun `shift` bytes into it, so that a sanitizer sees a byte too far. */
-static inline int scan_everywhere(const char *body, size_t len, uint32_t api, const pdr_limits *limits, unsigned shift, scanned *out)
+/* Scans a copy that ends where its memory ends, begun `shift` bytes into it, so that a sanitizer sees a byte too far.
+ */
+static inline int scan_everywhere(const char *body, size_t len, uint32_t api, const pdr_limits *limits, unsigned shift,
+                                  scanned *out)
 {
-    char     *copy = malloc(len + shift + !(len + shift));
-    scanned   other;
+    char *copy = malloc(len + shift + !(len + shift));
+    scanned other;
     pdr_error err;
-    int       checked;
+    int checked;
     memcpy(copy + shift, body, len);
     scan_path(PDR_PATH_PORTABLE, copy + shift, len, api, limits, out);
     for (int path = PDR_PATH_AVX2; path <= PDR_PATH_NEON; path++) {
         if (!pdr_path_usable(path)) continue;
         scan_path(path, copy + shift, len, api, limits, &other);
         if (memcmp(&other, out, sizeof other)) {
-            fprintf(stderr, "path %d differs: code %d and %d, blocks %u and %u: %.*s\n", path, other.code, out->code, other.prompt.blocks,
-                    out->prompt.blocks, (int)(len < 300 ? len : 300), body);
+            fprintf(stderr, "path %d differs: code %d and %d, blocks %u and %u: %.*s\n", path, other.code, out->code,
+                    other.prompt.blocks, out->prompt.blocks, (int)(len < 300 ? len : 300), body);
             fail();
         }
     }
@@ -54,11 +57,13 @@ static inline int scan_everywhere(const char *body, size_t len, uint32_t api, co
     checked = pdr_json_check(copy + shift, len, limits && limits->max_depth ? limits->max_depth : 128, &err);
     if (checked) {
         if (out->code != checked || memcmp(&err, &out->err, sizeof err)) {
-            fprintf(stderr, "scan %d (%s), check %d (%s): %.*s\n", out->code, out->err.message, checked, err.message, (int)(len < 300 ? len : 300), body);
+            fprintf(stderr, "scan %d (%s), check %d (%s): %.*s\n", out->code, out->err.message, checked, err.message,
+                    (int)(len < 300 ? len : 300), body);
             fail();
         }
     } else if (api == PDR_API_OTHER && out->code && out->code != PDR_E_TOO_LARGE) {
-        fprintf(stderr, "scan %d (%s), check accepts: %.*s\n", out->code, out->err.message, (int)(len < 300 ? len : 300), body);
+        fprintf(stderr, "scan %d (%s), check accepts: %.*s\n", out->code, out->err.message,
+                (int)(len < 300 ? len : 300), body);
         fail();
     }
     free(copy);

@@ -6,7 +6,7 @@
 static int scan(const char *body, uint32_t api, pdr_prompt *p, pdr_error *err)
 {
     scanned s;
-    int     code = scan_everywhere(body, strlen(body), api, NULL, 0, &s);
+    int code = scan_everywhere(body, strlen(body), api, NULL, 0, &s);
     *p = s.prompt;
     *err = s.err;
     return code;
@@ -16,8 +16,8 @@ static int scan(const char *body, uint32_t api, pdr_prompt *p, pdr_error *err)
 static const char *without_edits(const char *body, const pdr_prompt *p, const char *tail)
 {
     static char out[4096];
-    size_t      n = 0;
-    uint64_t    at = 0, len = strlen(body);
+    size_t n = 0;
+    uint64_t at = 0, len = strlen(body);
     for (uint32_t i = 0; i < p->edits; i++) {
         assert_true(p->edit[i].begin >= at && p->edit[i].end > p->edit[i].begin && p->edit[i].end <= p->insert_at);
         memcpy(out + n, body + at, p->edit[i].begin - at);
@@ -35,7 +35,10 @@ static const char *without_edits(const char *body, const pdr_prompt *p, const ch
 
 static void owned_members_are_cut_with_one_comma(void **state)
 {
-    static const struct { const char *body, *cut, *added; uint32_t members, edits; } rows[] = {
+    static const struct {
+        const char *body, *cut, *added;
+        uint32_t members, edits;
+    } rows[] = {
         {"{}", "{}", "{T}", 0, 0},
         {"{ }", "{ }", "{T }", 0, 0},
         {"{\"a\":1}", "{\"a\":1}", "{\"a\":1T}", 1, 0},
@@ -45,13 +48,15 @@ static void owned_members_are_cut_with_one_comma(void **state)
         {"{\"bootstrap_room\":1,\"a\":2}", "{\"a\":2}", "{\"a\":2T}", 1, 1},
         {"{\"a\":2,\"bootstrap_room\":1}", "{\"a\":2}", "{\"a\":2T}", 1, 1},
         {"{\"a\":2,\"bootstrap_room\":1,\"b\":3}", "{\"a\":2,\"b\":3}", "{\"a\":2,\"b\":3T}", 2, 1},
-        {"{\"a\":2 , \"decode_tp_size\":1 , \"bootstrap\\u005fhost\":\"x\" , \"b\":3 }", "{\"a\":2   , \"b\":3 }", "{\"a\":2   , \"b\":3T }", 2, 2},
-        {"{\"kv_transfer_params\":{\"a\":[1,2]},\"routed_dp_rank\":0,\"a\":2,\"data_parallel_rank\":1,\"disagg_prefill_dp_rank\":null}",
+        {"{\"a\":2 , \"decode_tp_size\":1 , \"bootstrap\\u005fhost\":\"x\" , \"b\":3 }", "{\"a\":2   , \"b\":3 }",
+         "{\"a\":2   , \"b\":3T }", 2, 2},
+        {"{\"kv_transfer_params\":{\"a\":[1,2]},\"routed_dp_rank\":0,\"a\":2,\"data_parallel_rank\":1,\"disagg_prefill_"
+         "dp_rank\":null}",
          "{\"a\":2}", "{\"a\":2T}", 1, 4},
         {" \n{\"bootstrap_pair_key\":\"}\",\"bootstrap_room\":1}\n", " \n{}\n", " \n{T}\n", 0, 2},
     };
     pdr_prompt p;
-    pdr_error  err;
+    pdr_error err;
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         assert_int_equal(scan(rows[i].body, PDR_API_OTHER, &p, &err), PDR_OK);
@@ -64,9 +69,9 @@ static void owned_members_are_cut_with_one_comma(void **state)
 
 static void too_many_owned_members(void **state)
 {
-    char       body[2048], *p = body;
+    char body[2048], *p = body;
     pdr_prompt found;
-    pdr_error  err;
+    pdr_error err;
     (void)state;
     p += sprintf(p, "{\"a\":1");
     for (int i = 0; i < PDR_MAX_EDITS; i++) p += sprintf(p, ",\"bootstrap_room\":%d", i);
@@ -81,26 +86,31 @@ static void too_many_owned_members(void **state)
 /* Any mix of owned and other members, spaced anyhow: what stays is what was there without the owned ones. */
 static void random_edits(void **state)
 {
-    static const char *const owned[] = {"bootstrap_host", "bootstrap_port", "bootstrap_room", "routed_dp_rank", "data_parallel_rank", "disagg_prefill_dp_rank",
-                                        "bootstrap_pair_key", "decode_tp_size", "kv_transfer_params", "bootstrap\\u005froom", "\\u0062ootstrap_host", "decode_tp_siz\\u0065"};
-    static const char *const kept[] = {"model", "bootstrap_hosts", "bootstrap_roo", "Bootstrap_room", "x", "", "kv_transfer_param", "bootstrap\\\\u005froom"};
-    static const char *const values[] = {"1", "\"x\"", "[1,{\"bootstrap_room\":2}]", "{\"bootstrap_room\":1,\"a\":[]}", "null", "\",\\\"}\"", "-1.5e3"};
+    static const char *const owned[] = {"bootstrap_host",       "bootstrap_port",       "bootstrap_room",
+                                        "routed_dp_rank",       "data_parallel_rank",   "disagg_prefill_dp_rank",
+                                        "bootstrap_pair_key",   "decode_tp_size",       "kv_transfer_params",
+                                        "bootstrap\\u005froom", "\\u0062ootstrap_host", "decode_tp_siz\\u0065"};
+    static const char *const kept[] = {"model", "bootstrap_hosts",   "bootstrap_roo",         "Bootstrap_room", "x",
+                                       "",      "kv_transfer_param", "bootstrap\\\\u005froom"};
+    static const char *const values[] = {
+        "1", "\"x\"", "[1,{\"bootstrap_room\":2}]", "{\"bootstrap_room\":1,\"a\":[]}", "null", "\",\\\"}\"", "-1.5e3"};
     static const char *const spaces[] = {"", "", "", " ", "\n ", "\t"};
     uint64_t seed = 7;
     (void)state;
 #define PICK(a) ((a)[test_random(&seed) % (sizeof(a) / sizeof *(a))])
     for (int round = 0; round < 4000; round++) {
-        char       body[2048], want[2048], *p = body, *q = want;
+        char body[2048], want[2048], *p = body, *q = want;
         const char *cut;
-        uint32_t   count = test_random(&seed) % 7, members = 0, edits = 0;
+        uint32_t count = test_random(&seed) % 7, members = 0, edits = 0;
         pdr_prompt found;
-        pdr_error  err;
+        pdr_error err;
         p += sprintf(p, "{");
         q += sprintf(q, "{");
         for (uint32_t i = 0; i < count; i++) {
-            int         mine = test_random(&seed) % 2;
+            int mine = test_random(&seed) % 2;
             const char *name = mine ? PICK(owned) : PICK(kept), *value = PICK(values);
-            p += sprintf(p, "%s%s\"%s\"%s", PICK(spaces), i ? "," : "", name, PICK(spaces)); /* a space before a comma belongs to what was before */
+            p += sprintf(p, "%s%s\"%s\"%s", PICK(spaces), i ? "," : "", name,
+                         PICK(spaces)); /* a space before a comma belongs to what was before */
             p += sprintf(p, ":%s%s%s", PICK(spaces), value, PICK(spaces));
             if (!mine) q += sprintf(q, "%s\"%s\":%s", members ? "," : "", name, value);
             members += !mine;
@@ -120,13 +130,21 @@ static void random_edits(void **state)
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------- what is asked for */
+/* --------------------------------------------------------------------------------------------------------- what is
+ * asked for */
 
 static void batches(void **state)
 {
     enum { G = PDR_API_GENERATE, C = PDR_API_COMPLETIONS, M = PDR_API_CHAT };
     enum { B = PDR_PROMPT_BATCH, T = PDR_PROMPT_TOKENS };
-    static const struct { uint32_t api; const char *body; int code; uint32_t batch, samples, flags; uint64_t tokens, bytes; const char *says; } rows[] = {
+    static const struct {
+        uint32_t api;
+        const char *body;
+        int code;
+        uint32_t batch, samples, flags;
+        uint64_t tokens, bytes;
+        const char *says;
+    } rows[] = {
         {G, "{\"text\":\"hi\"}", 0, 1, 1, 0, 0, 2, ""},
         {G, "{\"text\":[\"hi\"]}", 0, 1, 1, B, 0, 2, ""},
         {G, "{\"text\":[\"hi\",\"\\u00e9\",\"\"]}", 0, 3, 1, B, 0, 4, ""},
@@ -176,11 +194,13 @@ static void batches(void **state)
         {G, "{\"text\":\"a\",\"sampling_params\":{\"\\u006e\":2}}", 0, 1, 2, 0, 0, 1, ""},
         {G, "{\"text\":\"a\",\"sampling_params\":7}", PDR_E_PARSE, 0, 0, 0, 0, 0, "sampling_params must"},
         {G, "{\"text\":[\"a\",\"b\"],\"sampling_params\":[{\"n\":2},{\"n\":2}]}", 0, 2, 2, B, 0, 2, ""},
-        {G, "{\"text\":[\"a\",\"b\"],\"sampling_params\":[{\"n\":2},{}]}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "n differs"},
+        {G, "{\"text\":[\"a\",\"b\"],\"sampling_params\":[{\"n\":2},{}]}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0,
+         "n differs"},
         {G, "{\"text\":[\"a\",\"b\"],\"sampling_params\":[{}]}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "length"},
         {G, "{\"text\":\"a\",\"sampling_params\":[{}]}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "length"},
         {G, "{\"text\":[\"a\"],\"sampling_params\":[{}]}", 0, 1, 1, B, 0, 1, ""},
-        {G, "{\"text\":[\"a\"],\"sampling_params\":[1]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "every element of sampling_params"},
+        {G, "{\"text\":[\"a\"],\"sampling_params\":[1]}", PDR_E_PARSE, 0, 0, 0, 0, 0,
+         "every element of sampling_params"},
         {G, "{\"text\":\"a\",\"text\":[\"b\",\"c\"]}", 0, 2, 1, B, 0, 2, ""},
         {G, "{\"t\\u0065xt\":[\"b\",\"c\"]}", 0, 2, 1, B, 0, 2, ""},
         {C, "{\"prompt\":\"hi\"}", 0, 1, 1, 0, 0, 2, ""},
@@ -204,44 +224,79 @@ static void batches(void **state)
         {M, "{\"prompt\":\"hi\"}", PDR_E_PARSE, 0, 0, 0, 0, 0, "messages is missing"},
     };
     pdr_prompt p;
-    pdr_error  err;
+    pdr_error err;
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int code = scan(rows[i].body, rows[i].api, &p, &err);
-        if (code != rows[i].code || !strstr(err.message, rows[i].says)) fail_msg("%s: %d %s", rows[i].body, code, err.message);
+        if (code != rows[i].code || !strstr(err.message, rows[i].says))
+            fail_msg("%s: %d %s", rows[i].body, code, err.message);
         if (code) continue;
-        if (p.batch != rows[i].batch || p.samples != rows[i].samples || p.flags != rows[i].flags || p.prompt_tokens != rows[i].tokens || p.prompt_bytes != rows[i].bytes)
-            fail_msg("%s: batch %u samples %u flags %u tokens %u bytes %u", rows[i].body, p.batch, p.samples, p.flags, (unsigned)p.prompt_tokens, (unsigned)p.prompt_bytes);
+        if (p.batch != rows[i].batch || p.samples != rows[i].samples || p.flags != rows[i].flags ||
+            p.prompt_tokens != rows[i].tokens || p.prompt_bytes != rows[i].bytes)
+            fail_msg("%s: batch %u samples %u flags %u tokens %u bytes %u", rows[i].body, p.batch, p.samples, p.flags,
+                     (unsigned)p.prompt_tokens, (unsigned)p.prompt_bytes);
     }
 }
 
 static void small_members(void **state)
 {
     enum { S = PDR_PROMPT_STREAM, U = PDR_PROMPT_USAGE, L = PDR_PROMPT_RETURN_LOGPROB };
-    static const struct { uint32_t api; const char *members; uint32_t flags; uint64_t max_tokens; int64_t priority; } rows[] = {
+    static const struct {
+        uint32_t api;
+        const char *members;
+        uint32_t flags;
+        uint64_t max_tokens;
+        int64_t priority;
+    } rows[] = {
         {PDR_API_CHAT, "\"x\":0", 0, 0, 0},
-        {PDR_API_CHAT, "\"stream\":true", S, 0, 0}, {PDR_API_CHAT, "\"stream\":false", 0, 0, 0}, {PDR_API_CHAT, "\"stream\":null", 0, 0, 0},
-        {PDR_API_CHAT, "\"stream\":false,\"str\\u0065am\":true", S, 0, 0}, {PDR_API_CHAT, "\"stream\":true,\"stream\":false", 0, 0, 0},
-        {PDR_API_CHAT, "\"stream\":1", S, 0, 0}, {PDR_API_CHAT, "\"stream\":1.0", S, 0, 0}, {PDR_API_CHAT, "\"stream\":\"Yes\"", S, 0, 0}, {PDR_API_CHAT, "\"stream\":\"off\"", 0, 0, 0},
-        {PDR_API_CHAT, "\"stream\":0", 0, 0, 0}, {PDR_API_CHAT, "\"stream\":10", 0, 0, 0}, {PDR_API_CHAT, "\"stream\":[true]", 0, 0, 0},
-        {PDR_API_CHAT, "\"stream_options\":{\"include_usage\":true}", U, 0, 0}, {PDR_API_CHAT, "\"stream_options\":{\"a\":[1,{\"include_usage\":true}]}", 0, 0, 0},
-        {PDR_API_CHAT, "\"stream_options\":null", 0, 0, 0}, {PDR_API_CHAT, "\"stream_options\":{}", 0, 0, 0}, {PDR_API_CHAT, "\"stream_options\":\"x\"", 0, 0, 0},
-        {PDR_API_CHAT, "\"logprobs\":true", L, 0, 0}, {PDR_API_CHAT, "\"logprobs\":false", 0, 0, 0}, {PDR_API_COMPLETIONS, "\"logprobs\":0", L, 0, 0},
-        {PDR_API_COMPLETIONS, "\"logprobs\":null", 0, 0, 0}, {PDR_API_GENERATE, "\"return_logprob\":true", L, 0, 0},
-        {PDR_API_GENERATE, "\"return_logprob\":[false,true]", L, 0, 0}, {PDR_API_GENERATE, "\"return_logprob\":[false]", 0, 0, 0}, {PDR_API_GENERATE, "\"logprobs\":true", 0, 0, 0},
-        {PDR_API_CHAT, "\"max_tokens\":50", 0, 50, 0}, {PDR_API_CHAT, "\"max_completion_tokens\":60,\"max_tokens\":50", 0, 60, 0},
-        {PDR_API_CHAT, "\"max_completion_tokens\":null,\"max_tokens\":50", 0, 50, 0}, {PDR_API_CHAT, "\"max_tokens\":-5", 0, 0, 0}, {PDR_API_CHAT, "\"max_tokens\":\"5\"", 0, 0, 0},
-        {PDR_API_CHAT, "\"max_tokens\":99999999999999999999999", 0, INT64_MAX, 0}, {PDR_API_GENERATE, "\"max_tokens\":50", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":true", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":false", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":null", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":false,\"str\\u0065am\":true", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":true,\"stream\":false", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1.0", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":\"Yes\"", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":\"off\"", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":0", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":10", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":[true]", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream_options\":{\"include_usage\":true}", U, 0, 0},
+        {PDR_API_CHAT, "\"stream_options\":{\"a\":[1,{\"include_usage\":true}]}", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream_options\":null", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream_options\":{}", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream_options\":\"x\"", 0, 0, 0},
+        {PDR_API_CHAT, "\"logprobs\":true", L, 0, 0},
+        {PDR_API_CHAT, "\"logprobs\":false", 0, 0, 0},
+        {PDR_API_COMPLETIONS, "\"logprobs\":0", L, 0, 0},
+        {PDR_API_COMPLETIONS, "\"logprobs\":null", 0, 0, 0},
+        {PDR_API_GENERATE, "\"return_logprob\":true", L, 0, 0},
+        {PDR_API_GENERATE, "\"return_logprob\":[false,true]", L, 0, 0},
+        {PDR_API_GENERATE, "\"return_logprob\":[false]", 0, 0, 0},
+        {PDR_API_GENERATE, "\"logprobs\":true", 0, 0, 0},
+        {PDR_API_CHAT, "\"max_tokens\":50", 0, 50, 0},
+        {PDR_API_CHAT, "\"max_completion_tokens\":60,\"max_tokens\":50", 0, 60, 0},
+        {PDR_API_CHAT, "\"max_completion_tokens\":null,\"max_tokens\":50", 0, 50, 0},
+        {PDR_API_CHAT, "\"max_tokens\":-5", 0, 0, 0},
+        {PDR_API_CHAT, "\"max_tokens\":\"5\"", 0, 0, 0},
+        {PDR_API_CHAT, "\"max_tokens\":99999999999999999999999", 0, INT64_MAX, 0},
+        {PDR_API_GENERATE, "\"max_tokens\":50", 0, 0, 0},
         {PDR_API_GENERATE, "\"sampling_params\":{\"max_new_tokens\":70}", 0, 70, 0},
-        {PDR_API_CHAT, "\"priority\":7", 0, 0, 7}, {PDR_API_CHAT, "\"priority\":-7", 0, 0, -7}, {PDR_API_CHAT, "\"priority\":\"7\"", 0, 0, 0},
-        {PDR_API_CHAT, "\"priority\":null", 0, 0, 0}, {PDR_API_OTHER, "\"stream\":true,\"max_tokens\":3", S, 3, 0},
+        {PDR_API_CHAT, "\"priority\":7", 0, 0, 7},
+        {PDR_API_CHAT, "\"priority\":-7", 0, 0, -7},
+        {PDR_API_CHAT, "\"priority\":\"7\"", 0, 0, 0},
+        {PDR_API_CHAT, "\"priority\":null", 0, 0, 0},
+        {PDR_API_OTHER, "\"stream\":true,\"max_tokens\":3", S, 3, 0},
     };
-    char       body[512];
+    char body[512];
     pdr_prompt p;
-    pdr_error  err;
+    pdr_error err;
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        sprintf(body, "{\"text\":\"a\",\"prompt\":\"a\",\"messages\":[{\"role\":\"u\",\"content\":\"a\"}],\"model\":\"a\\n\",%s}", rows[i].members);
+        sprintf(
+            body,
+            "{\"text\":\"a\",\"prompt\":\"a\",\"messages\":[{\"role\":\"u\",\"content\":\"a\"}],\"model\":\"a\\n\",%s}",
+            rows[i].members);
         if (scan(body, rows[i].api, &p, &err)) fail_msg("%s: %s", body, err.message);
         if (p.flags != rows[i].flags || p.max_tokens != rows[i].max_tokens || p.priority != rows[i].priority)
             fail_msg("%s: flags %u max_tokens %u priority %d", body, p.flags, (unsigned)p.max_tokens, (int)p.priority);
@@ -254,9 +309,9 @@ static void small_members(void **state)
 
 static uint64_t session_of(const char *members)
 {
-    char       body[512];
+    char body[512];
     pdr_prompt p;
-    pdr_error  err;
+    pdr_error err;
     sprintf(body, "{\"x\":1%s%s}", *members ? "," : "", members);
     assert_int_equal(scan(body, PDR_API_OTHER, &p, &err), PDR_OK);
     return p.session;
@@ -272,11 +327,13 @@ static void sessions(void **state)
     assert_int_equal(session_of("\"session_id\":\"a\\u0062c\""), XXH3_64bits("abc", 3));
     assert_int_equal(session_of("\"session_params\":{\"id\":\"abc\"}"), XXH3_64bits("abc", 3));
     assert_int_equal(session_of("\"session_params\":[{\"id\":\"abc\"}]"), XXH3_64bits("abc", 3));
-    assert_int_equal(session_of("\"session_params\":{\"offset\":1},\"prompt_cache_key\":\"abc\""), XXH3_64bits("abc", 3));
+    assert_int_equal(session_of("\"session_params\":{\"offset\":1},\"prompt_cache_key\":\"abc\""),
+                     XXH3_64bits("abc", 3));
     assert_int_equal(session_of("\"conversation_id\":123"), XXH3_64bits("123", 3));
 }
 
-/* ------------------------------------------------------------------------------------------------------------------ hash chains */
+/* ------------------------------------------------------------------------------------------------------------------
+ * hash chains */
 
 static pdr_limits blocks_of(uint32_t bytes)
 {
@@ -310,9 +367,10 @@ static void assert_disjoint(const scanned *a, const scanned *b)
 }
 
 /* The chain as hash.h promises it, computed here from the stream. */
-static void assert_chain(const scanned *s, const uint8_t *stream, size_t len, uint64_t salt, unsigned kind, uint32_t block)
+static void assert_chain(const scanned *s, const uint8_t *stream, size_t len, uint64_t salt, unsigned kind,
+                         uint32_t block)
 {
-    uint8_t  k = (uint8_t)kind;
+    uint8_t k = (uint8_t)kind;
     uint64_t h = XXH3_64bits_withSeed(&k, 1, salt);
     assert_int_equal(s->prompt.prompt_bytes, len);
     assert_int_equal(s->prompt.blocks, len / block < TEST_BLOCKS ? len / block : TEST_BLOCKS);
@@ -322,15 +380,19 @@ static void assert_chain(const scanned *s, const uint8_t *stream, size_t len, ui
     }
 }
 
-/* A string of `count` random characters: its UTF-8, and its JSON; style 0 as it is, 1 escaped where it can be, 2 a mixture. */
+/* A string of `count` random characters: its UTF-8, and its JSON; style 0 as it is, 1 escaped where it can be, 2 a
+ * mixture. */
 static size_t random_text(uint64_t *seed, size_t count, char *utf8, char *json, int style)
 {
     size_t n = 0, m = 0;
     for (size_t i = 0; i < count; i++) {
-        static const uint32_t ranges[][2] = {{'a', 26}, {' ', 90}, {'a', 26}, {0, 32}, {0x80, 0x780}, {0x4E00, 0x5000}, {0xD000, 0x7FF}, {0xE000, 0x1FFF}, {0x10000, 0xFFFFF}};
-        uint32_t r = test_random(seed) % (test_random(seed) % 4 ? 3 : 9), c = ranges[r][0] + test_random(seed) % ranges[r][1];
-        int      escape = style == 1 ? c > 126 || c < 32 : style == 2 && test_random(seed) % 2;
-        size_t   begin = n;
+        static const uint32_t ranges[][2] = {{'a', 26},       {' ', 90},        {'a', 26},
+                                             {0, 32},         {0x80, 0x780},    {0x4E00, 0x5000},
+                                             {0xD000, 0x7FF}, {0xE000, 0x1FFF}, {0x10000, 0xFFFFF}};
+        uint32_t r = test_random(seed) % (test_random(seed) % 4 ? 3 : 9),
+                 c = ranges[r][0] + test_random(seed) % ranges[r][1];
+        int escape = style == 1 ? c > 126 || c < 32 : style == 2 && test_random(seed) % 2;
+        size_t begin = n;
         if (c < 0x80) {
             utf8[n++] = (char)c;
         } else if (c < 0x800) {
@@ -348,7 +410,8 @@ static size_t random_text(uint64_t *seed, size_t count, char *utf8, char *json, 
         else if (c == '\n' && test_random(seed) % 2)
             m += (size_t)sprintf(json + m, "\\n");
         else if (c >= 0x10000 && escape)
-            m += (size_t)sprintf(json + m, "\\u%04x\\u%04X", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + ((c - 0x10000) & 0x3FF));
+            m += (size_t)sprintf(json + m, "\\u%04x\\u%04X", 0xD800 + ((c - 0x10000) >> 10),
+                                 0xDC00 + ((c - 0x10000) & 0x3FF));
         else if (c < 32 || escape)
             m += (size_t)sprintf(json + m, test_random(seed) % 2 ? "\\u%04x" : "\\u%04X", c);
         else
@@ -361,14 +424,14 @@ static size_t random_text(uint64_t *seed, size_t count, char *utf8, char *json, 
 static void text_chain_is_as_defined_in_any_spelling(void **state)
 {
     static const uint32_t blocks[] = {64, 512, 1020, 4096, 4100, 8192, 65536};
-    char    *utf8 = malloc(1 << 20), *json = malloc(4 << 20), *body = malloc(4 << 20);
+    char *utf8 = malloc(1 << 20), *json = malloc(4 << 20), *body = malloc(4 << 20);
     scanned *s = malloc(sizeof *s);
     (void)state;
     for (uint64_t round = 1; round <= 40; round++)
         for (int style = 0; style < 3; style++) {
             uint64_t seed = round * 7919;
             uint32_t block = blocks[round % 7];
-            size_t   len = random_text(&seed, round < 30 ? 40 * round : 40000, utf8, json, style);
+            size_t len = random_text(&seed, round < 30 ? 40 * round : 40000, utf8, json, style);
             sprintf(body, "{\"sampling_params\":{},\"text\":\"%s\"}", json);
             scan_ok(body, PDR_API_GENERATE, block, s);
             assert_chain(s, (const uint8_t *)utf8, len, 0, PDR_KIND_TEXT, block);
@@ -387,21 +450,29 @@ static void token_chain_is_that_of_pdr_hash_tokens(void **state)
 {
     static uint32_t ids[40000];
     static uint64_t hashes[TEST_BLOCKS];
-    char           *body = malloc(2 << 20), *list = malloc(1 << 20), *p;
-    scanned        *s = malloc(sizeof *s);
-    uint64_t        seed = 99;
+    char *body = malloc(2 << 20), *list = malloc(1 << 20), *p;
+    scanned *s = malloc(sizeof *s);
+    uint64_t seed = 99;
     (void)state;
     for (int round = 0; round < 60; round++) {
         static const char *const separators[] = {",", ", ", " ,\n\t", ",", ",\n        "};
-        size_t      count = round < 50 ? test_random(&seed) % 700 + 1 : 40000, n = 0;
-        pdr_limits  l = blocks_of(round % 3 ? 64 : 4100);
+        size_t count = round < 50 ? test_random(&seed) % 700 + 1 : 40000, n = 0;
+        pdr_limits l = blocks_of(round % 3 ? 64 : 4100);
         p = list;
         for (size_t i = 0; i < count; i++) {
             switch (round % 4) {
-            case 0: ids[i] = test_random(&seed) % 152000; break;
-            case 1: ids[i] = test_random(&seed) >> test_random(&seed) % 32; break;
-            case 2: ids[i] = test_random(&seed) % 10; break;
-            default: ids[i] = test_random(&seed) % 100000000; break;
+            case 0:
+                ids[i] = test_random(&seed) % 152000;
+                break;
+            case 1:
+                ids[i] = test_random(&seed) >> test_random(&seed) % 32;
+                break;
+            case 2:
+                ids[i] = test_random(&seed) % 10;
+                break;
+            default:
+                ids[i] = test_random(&seed) % 100000000;
+                break;
             }
             p += sprintf(p, "%s%u", i ? separators[round % 5] : "", ids[i]);
         }
@@ -416,7 +487,8 @@ static void token_chain_is_that_of_pdr_hash_tokens(void **state)
         scan_ok(body, PDR_API_COMPLETIONS, l.block_bytes, s);
         assert_int_equal(s->prompt.batch, 2);
         assert_int_equal(s->prompt.prompt_tokens, count + 1);
-        assert_int_equal(pdr_hash_tokens(ids, count, XXH3_64bits_withSeed("s", 1, 3), &l, hashes, TEST_BLOCKS, &n), PDR_OK);
+        assert_int_equal(pdr_hash_tokens(ids, count, XXH3_64bits_withSeed("s", 1, 3), &l, hashes, TEST_BLOCKS, &n),
+                         PDR_OK);
         assert_int_equal(n, s->prompt.blocks);
         assert_memory_equal(hashes, s->hashes, n * sizeof *hashes);
     }
@@ -428,18 +500,26 @@ static void token_chain_is_that_of_pdr_hash_tokens(void **state)
 static void message_stream_is_as_documented(void **state)
 {
     static const char body[] =
-        "{\"messages\":[{\"content\":\"be brief\",\"role\":\"system\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"cache_control\":{\"type\":\"ephemeral\"},\"text\":\"wh\\u0061t\"},"
-        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"http:\\/\\/x\"}}],\"name\":\"bob\"},{\"tool_calls\":[{\"id\":\"c\",\"ok\":true,\"n\":-1.50}],\"content\":null,\"role\":\"assistant\"},"
-        "{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"\",\"extra\":[],\"cache_control\":1}],\"tools\":[{\"type\":\"function\",\"cache_control\":{},\"f\":{\"cache_control\":1}}]}";
-    uint8_t  stream[1024];
-    size_t   n = 0;
+        "{\"messages\":[{\"content\":\"be "
+        "brief\",\"role\":\"system\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"cache_control\":{\"type\":"
+        "\"ephemeral\"},\"text\":\"wh\\u0061t\"},"
+        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"http:\\/\\/"
+        "x\"}}],\"name\":\"bob\"},{\"tool_calls\":[{\"id\":\"c\",\"ok\":true,\"n\":-1.50}],\"content\":null,\"role\":"
+        "\"assistant\"},"
+        "{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"\",\"extra\":[],\"cache_control\":1}],\"tools\":[{"
+        "\"type\":\"function\",\"cache_control\":{},\"f\":{\"cache_control\":1}}]}";
+    uint8_t stream[1024];
+    size_t n = 0;
     uint64_t digest;
-    scanned  s;
+    scanned s;
     (void)state;
 #define PUT(text) (memcpy(stream + n, text, sizeof text - 1), n += sizeof text - 1)
-#define DIGEST(text) (digest = XXH3_64bits(text, sizeof text - 1), memcpy(stream + n, "\xFFH", 2), memcpy(stream + n + 2, &digest, 8), n += 10)
+#define DIGEST(text)                                                                                                   \
+    (digest = XXH3_64bits(text, sizeof text - 1), memcpy(stream + n, "\xFFH", 2), memcpy(stream + n + 2, &digest, 8),  \
+     n += 10)
     PUT("\xFFT\xFF[\xFF{\xFF:type\xFF\"function\xFF:f\xFF{\xFF:cache_control\xFF#1\xFF}\xFF}\xFF]");
-    PUT("\xFFMsystem\xFF" "Cbe brief");
+    PUT("\xFFMsystem\xFF"
+        "Cbe brief");
     PUT("\xFFMuser\xFFNbob\xFFL\xFFP\xFF{\xFF:type\xFF\"text\xFF:text\xFF\"what\xFF}");
     PUT("\xFFP\xFF{\xFF:type");
     DIGEST("image_url");
@@ -447,7 +527,8 @@ static void message_stream_is_as_documented(void **state)
     DIGEST("http://x");
     PUT("\xFF}\xFF}");
     PUT("\xFFMassistant\xFFK\xFF[\xFF{\xFF:id\xFF\"c\xFF:ok\xFF#true\xFF:n\xFF#-1.50\xFF}\xFF]");
-    PUT("\xFFMtool\xFFIc\xFF" "C\xFFXextra\xFF[\xFF]");
+    PUT("\xFFMtool\xFFIc\xFF"
+        "C\xFFXextra\xFF[\xFF]");
     scan_ok(body, PDR_API_CHAT, 64, &s);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     assert_chain(&s, stream, n, 0, PDR_KIND_MESSAGES, 64);
@@ -457,7 +538,7 @@ static void message_stream_is_as_documented(void **state)
 
 static void next_turn_shares_every_full_block(void **state)
 {
-    char    *utf8 = malloc(1 << 16), *json = malloc(1 << 18), *messages = malloc(1 << 20), *body = malloc(1 << 20);
+    char *utf8 = malloc(1 << 16), *json = malloc(1 << 18), *messages = malloc(1 << 20), *body = malloc(1 << 20);
     scanned *before = malloc(sizeof *before), *now = malloc(sizeof *now);
     uint64_t seed = 5;
     (void)state;
@@ -466,13 +547,20 @@ static void next_turn_shares_every_full_block(void **state)
         messages[0] = 0;
         for (int turn = 0; turn < 8; turn++) {
             random_text(&seed, test_random(&seed) % 400, utf8, json, 2);
-            n += (size_t)sprintf(messages + n, turn % 3 == 2 ? "%s{\"content\":\"%s\",\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"%d\"}]}" : "%s{\"role\":\"user\",\"content\":\"%s\"%.*s}",
+            n += (size_t)sprintf(messages + n,
+                                 turn % 3 == 2
+                                     ? "%s{\"content\":\"%s\",\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"%d\"}]}"
+                                     : "%s{\"role\":\"user\",\"content\":\"%s\"%.*s}",
                                  turn ? "," : "", json, turn % 3 == 2 ? turn : 0, "");
             /* tools and settings stand before or after, as it comes */
             if (turn % 2)
-                sprintf(body, "{\"model\":\"m\",\"messages\":[%s],\"temperature\":0.%d,\"tools\":[{\"name\":\"f\"}]}", messages, turn);
+                sprintf(body, "{\"model\":\"m\",\"messages\":[%s],\"temperature\":0.%d,\"tools\":[{\"name\":\"f\"}]}",
+                        messages, turn);
             else
-                sprintf(body, "{ \"tools\" : [ { \"name\" : \"\\u0066\" } ], \"stream\":true,\"messages\" : [ %s ] , \"model\":\"\\u006d\"}", messages);
+                sprintf(body,
+                        "{ \"tools\" : [ { \"name\" : \"\\u0066\" } ], \"stream\":true,\"messages\" : [ %s ] , "
+                        "\"model\":\"\\u006d\"}",
+                        messages);
             scan_ok(body, PDR_API_CHAT, 64, now);
             if (turn) {
                 assert_true(now->prompt.blocks >= before->prompt.blocks);
@@ -491,15 +579,26 @@ static void next_turn_shares_every_full_block(void **state)
 
 static void salts_and_kinds_share_nothing(void **state)
 {
-    static const char text[] = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"
+    static const char text[] = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghi"
+                               "jklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"
                                "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
-    static const char *const salts[] = {"", "\"model\":\"a\",", "\"model\":\"b\",", "\"lora_path\":\"a\",", "\"cache_salt\":\"a\",", "\"extra_key\":\"a\",",
-                                        "\"cache_salt\":\"a\",\"extra_key\":\"b\",", "\"cache_salt\":\"b\",\"extra_key\":\"a\",", "\"cache_salt\":\"ab\","};
-    static const char *const same[][2] = {{"\"model\":\"a\",", "\"model\":\"x\",\"mod\\u0065l\":\"\\u0061\","}, {"\"lora_path\":\"a\",", "\"lora_path\":[\"a\",\"b\"],"},
-                                          {"", "\"cache_salt\":null,\"extra_key\":\"\","}, {"\"model\":\"a\",\"cache_salt\":\"b\",", "\"cache_salt\":\"b\",\"model\":\"a\","}};
+    static const char *const salts[] = {"",
+                                        "\"model\":\"a\",",
+                                        "\"model\":\"b\",",
+                                        "\"lora_path\":\"a\",",
+                                        "\"cache_salt\":\"a\",",
+                                        "\"extra_key\":\"a\",",
+                                        "\"cache_salt\":\"a\",\"extra_key\":\"b\",",
+                                        "\"cache_salt\":\"b\",\"extra_key\":\"a\",",
+                                        "\"cache_salt\":\"ab\","};
+    static const char *const same[][2] = {
+        {"\"model\":\"a\",", "\"model\":\"x\",\"mod\\u0065l\":\"\\u0061\","},
+        {"\"lora_path\":\"a\",", "\"lora_path\":[\"a\",\"b\"],"},
+        {"", "\"cache_salt\":null,\"extra_key\":\"\","},
+        {"\"model\":\"a\",\"cache_salt\":\"b\",", "\"cache_salt\":\"b\",\"model\":\"a\","}};
     enum { N = sizeof salts / sizeof *salts };
     scanned s[N], other;
-    char    body[2048], list[1024], *p = list;
+    char body[2048], list[1024], *p = list;
     (void)state;
     for (unsigned i = 0; i < N; i++) {
         sprintf(body, "{%s\"text\":\"%s\"}", salts[i], text);
@@ -520,7 +619,9 @@ static void salts_and_kinds_share_nothing(void **state)
     sprintf(body, "{\"text\":\"%s\"}", text);
     scan_ok(body, PDR_API_GENERATE, 64, &s[0]);
     for (size_t i = 0; i + 4 < sizeof text; i += 4)
-        p += sprintf(p, "%s%u", i ? "," : "", (unsigned)text[i] | (unsigned)text[i + 1] << 8 | (unsigned)text[i + 2] << 16 | (unsigned)text[i + 3] << 24);
+        p += sprintf(p, "%s%u", i ? "," : "",
+                     (unsigned)text[i] | (unsigned)text[i + 1] << 8 | (unsigned)text[i + 2] << 16 |
+                         (unsigned)text[i + 3] << 24);
     sprintf(body, "{\"input_ids\":[%s]}", list);
     scan_ok(body, PDR_API_GENERATE, 64, &s[1]);
     assert_disjoint(&s[0], &s[1]);
@@ -535,9 +636,10 @@ static void salts_and_kinds_share_nothing(void **state)
 
 static void tool_choice_none_leaves_tools_out(void **state)
 {
-    static const char messages[] = "\"messages\":[{\"role\":\"user\",\"content\":\"0123456789012345678901234567890123456789012345678901234567890123456789\"}]";
+    static const char messages[] = "\"messages\":[{\"role\":\"user\",\"content\":"
+                                   "\"0123456789012345678901234567890123456789012345678901234567890123456789\"}]";
     scanned a, b, c;
-    char    body[512];
+    char body[512];
     (void)state;
     sprintf(body, "{%s}", messages);
     scan_ok(body, PDR_API_CHAT, 64, &a);
@@ -553,7 +655,11 @@ static void tool_choice_none_leaves_tools_out(void **state)
 }
 
 /* Prompts made of everything that could be taken for something else: no two differ and have one chain. */
-typedef struct named { uint64_t h; uint32_t bytes; char *prompt; } named;
+typedef struct named {
+    uint64_t h;
+    uint32_t bytes;
+    char *prompt;
+} named;
 static int by_hash(const void *a, const void *b)
 {
     const named *x = a, *y = b;
@@ -562,36 +668,68 @@ static int by_hash(const void *a, const void *b)
 
 static void different_prompts_have_different_chains(void **state)
 {
-    static const char *const texts[] = {"", "C", "M", "a", "aC", "\xc3\xbf\x43", "\\u00ffCa", "\\\\", "{", "\\\"", "[]", "null", "user"};
-    static const char *const members[] = {"", ",\"name\":\"C\"", ",\"name\":\"\"", ",\"tool_calls\":[]", ",\"tool_calls\":\"[]\"", ",\"tool_calls\":[\"C\"]",
-                                          ",\"tool_calls\":[[\"C\"]]", ",\"tool_calls\":[\"C\",\"\"]", ",\"tool_calls\":{\"C\":\"\"}", ",\"x\":\"C\"", ",\"x\":1", ",\"x\":\"1\"", ",\"x\":true,\"y\":true",
-                                          ",\"reasoning_content\":\"a\"", ",\"tool_call_id\":\"a\""};
-    static const char *const contents[] = {"[]", "[\"a\"]", "[{\"type\":\"text\",\"text\":\"a\"}]", "[{\"type\":\"text\",\"text\":\"\"},{\"type\":\"text\",\"text\":\"a\"}]",
-                                           "[{\"type\":\"image_url\",\"text\":\"a\"}]", "[{\"type\":\"image_url\",\"text\":\"b\"}]", "{\"a\":1}", "1", "\"1\"", "[1]", "[[1]]", "[\"1\"]", "[1,1]", "[11]", "true"};
+    static const char *const texts[] = {"",     "C", "M",    "a",  "aC",   "\xc3\xbf\x43", "\\u00ffCa",
+                                        "\\\\", "{", "\\\"", "[]", "null", "user"};
+    static const char *const members[] = {"",
+                                          ",\"name\":\"C\"",
+                                          ",\"name\":\"\"",
+                                          ",\"tool_calls\":[]",
+                                          ",\"tool_calls\":\"[]\"",
+                                          ",\"tool_calls\":[\"C\"]",
+                                          ",\"tool_calls\":[[\"C\"]]",
+                                          ",\"tool_calls\":[\"C\",\"\"]",
+                                          ",\"tool_calls\":{\"C\":\"\"}",
+                                          ",\"x\":\"C\"",
+                                          ",\"x\":1",
+                                          ",\"x\":\"1\"",
+                                          ",\"x\":true,\"y\":true",
+                                          ",\"reasoning_content\":\"a\"",
+                                          ",\"tool_call_id\":\"a\""};
+    static const char *const contents[] = {"[]",
+                                           "[\"a\"]",
+                                           "[{\"type\":\"text\",\"text\":\"a\"}]",
+                                           "[{\"type\":\"text\",\"text\":\"\"},{\"type\":\"text\",\"text\":\"a\"}]",
+                                           "[{\"type\":\"image_url\",\"text\":\"a\"}]",
+                                           "[{\"type\":\"image_url\",\"text\":\"b\"}]",
+                                           "{\"a\":1}",
+                                           "1",
+                                           "\"1\"",
+                                           "[1]",
+                                           "[[1]]",
+                                           "[\"1\"]",
+                                           "[1,1]",
+                                           "[11]",
+                                           "true"};
     enum { MOST = 6000 };
-    named   *all = calloc(MOST, sizeof *all);
-    size_t   n = 0;
-    char     body[1024];
-    scanned  s;
+    named *all = calloc(MOST, sizeof *all);
+    size_t n = 0;
+    char body[1024];
+    scanned s;
     (void)state;
     /* the last message is filled up so that all that differs lies in full blocks */
 #define FILL "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"
-#define ADD(...)                                                                                                                                          \
-    do {                                                                                                                                                  \
-        int at = sprintf(body, "{\"messages\":[");                                                                                                        \
-        at += sprintf(body + at, __VA_ARGS__);                                                                                                            \
-        sprintf(body + at, ",{\"role\":\"user\",\"content\":\"" FILL "\"}]}");                                                                            \
-        scan_ok(body, PDR_API_CHAT, 64, &s);                                                                                                              \
-        assert_true(n < MOST && s.prompt.blocks);                                                                                                         \
-        all[n++] = (named){s.hashes[s.prompt.blocks - 1], (uint32_t)s.prompt.prompt_bytes, strdup(body)};                                                 \
+#define ADD(...)                                                                                                       \
+    do {                                                                                                               \
+        int at = sprintf(body, "{\"messages\":[");                                                                     \
+        at += sprintf(body + at, __VA_ARGS__);                                                                         \
+        sprintf(body + at, ",{\"role\":\"user\",\"content\":\"" FILL "\"}]}");                                         \
+        scan_ok(body, PDR_API_CHAT, 64, &s);                                                                           \
+        assert_true(n < MOST && s.prompt.blocks);                                                                      \
+        all[n++] = (named){s.hashes[s.prompt.blocks - 1], (uint32_t)s.prompt.prompt_bytes, strdup(body)};              \
     } while (0)
-    enum { T = sizeof texts / sizeof *texts, M = sizeof members / sizeof *members, C = sizeof contents / sizeof *contents };
+    enum {
+        T = sizeof texts / sizeof *texts,
+        M = sizeof members / sizeof *members,
+        C = sizeof contents / sizeof *contents
+    };
     for (unsigned i = 0; i < T; i++)
         for (unsigned j = 0; j < T; j++) {
             ADD("{\"role\":\"%s\",\"content\":\"%s\"}", texts[i], texts[j]);
             ADD("{\"role\":\"%s\"},{\"content\":\"%s\"}", texts[i], texts[j]);
-            if (!(i == j && i == 0)) ADD("{\"content\":\"%s\",\"role\":\"\"},{\"content\":\"%s\",\"role\":\"x\"}", texts[i], texts[j]);
-            for (unsigned k = 1; k < M; k++) ADD("{\"role\":\"%s\",\"content\":\"%s\"%s}", texts[i], texts[j], members[k]);
+            if (!(i == j && i == 0))
+                ADD("{\"content\":\"%s\",\"role\":\"\"},{\"content\":\"%s\",\"role\":\"x\"}", texts[i], texts[j]);
+            for (unsigned k = 1; k < M; k++)
+                ADD("{\"role\":\"%s\",\"content\":\"%s\"%s}", texts[i], texts[j], members[k]);
         }
     for (unsigned i = 0; i < C; i++)
         for (unsigned k = 0; k < M; k++) ADD("{\"role\":\"r\",\"content\":%s%s}", contents[i], members[k]);
@@ -605,12 +743,12 @@ static void different_prompts_have_different_chains(void **state)
 static void limits_and_space(void **state)
 {
     static char body[40000];
-    uint64_t    hashes[8] = {0}, all[64];
-    pdr_limits  l;
-    pdr_prompt  p;
-    pdr_error   err;
-    size_t      n;
-    uint32_t    ids[64] = {0};
+    uint64_t hashes[8] = {0}, all[64];
+    pdr_limits l;
+    pdr_prompt p;
+    pdr_error err;
+    size_t n;
+    uint32_t ids[64] = {0};
     (void)state;
     n = (size_t)sprintf(body, "{\"text\":\"");
     memset(body + n, 'x', 2000);
@@ -647,10 +785,13 @@ static void limits_and_space(void **state)
     l.max_body = 0;
     l.max_batch = 2;
     assert_int_equal(pdr_scan("{\"text\":[\"\",\"\"]}", 16, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_OK);
-    assert_int_equal(pdr_scan("{\"text\":[\"\",\"\",\"\"]}", 19, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_E_TOO_LARGE);
-    assert_int_equal(pdr_scan("{\"input_ids\":[[1],[2],[3]]}", 27, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_E_TOO_LARGE);
+    assert_int_equal(pdr_scan("{\"text\":[\"\",\"\",\"\"]}", 19, PDR_API_GENERATE, &l, &p, NULL, 0, &err),
+                     PDR_E_TOO_LARGE);
+    assert_int_equal(pdr_scan("{\"input_ids\":[[1],[2],[3]]}", 27, PDR_API_GENERATE, &l, &p, NULL, 0, &err),
+                     PDR_E_TOO_LARGE);
     assert_int_equal(pdr_scan("{\"input_embeds\":[[1],[2],[3]]}", 30, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_OK);
-    assert_int_equal(pdr_scan("{\"input_embeds\":[[[1]],[[2]],[[3]]]}", 36, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_E_TOO_LARGE);
+    assert_int_equal(pdr_scan("{\"input_embeds\":[[[1]],[[2]],[[3]]]}", 36, PDR_API_GENERATE, &l, &p, NULL, 0, &err),
+                     PDR_E_TOO_LARGE);
     static const uint32_t wrong[] = {60, 66, 65540};
     for (int i = 0; i < 3; i++) {
         l.block_bytes = wrong[i];
@@ -669,7 +810,10 @@ static void limits_and_space(void **state)
 /* Callers built against a shorter pdr_prompt, and what an error leaves alone. */
 static void struct_sizes(void **state)
 {
-    union { pdr_prompt p; unsigned char bytes[sizeof(pdr_prompt) + 16]; } out;
+    union {
+        pdr_prompt p;
+        unsigned char bytes[sizeof(pdr_prompt) + 16];
+    } out;
     pdr_error err;
     (void)state;
     pdr_init_struct(&err, sizeof err);
