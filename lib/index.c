@@ -76,10 +76,9 @@ static void touch(storing *s, uint32_t share, int linked)
 /* The chain's blocks keys[0..] that are in a run from `offset` on: last offset. */
 static uint32_t last_in_run(const pdr_index *ix, uint32_t ref, uint32_t offset, uint32_t last, const pdr_key *keys)
 {
-    uint32_t slot;
-    if (last > offset && pdr_table_find(ix, keys[last - offset], &slot) == ref + last - offset) return last;
+    if (last > offset && pdr_table_find(ix, keys[last - offset]) == ref + last - offset) return last;
     uint32_t at = offset;
-    while (at < last && pdr_table_find(ix, keys[at + 1 - offset], &slot) == ref + at + 1 - offset) at++;
+    while (at < last && pdr_table_find(ix, keys[at + 1 - offset]) == ref + at + 1 - offset) at++;
     return at;
 }
 
@@ -87,7 +86,7 @@ static uint32_t last_in_run(const pdr_index *ix, uint32_t ref, uint32_t offset, 
 static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const pdr_key *keys, uint32_t n)
 {
     pdr_index *ix = s->ix;
-    uint32_t   at = pdr_ref_run(ref), offset = pdr_ref_offset(ref), slot;
+    uint32_t   at = pdr_ref_run(ref), offset = pdr_ref_offset(ref);
     pdr_run   *run = &pdr_runs_of(ix)[at];
     if (run->start + offset != position) return 0;
     uint32_t last = run->len - 1u < offset + n - 1 ? run->len - 1u : offset + n - 1;
@@ -95,7 +94,7 @@ static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const p
     uint32_t done = last + 1 - offset;
     /* Where chains part for the first time the run is split, so that each half is held as a whole. */
     if (last + 1u < run->len && done < n && run->shares == 1 && run->share.mask & ((2u << last) - 1) &&
-        !pdr_table_find(ix, keys[done], &slot))
+        !pdr_table_find(ix, keys[done]))
         pdr_run_split(ix, at, last + 1);
     uint32_t share = pdr_run_share(ix, at, s->id);
     int      linked = share != PDR_NIL;
@@ -107,37 +106,44 @@ static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const p
     return done;
 }
 
-/* Follows the block before in its run, if that ends there, or begins a new one. A run with a set of those that hold all of it cannot grow. */
-static int store_new(storing *s, uint32_t position, pdr_key key)
+/*
+ * Adds blocks that are not known, up to the next that is; returns how many. They follow the block before in its run, if that ends there, or
+ * begin a new one. A run with a set of those that hold all of it cannot grow.
+ */
+static uint32_t store_new(storing *s, uint32_t position, const pdr_key *keys, uint32_t n)
 {
     pdr_index *ix = s->ix;
     pdr_run   *run = s->run == PDR_NIL ? NULL : &pdr_runs_of(ix)[s->run];
     int        grow = run && position % PDR_RUN && run->set == PDR_NIL && s->offset + 1u == run->len;
-    uint32_t   at = grow ? s->run : pdr_run_make(ix, position);
+    uint32_t   at = grow ? s->run : pdr_run_make(ix, position), done = 0;
     run = &pdr_runs_of(ix)[at];
-    uint32_t ref = pdr_ref(at, run->len), slot = pdr_table_add(ix, key, ref, !position);
-    if (slot == PDR_NIL) {
+    uint32_t  from = run->len;
+    uint32_t *slots = pdr_slots_of(ix) + (size_t)at * PDR_RUN;
+    do {
+        uint32_t slot = pdr_table_add(ix, keys[done], pdr_ref(at, from + done), position + done == 0);
+        if (slot == PDR_NIL) break;
+        slots[from + done] = slot;
+        done++;
+    } while (done < n && !pdr_table_find(ix, keys[done]));
+    if (!done) {
         if (!grow) pdr_run_free(ix, at);
         return 0;
     }
-    pdr_slots_of(ix)[(size_t)at * PDR_RUN + run->len] = slot;
-    s->run = at;
-    s->offset = run->len;
-    PDR_PUBLISH(run->len, (uint8_t)(run->len + 1));
+    PDR_PUBLISH(run->len, (uint8_t)(from + done));
     uint32_t share = grow ? s->newest : pdr_share_make(ix, at, s->id);
-    pdr_share_add(ix, share, (uint16_t)(1u << s->offset));
+    pdr_share_add(ix, share, (uint16_t)(((1u << done) - 1) << from));
     touch(s, share, grow);
-    return 1;
+    s->run = at;
+    s->offset = from + done - 1;
+    return done;
 }
 
 static int store_segment(storing *s, uint32_t position, const pdr_key *keys, uint32_t n)
 {
-    for (uint32_t i = 0, slot; i < n;) {
-        uint32_t ref = pdr_table_find(s->ix, keys[i], &slot);
-        uint32_t done = ref ? store_known(s, ref, position + i, keys + i, n - i)
-                            : (uint32_t)store_new(s, position + i, keys[i]);
+    for (uint32_t i = 0, done; i < n; i += done) {
+        uint32_t ref = pdr_table_find(s->ix, keys[i]);
+        done = ref ? store_known(s, ref, position + i, keys + i, n - i) : store_new(s, position + i, keys + i, n - i);
         if (!done) return 0;
-        i += done;
     }
     return 1;
 }
@@ -174,25 +180,38 @@ void pdr_index_store(pdr_index *ix, uint32_t target, const uint64_t *hashes, siz
     pdr_index_extend(ix, target, 0, hashes, n);
 }
 
+/* Takes away neighbouring blocks of one run at once, from refs[0] on; returns how many. */
+static uint32_t remove_some(pdr_index *ix, uint16_t id, const uint32_t *refs, uint32_t n)
+{
+    uint32_t run = pdr_ref_run(refs[0]), done = 0, share;
+    uint16_t bits = 0;
+    if (!refs[0]) return 1;
+    for (; done < n && refs[done] && pdr_ref_run(refs[done]) == run; done++)
+        bits |= (uint16_t)(1u << pdr_ref_offset(refs[done]));
+    /* What was just removed may have freed the run; then nobody holds it. */
+    share = pdr_run_share(ix, run, id);
+    if (share != PDR_NIL) pdr_share_take(ix, share, bits);
+    return done;
+}
+
 void pdr_index_remove(pdr_index *ix, uint32_t target, const uint64_t *hashes, size_t n)
 {
     if (target >= ix->targets || !n) return;
     uint16_t id = (uint16_t)pdr_targets_of(ix)[target].id;
     pdr_key  keys[PDR_RUN];
-    uint32_t refs[PDR_RUN], slot;
+    uint32_t refs[PDR_RUN];
     begin(ix);
     for (size_t at = 0; at < n; at += PDR_RUN) {
-        uint32_t count = n - at < PDR_RUN ? (uint32_t)(n - at) : PDR_RUN;
+        uint32_t count = n - at < PDR_RUN ? (uint32_t)(n - at) : PDR_RUN, last = PDR_NIL;
         look_up(ix, hashes + at, count, keys);
         for (uint32_t i = 0; i < count; i++) {
-            refs[i] = pdr_table_find(ix, keys[i], &slot);
-            if (refs[i]) __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[i])], 1);
+            refs[i] = pdr_table_find(ix, keys[i]);
+            if (!refs[i] || pdr_ref_run(refs[i]) == last) continue;
+            last = pdr_ref_run(refs[i]);
+            __builtin_prefetch(&pdr_runs_of(ix)[last], 1);
+            __builtin_prefetch(&pdr_slots_of(ix)[(size_t)last * PDR_RUN]);
         }
-        for (uint32_t i = 0; i < count; i++) {
-            /* A removal just before may have freed the run; then nobody holds it. */
-            uint32_t share = refs[i] ? pdr_run_share(ix, pdr_ref_run(refs[i]), id) : PDR_NIL;
-            if (share != PDR_NIL) pdr_share_take(ix, share, (uint16_t)(1u << pdr_ref_offset(refs[i])));
-        }
+        for (uint32_t i = 0; i < count;) i += remove_some(ix, id, refs + i, count - i);
     }
     end(ix);
 }

@@ -2,8 +2,9 @@
 
 #include <string.h>
 
-/* How many segments ahead a bucket is fetched, looked into, and the set of its run fetched. */
-enum { FETCH = 12, LOOK = 6, SETS = 2, RING = 16 };
+/* How many segments ahead a bucket is fetched, looked into, the next ones looked into, and the set of its run fetched. */
+enum { FETCH = 12, LOOK = 7, FIND = 4, SETS = 1, RING = 16 };
+#define PENDING UINT32_MAX
 
 /* The ids that share the chain up to here. */
 typedef struct walk {
@@ -116,7 +117,7 @@ static void pass(walk *w, uint32_t at, uint32_t need, uint32_t base)
     const pdr_index *ix = w->ix;
     const pdr_run   *run = &pdr_runs_of(ix)[at];
     if (w->one != PDR_NO_ID) {
-        uint16_t mask = mask_of(ix, at, w->one);
+        uint16_t mask = run->share.id == w->one ? run->share.mask : mask_of(ix, at, w->one);
         if ((mask & need) != need) leave_all(w, base + leading(w, mask));
         return;
     }
@@ -151,8 +152,7 @@ typedef struct path {
 
 static uint32_t ref_at(const pdr_index *ix, const uint64_t *hashes, uint32_t position)
 {
-    uint32_t slot;
-    return pdr_table_find(ix, pdr_index_key(ix, hashes[position]), &slot);
+    return pdr_table_find(ix, pdr_index_key(ix, hashes[position]));
 }
 
 /* A block stored at another position or across segments is not of this chain (a misuse, but no reason to overcount). */
@@ -204,30 +204,84 @@ static void pass_path(walk *w, const path *p)
     }
 }
 
+/*
+ * Looks ahead for the last block of each segment, so that memory is waited for once and not for every segment: fetches its bucket, then
+ * looks into that and fetches its run or the next bucket, then fetches the set. Stops at the first that is not there: it is the end.
+ */
+typedef struct scout {
+    const pdr_index *ix;
+    const uint64_t  *hashes;
+    uint32_t         n, segments, fetched, looked, found, stop;
+    uint32_t         refs[RING]; /* of segments < found; PENDING before that */
+    pdr_key          keys[RING];
+} scout;
+
+static void look_into_home(scout *c)
+{
+    const pdr_index  *ix = c->ix;
+    uint32_t          at = c->looked++ % RING;
+    pdr_key           k = c->keys[at];
+    const pdr_bucket *b = &pdr_buckets_of(ix)[k.bucket];
+    uint32_t          j = pdr_bucket_find(b, k, 0);
+    if (j < PDR_SLOTS) {
+        c->refs[at] = b->ref[j];
+        __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(b->ref[j])]);
+    } else if (b->over) {
+        uint32_t stride = pdr_index_stride(ix, k.lo), next = k.bucket + stride;
+        c->refs[at] = PENDING;
+        __builtin_prefetch(&pdr_buckets_of(ix)[next < ix->buckets ? next : next - ix->buckets]);
+    } else {
+        c->refs[at] = 0;
+        c->stop = 1;
+    }
+}
+
+static void look_further(scout *c)
+{
+    const pdr_index *ix = c->ix;
+    uint32_t        *ref = &c->refs[c->found++ % RING];
+    if (*ref == PENDING) {
+        *ref = pdr_table_find_far(ix, c->keys[(c->found - 1) % RING]);
+        if (*ref) __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(*ref)]);
+    }
+    if (!*ref) c->stop = 1;
+}
+
+static void advance(scout *c, uint32_t i)
+{
+    for (; c->fetched < c->segments && c->fetched <= i + FETCH && !c->stop; c->fetched++) {
+        uint32_t last = c->fetched * PDR_RUN + PDR_RUN - 1;
+        pdr_key  k = pdr_index_key(c->ix, c->hashes[last < c->n ? last : c->n - 1]);
+        c->keys[c->fetched % RING] = k;
+        __builtin_prefetch(&pdr_buckets_of(c->ix)[k.bucket]);
+    }
+    while (c->looked < c->fetched && c->looked <= i + LOOK && !c->stop) look_into_home(c);
+    while (c->found < c->looked && c->found <= i + FIND && (!c->stop || c->found <= i)) look_further(c);
+    if (i + SETS >= c->found) return;
+    uint32_t ref = c->refs[(i + SETS) % RING];
+    if (!ref) return;
+    uint32_t set = pdr_runs_of(c->ix)[pdr_ref_run(ref)].set;
+    if (set != PDR_NIL) __builtin_prefetch(&pdr_sets_of(c->ix)[set]);
+}
+
 static void match_segments(walk *w, const uint64_t *hashes, uint32_t n)
 {
     const pdr_index *ix = w->ix;
-    uint32_t         segments = (n + PDR_RUN - 1) / PDR_RUN, fetched = 0, looked = 0, refs[RING], slot;
-    pdr_key          keys[RING];
+    scout            c = {.ix = ix, .hashes = hashes, .n = n, .segments = (n + PDR_RUN - 1) / PDR_RUN};
     path             p;
-    for (uint32_t i = 0; i < segments && alive(w); i++) {
-        for (; fetched < segments && fetched <= i + FETCH; fetched++) {
-            uint32_t last = fetched * PDR_RUN + PDR_RUN - 1;
-            keys[fetched % RING] = pdr_index_key(ix, hashes[last < n ? last : n - 1]);
-            __builtin_prefetch(&pdr_buckets_of(ix)[keys[fetched % RING].bucket]);
+    for (uint32_t i = 0; i < c.segments && alive(w); i++) {
+        advance(&c, i);
+        uint32_t low = i * PDR_RUN, high = low + PDR_RUN - 1 < n ? low + PDR_RUN - 1 : n - 1, ref = c.refs[i % RING];
+        if (ref && pdr_ref_offset(ref) == high - low && fits(ix, ref, high, low)) { /* one run is all there is */
+            pass(w, pdr_ref_run(ref), (2u << (high - low)) - 1, low);
+            continue;
         }
-        for (; looked < segments && looked <= i + LOOK; looked++) {
-            refs[looked % RING] = pdr_table_find(ix, keys[looked % RING], &slot);
-            if (refs[looked % RING]) __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[looked % RING])]);
-        }
-        if (i + SETS < segments && refs[(i + SETS) % RING]) {
-            uint32_t set = pdr_runs_of(ix)[pdr_ref_run(refs[(i + SETS) % RING])].set;
-            if (set != PDR_NIL) __builtin_prefetch(&pdr_sets_of(ix)[set]);
-        }
-        uint32_t low = i * PDR_RUN, high = low + PDR_RUN - 1 < n ? low + PDR_RUN - 1 : n - 1;
-        uint32_t end = find_path(ix, hashes, low, high, refs[i % RING], &p);
+        uint32_t end = find_path(ix, hashes, low, high, ref, &p);
         pass_path(w, &p);
-        if (end <= high) n = end, segments = 0;
+        if (end <= high) {
+            n = end;
+            break;
+        }
     }
     leave_all(w, n);
 }

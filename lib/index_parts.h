@@ -24,6 +24,10 @@
 
 #include "index.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #define PDR_NIL UINT32_MAX
 enum {
     PDR_RUN = 16,         /* blocks per run at most */
@@ -144,23 +148,41 @@ static inline uint8_t *pdr_root_cell(const pdr_index *ix, uint32_t home, uint16_
     return pdr_roots_of(ix) + ((home * 0x9e3779b1u ^ hi * 0x85ebca6bu) >> 8 & (ix->roots - 1));
 }
 
-/* The block's ref, 0 if it is not there; *slot where. */
-static inline uint32_t pdr_table_find(const pdr_index *ix, pdr_key k, uint32_t *slot)
+/* Looks into the buckets after the first. */
+uint32_t pdr_table_find_far(const pdr_index *ix, pdr_key k);
+
+/* Slots of a bucket whose `lo` is this, as bits; they may be free or differ in `hi`. */
+static inline uint32_t pdr_bucket_candidates(const pdr_bucket *b, uint32_t lo)
 {
-    const pdr_bucket *buckets = pdr_buckets_of(ix);
-    uint32_t          at = k.bucket, stride = 0;
-    for (uint32_t far = 0; far < PDR_REACH; far++) {
-        const pdr_bucket *b = &buckets[at];
-        for (uint32_t j = 0; j < PDR_SLOTS; j++) {
-            if (b->lo[j] != k.lo || b->hi[j] != k.hi || !b->ref[j] || pdr_far_get(b, j) != far) continue;
-            *slot = at * PDR_SLOTS + j;
-            return b->ref[j];
-        }
-        if (!b->over) break;
-        if (!stride) stride = pdr_index_stride(ix, k.lo);
-        at = at + stride < ix->buckets ? at + stride : at + stride - ix->buckets;
+#ifdef __SSE2__
+    const __m128i want = _mm_set1_epi32((int)lo), *from = (const __m128i *)(const void *)b; /* the second one reads some of hi[], too */
+    int           first = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(_mm_loadu_si128(from), want)));
+    int           second = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(_mm_loadu_si128(from + 1), want)));
+    return (uint32_t)(first | (second & 3) << 4);
+#else
+    uint32_t bits = 0;
+    for (uint32_t j = 0; j < PDR_SLOTS; j++) bits |= (uint32_t)(b->lo[j] == lo) << j;
+    return bits;
+#endif
+}
+
+/* Looks into one bucket only: the slot of the block that lies so far from its home, or PDR_SLOTS. */
+static inline uint32_t pdr_bucket_find(const pdr_bucket *b, pdr_key k, uint32_t far)
+{
+    for (uint32_t bits = pdr_bucket_candidates(b, k.lo); bits; bits &= bits - 1) {
+        uint32_t j = (uint32_t)__builtin_ctz(bits);
+        if (b->hi[j] == k.hi && b->ref[j] && pdr_far_get(b, j) == far) return j;
     }
-    return 0;
+    return PDR_SLOTS;
+}
+
+/* The block's ref, 0 if it is not there. */
+static inline uint32_t pdr_table_find(const pdr_index *ix, pdr_key k)
+{
+    const pdr_bucket *b = &pdr_buckets_of(ix)[k.bucket];
+    uint32_t          j = pdr_bucket_find(b, k, 0);
+    if (j < PDR_SLOTS) return b->ref[j];
+    return b->over ? pdr_table_find_far(ix, k) : 0;
 }
 
 static inline uint32_t pdr_ref_run(uint32_t ref) { return (ref - 1) / PDR_RUN; }

@@ -61,6 +61,19 @@ static uint32_t step_back(const pdr_index *ix, uint32_t at, uint32_t stride)
     return at >= stride ? at - stride : at + ix->buckets - stride;
 }
 
+uint32_t pdr_table_find_far(const pdr_index *ix, pdr_key k)
+{
+    uint32_t at = k.bucket, stride = pdr_index_stride(ix, k.lo);
+    for (uint32_t far = 1; far < PDR_REACH; far++) {
+        at = step_on(ix, at, stride);
+        const pdr_bucket *b = &pdr_buckets_of(ix)[at];
+        uint32_t          j = pdr_bucket_find(b, k, far);
+        if (j < PDR_SLOTS) return b->ref[j];
+        if (!b->over) return 0;
+    }
+    return 0;
+}
+
 static uint32_t free_slot(const pdr_index *ix, uint32_t at)
 {
     const pdr_bucket *b = &pdr_buckets_of(ix)[at];
@@ -104,8 +117,11 @@ static uint32_t make_slot(pdr_index *ix, uint32_t bucket)
 
 uint32_t pdr_table_add(pdr_index *ix, pdr_key k, uint32_t ref, int root)
 {
-    uint32_t stride = pdr_index_stride(ix, k.lo), at = k.bucket, far = 0, slot;
-    while ((slot = free_slot(ix, at)) == PDR_NIL && ++far < PDR_REACH) at = step_on(ix, at, stride);
+    uint32_t at = k.bucket, far = 0, slot = free_slot(ix, at);
+    if (slot == PDR_NIL) {
+        uint32_t stride = pdr_index_stride(ix, k.lo);
+        while (slot == PDR_NIL && ++far < PDR_REACH) slot = free_slot(ix, at = step_on(ix, at, stride));
+    }
     if (slot == PDR_NIL) {
         far = 0;
         slot = make_slot(ix, k.bucket);

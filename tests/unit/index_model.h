@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODEL_NODES = 4096, MODEL_TARGETS = 300, MODEL_CHAIN = 200 };
+#ifndef MODEL_NODES
+#define MODEL_NODES   4096
+#define MODEL_TARGETS 300
+#endif
+#define MODEL_CHAIN 200
 
 typedef struct model_node {
     uint64_t hash;
