@@ -236,6 +236,8 @@ void pdr_index_clear(pdr_index *ix, uint32_t target)
         PDR_PUBLISH(t->id, fresh);
         pdr_owner_of(ix)[old] = PDR_NO_ID;
         pdr_held_of(ix)[old >> 6] &= ~(1ull << (old & 63));
+        pdr_id_straighten(ix, old >> 6);
+        pdr_id_straighten(ix, fresh >> 6);
         ix->pairs -= ids[old].count;
         ids[old].next = PDR_NIL;
         if (ix->cleared_last == PDR_NIL)

@@ -169,6 +169,8 @@ static int check_ids(const pdr_index *ix, const report *to)
         const pdr_id *d = &pdr_ids_of(ix)[id];
         if (check_list(ix, id, &shares, to)) return -1;
         if (owner[id] != PDR_NO_ID && owner[id] >= ix->targets) return bad(to, "prefix index: id %u has a bad owner", id);
+        if (pdr_straight_of(ix)[id >> 6] && owner[id] != PDR_NO_ID && owner[id] != id)
+            return bad(to, "prefix index: id %u is not straight", id);
         if (owner[id] != PDR_NO_ID && pdr_targets_of(ix)[owner[id]].id != id) return bad(to, "prefix index: id %u has another's owner", id);
         if ((int)(pdr_held_of(ix)[id >> 6] >> (id & 63) & 1) != (owner[id] != PDR_NO_ID && d->count))
             return bad(to, "prefix index: id %u is marked wrongly", id);

@@ -2,11 +2,10 @@
 
 #include <string.h>
 
-/* How many segments ahead a bucket is fetched, looked into, the next ones looked into, and the set of its run fetched. */
-enum { FETCH = 12, LOOK = 7, FIND = 4, SETS = 1, RING = 16 };
+enum { BATCH = 16 }; /* segments whose memory is fetched at once */
 #define PENDING UINT32_MAX
 
-/* The ids that share the chain up to here. */
+/* The ids that hold the chain up to here. */
 typedef struct walk {
     const pdr_index *ix;
     uint16_t        *depth;
@@ -35,6 +34,18 @@ static int alive(const walk *w) { return w->one != PDR_NO_ID || w->words || !w->
 static void leave_word(const walk *w, uint32_t word, uint64_t bits, uint32_t depth)
 {
     const uint16_t *owner = pdr_owner_of(w->ix) + word * 64;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (pdr_straight_of(w->ix)[word]) { /* four targets at a time: a bit becomes 16 */
+        const uint64_t ones = 0x0001000100010001u, spread = 0x0000200040008001u, value = ones * depth;
+        for (uint16_t *to = w->depth + word * 64; bits; bits >>= 4, to += 4) {
+            uint64_t mask = ((bits & 15) * spread & ones) * 0xffff, was;
+            memcpy(&was, to, sizeof was);
+            was = (was & ~mask) | (value & mask);
+            memcpy(to, &was, sizeof was);
+        }
+        return;
+    }
+#endif
     for (; bits; bits &= bits - 1) w->depth[owner[__builtin_ctzll(bits)]] = (uint16_t)depth;
 }
 
@@ -204,83 +215,91 @@ static void pass_path(walk *w, const path *p)
     }
 }
 
-/*
- * Looks ahead for the last block of each segment, so that memory is waited for once and not for every segment: fetches its bucket, then
- * looks into that and fetches its run or the next bucket, then fetches the set. Stops at the first that is not there: it is the end.
- */
-typedef struct scout {
-    const pdr_index *ix;
-    const uint64_t  *hashes;
-    uint32_t         n, segments, fetched, looked, found, stop;
-    uint32_t         refs[RING]; /* of segments < found; PENDING before that */
-    pdr_key          keys[RING];
-} scout;
+/* ---- the last blocks of many segments at once, so that memory is waited for once and not for every segment */
 
-static void look_into_home(scout *c)
+static uint32_t last_of(uint32_t segment, uint32_t n)
 {
-    const pdr_index  *ix = c->ix;
-    uint32_t          at = c->looked++ % RING;
-    pdr_key           k = c->keys[at];
-    const pdr_bucket *b = &pdr_buckets_of(ix)[k.bucket];
-    uint32_t          j = pdr_bucket_find(b, k, 0);
-    if (j < PDR_SLOTS) {
-        c->refs[at] = b->ref[j];
-        __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(b->ref[j])]);
-    } else if (b->over) {
-        uint32_t stride = pdr_index_stride(ix, k.lo), next = k.bucket + stride;
-        c->refs[at] = PENDING;
-        __builtin_prefetch(&pdr_buckets_of(ix)[next < ix->buckets ? next : next - ix->buckets]);
-    } else {
-        c->refs[at] = 0;
-        c->stop = 1;
-    }
+    uint32_t last = segment * PDR_RUN + PDR_RUN - 1;
+    return last < n ? last : n - 1;
 }
 
-static void look_further(scout *c)
+static uint32_t fetch_buckets(const pdr_index *ix, const uint64_t *hashes, uint32_t n, uint32_t segment, pdr_key *keys)
 {
-    const pdr_index *ix = c->ix;
-    uint32_t        *ref = &c->refs[c->found++ % RING];
-    if (*ref == PENDING) {
-        *ref = pdr_table_find_far(ix, c->keys[(c->found - 1) % RING]);
-        if (*ref) __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(*ref)]);
+    uint32_t left = (n + PDR_RUN - 1) / PDR_RUN - segment, count = left < BATCH ? left : BATCH;
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = pdr_index_key(ix, hashes[last_of(segment + i, n)]);
+        __builtin_prefetch(&pdr_buckets_of(ix)[keys[i].bucket]);
     }
-    if (!*ref) c->stop = 1;
+    return count;
 }
 
-static void advance(scout *c, uint32_t i)
+/* Their refs, up to the first that is not there: it is the end of the chain. Returns how many. Fetches their runs. */
+static uint32_t look_up(const pdr_index *ix, const pdr_key *keys, uint32_t count, uint32_t *refs)
 {
-    for (; c->fetched < c->segments && c->fetched <= i + FETCH && !c->stop; c->fetched++) {
-        uint32_t last = c->fetched * PDR_RUN + PDR_RUN - 1;
-        pdr_key  k = pdr_index_key(c->ix, c->hashes[last < c->n ? last : c->n - 1]);
-        c->keys[c->fetched % RING] = k;
-        __builtin_prefetch(&pdr_buckets_of(c->ix)[k.bucket]);
+    for (uint32_t i = 0; i < count; i++) {
+        const pdr_bucket *b = &pdr_buckets_of(ix)[keys[i].bucket];
+        uint32_t          j = pdr_bucket_find(b, keys[i], 0);
+        if (j < PDR_SLOTS) {
+            refs[i] = b->ref[j];
+            __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[i])]);
+        } else if (b->over) {
+            uint32_t next = keys[i].bucket + pdr_index_stride(ix, keys[i].lo);
+            refs[i] = PENDING;
+            __builtin_prefetch(&pdr_buckets_of(ix)[next < ix->buckets ? next : next - ix->buckets]);
+        } else {
+            refs[i] = 0;
+            count = i + 1;
+        }
     }
-    while (c->looked < c->fetched && c->looked <= i + LOOK && !c->stop) look_into_home(c);
-    while (c->found < c->looked && c->found <= i + FIND && (!c->stop || c->found <= i)) look_further(c);
-    if (i + SETS >= c->found) return;
-    uint32_t ref = c->refs[(i + SETS) % RING];
-    if (!ref) return;
-    uint32_t set = pdr_runs_of(c->ix)[pdr_ref_run(ref)].set;
-    if (set != PDR_NIL) __builtin_prefetch(&pdr_sets_of(c->ix)[set]);
+    for (uint32_t i = 0; i < count; i++) {
+        if (refs[i] != PENDING) continue;
+        refs[i] = pdr_table_find_far(ix, keys[i]);
+        if (refs[i])
+            __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[i])]);
+        else
+            count = i + 1;
+    }
+    return count;
+}
+
+static void fetch_set(const pdr_index *ix, uint32_t ref)
+{
+    uint32_t set = ref ? pdr_runs_of(ix)[pdr_ref_run(ref)].set : PDR_NIL;
+    if (set != PDR_NIL) __builtin_prefetch(&pdr_sets_of(ix)[set]);
+}
+
+/* One segment, `ref` of its last block; returns where the leading run of blocks ends. */
+static uint32_t match_segment(walk *w, const uint64_t *hashes, uint32_t low, uint32_t high, uint32_t ref)
+{
+    const pdr_index *ix = w->ix;
+    if (ref && pdr_ref_offset(ref) == high - low) {
+        const pdr_run *run = &pdr_runs_of(ix)[pdr_ref_run(ref)];
+        if (run->start == low) { /* one run is all there is; mostly with one holder */
+            uint32_t need = (2u << (high - low)) - 1;
+            if (w->one == PDR_NO_ID || run->share.id != w->one || (run->share.mask & need) != need)
+                pass(w, pdr_ref_run(ref), need, low);
+            return high + 1;
+        }
+    }
+    path     p;
+    uint32_t end = find_path(ix, hashes, low, high, ref, &p);
+    pass_path(w, &p);
+    return end;
 }
 
 static void match_segments(walk *w, const uint64_t *hashes, uint32_t n)
 {
-    const pdr_index *ix = w->ix;
-    scout            c = {.ix = ix, .hashes = hashes, .n = n, .segments = (n + PDR_RUN - 1) / PDR_RUN};
-    path             p;
-    for (uint32_t i = 0; i < c.segments && alive(w); i++) {
-        advance(&c, i);
-        uint32_t low = i * PDR_RUN, high = low + PDR_RUN - 1 < n ? low + PDR_RUN - 1 : n - 1, ref = c.refs[i % RING];
-        if (ref && pdr_ref_offset(ref) == high - low && fits(ix, ref, high, low)) { /* one run is all there is */
-            pass(w, pdr_ref_run(ref), (2u << (high - low)) - 1, low);
-            continue;
-        }
-        uint32_t end = find_path(ix, hashes, low, high, ref, &p);
-        pass_path(w, &p);
-        if (end <= high) {
-            n = end;
-            break;
+    pdr_key  keys[BATCH];
+    uint32_t refs[BATCH], end = 0;
+    for (uint32_t segment = 0, fetched = fetch_buckets(w->ix, hashes, n, 0, keys); end < n && alive(w);) {
+        uint32_t count = look_up(w->ix, keys, fetched, refs);
+        segment += fetched;
+        fetched = segment * PDR_RUN < n ? fetch_buckets(w->ix, hashes, n, segment, keys) : 0;
+        for (uint32_t i = 0; i < count && end < n && alive(w); i++) {
+            if (i + 1 < count) fetch_set(w->ix, refs[i + 1]);
+            uint32_t low = end, high = low + PDR_RUN - 1 < n ? low + PDR_RUN - 1 : n - 1;
+            end = match_segment(w, hashes, low, high, refs[i]);
+            if (end <= high) n = end;
         }
     }
     leave_all(w, n);

@@ -92,7 +92,7 @@ typedef struct pdr_target {
 struct pdr_index {
     uint64_t size, entries;
     uint32_t targets, ids, words, buckets, runs, extras, heads, sets, roots, dirty;
-    uint64_t at_targets, at_ids, at_owner, at_held, at_roots, at_heads, at_buckets, at_runs, at_slots, at_extras, at_sets;
+    uint64_t at_targets, at_ids, at_owner, at_straight, at_held, at_roots, at_heads, at_buckets, at_runs, at_slots, at_extras, at_sets;
     uint64_t pairs, evictions;
     uint32_t blocks, free_run, free_runs, free_extra, free_extras, free_set, free_id, cleared_first, cleared_last, hand;
 };
@@ -102,6 +102,7 @@ struct pdr_index {
 PDR_INDEX_ARRAY(pdr_targets_of, pdr_target, at_targets)
 PDR_INDEX_ARRAY(pdr_ids_of, pdr_id, at_ids)
 PDR_INDEX_ARRAY(pdr_owner_of, uint16_t, at_owner)     /* target of an id, or PDR_NO_ID */
+PDR_INDEX_ARRAY(pdr_straight_of, uint8_t, at_straight) /* 1: these 64 ids, if they have targets, have those of their own number */
 PDR_INDEX_ARRAY(pdr_held_of, uint64_t, at_held)       /* bit per id: has a target and holds something */
 PDR_INDEX_ARRAY(pdr_roots_of, uint8_t, at_roots)      /* counting filter of the blocks at position 0 */
 PDR_INDEX_ARRAY(pdr_heads_of, uint32_t, at_heads)     /* of extras by (run, id) */
@@ -236,6 +237,8 @@ void pdr_lru_unlink(pdr_index *ix, uint32_t share);
 void pdr_lru_link(pdr_index *ix, uint32_t share, uint32_t behind);
 /* Adds to the count of an id (n may be negative). */
 void pdr_id_count(pdr_index *ix, uint16_t id, int32_t n);
+/* Finds out whether 64 ids are straight. */
+void pdr_id_straighten(pdr_index *ix, uint32_t word);
 /* For repair: puts an extra where it belongs (list or set), gives a run its set, moves a lone extra to the run's own place. */
 void pdr_extra_place(pdr_index *ix, uint32_t extra);
 void pdr_run_make_set(pdr_index *ix, uint32_t run);

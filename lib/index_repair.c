@@ -74,6 +74,7 @@ static void repair_owners(pdr_index *ix)
         targets[t].id = spare;
         owner[spare] = (uint16_t)t;
     }
+    for (uint32_t word = 0; word < ix->words; word++) pdr_id_straighten(ix, word);
 }
 
 /* Holds that name a run, an id, blocks that are there, and are the only one of both. */

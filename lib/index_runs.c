@@ -44,6 +44,15 @@ void pdr_id_count(pdr_index *ix, uint16_t id, int32_t n)
     *word = d->count ? *word | bit : *word & ~bit;
 }
 
+void pdr_id_straighten(pdr_index *ix, uint32_t word)
+{
+    const uint16_t *owner = pdr_owner_of(ix);
+    uint8_t         straight = word * 64 + 64 <= ix->targets;
+    for (uint32_t id = word * 64; id < word * 64 + 64 && straight; id++)
+        straight = owner[id] == id || owner[id] == PDR_NO_ID;
+    pdr_straight_of(ix)[word] = straight;
+}
+
 /* ---- sets: ids that share all of a run */
 
 int pdr_set_has(const pdr_index *ix, const pdr_run *run, uint16_t id)

@@ -34,6 +34,7 @@ void pdr_index_lay_out(pdr_index *ix, uint64_t entries, uint32_t targets)
     ix->at_targets = place(&size, targets * sizeof(pdr_target));
     ix->at_ids = place(&size, ix->ids * sizeof(pdr_id));
     ix->at_owner = place(&size, ix->ids * sizeof(uint16_t));
+    ix->at_straight = place(&size, ix->words);
     ix->at_held = place(&size, ix->words * sizeof(uint64_t));
     ix->at_roots = place(&size, ix->roots);
     ix->at_heads = place(&size, ix->heads * sizeof(uint32_t));
