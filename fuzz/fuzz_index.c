@@ -1,6 +1,6 @@
 /*
- * The prefix index against the naive model: each three bytes are one call. The first byte says whether there is room for all (then both must
- * agree) or not (then the index may only know less); bit 1 lets some of the calls be repairs.
+ * The prefix index against the naive model: each three bytes are one call. The first byte says whether there is room
+ * for all (then both must agree) or not (then the index may only know less); bit 1 lets some of the calls be repairs.
  */
 #include "index.h"
 #include "index_parts.h"
@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-static model    m;
+static model m;
 static uint64_t hashes[MODEL_NODES];
 static uint32_t nodes[MODEL_NODES];
 
@@ -24,7 +24,7 @@ static void require(int ok, const char *what)
 static void compare(const pdr_index *ix, uint32_t n, int exact, int check)
 {
     uint16_t depth[MODEL_TARGETS];
-    char     why[160] = "";
+    char why[160] = "";
     pdr_index_match(ix, hashes, n, depth);
     for (uint32_t t = 0; t < m.targets; t++) {
         uint32_t want = model_depth(&m, t, nodes, n);
@@ -80,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 2 || size > 3000) return 0;
-    int      exact = data[0] & 1;
+    int exact = data[0] & 1;
     uint32_t targets = 1 + data[1] % 140;
     uint64_t entries = exact ? 1000 : 64 + data[0];
     if (exact) targets = 1 + data[1] % 12;

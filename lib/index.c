@@ -35,8 +35,14 @@ uint64_t pdr_index_count(const pdr_index *ix, uint32_t target)
     return target < ix->targets ? pdr_ids_of(ix)[pdr_targets_of(ix)[target].id].count : 0;
 }
 
-uint64_t pdr_index_entries(const pdr_index *ix) { return ix->pairs; }
-uint64_t pdr_index_evictions(const pdr_index *ix) { return ix->evictions; }
+uint64_t pdr_index_entries(const pdr_index *ix)
+{
+    return ix->pairs;
+}
+uint64_t pdr_index_evictions(const pdr_index *ix)
+{
+    return ix->evictions;
+}
 
 enum { RECLAIM = 4 }; /* shares of cleared targets per 16 blocks stored */
 
@@ -48,13 +54,16 @@ static void begin(pdr_index *ix)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-static void end(pdr_index *ix) { PDR_PUBLISH(ix->dirty, 0u); }
+static void end(pdr_index *ix)
+{
+    PDR_PUBLISH(ix->dirty, 0u);
+}
 
 typedef struct storing {
     pdr_index *ix;
-    uint16_t   id;
-    uint32_t   newest;      /* share touched last: the next one goes behind it */
-    uint32_t   run, offset; /* of the block before, or run PDR_NIL */
+    uint16_t id;
+    uint32_t newest;      /* share touched last: the next one goes behind it */
+    uint32_t run, offset; /* of the block before, or run PDR_NIL */
 } storing;
 
 static void look_up(const pdr_index *ix, const uint64_t *hashes, uint32_t n, pdr_key *keys)
@@ -86,8 +95,8 @@ static uint32_t last_in_run(const pdr_index *ix, uint32_t ref, uint32_t offset, 
 static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const pdr_key *keys, uint32_t n)
 {
     pdr_index *ix = s->ix;
-    uint32_t   at = pdr_ref_run(ref), offset = pdr_ref_offset(ref);
-    pdr_run   *run = &pdr_runs_of(ix)[at];
+    uint32_t at = pdr_ref_run(ref), offset = pdr_ref_offset(ref);
+    pdr_run *run = &pdr_runs_of(ix)[at];
     if (run->start + offset != position) return 0;
     uint32_t last = run->len - 1u < offset + n - 1 ? run->len - 1u : offset + n - 1;
     last = last_in_run(ix, ref, offset, last, keys);
@@ -97,7 +106,7 @@ static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const p
         !pdr_table_find(ix, keys[done]))
         pdr_run_split(ix, at, last + 1);
     uint32_t share = pdr_run_share(ix, at, s->id);
-    int      linked = share != PDR_NIL;
+    int linked = share != PDR_NIL;
     if (!linked) share = pdr_share_make(ix, at, s->id);
     pdr_share_add(ix, share, (uint16_t)(((2u << last) - 1) & ~((1u << offset) - 1)));
     touch(s, share, linked);
@@ -107,17 +116,17 @@ static uint32_t store_known(storing *s, uint32_t ref, uint32_t position, const p
 }
 
 /*
- * Adds blocks that are not known, up to the next that is; returns how many. They follow the block before in its run, if that ends there, or
- * begin a new one. A run with a set of those that hold all of it cannot grow.
+ * Adds blocks that are not known, up to the next that is; returns how many. They follow the block before in its run, if
+ * that ends there, or begin a new one. A run with a set of those that hold all of it cannot grow.
  */
 static uint32_t store_new(storing *s, uint32_t position, const pdr_key *keys, uint32_t n)
 {
     pdr_index *ix = s->ix;
-    pdr_run   *run = s->run == PDR_NIL ? NULL : &pdr_runs_of(ix)[s->run];
-    int        grow = run && position % PDR_RUN && run->set == PDR_NIL && s->offset + 1u == run->len;
-    uint32_t   at = grow ? s->run : pdr_run_make(ix, position), done = 0;
+    pdr_run *run = s->run == PDR_NIL ? NULL : &pdr_runs_of(ix)[s->run];
+    int grow = run && position % PDR_RUN && run->set == PDR_NIL && s->offset + 1u == run->len;
+    uint32_t at = grow ? s->run : pdr_run_make(ix, position), done = 0;
     run = &pdr_runs_of(ix)[at];
-    uint32_t  from = run->len;
+    uint32_t from = run->len;
     uint32_t *slots = pdr_slots_of(ix) + (size_t)at * PDR_RUN;
     do {
         uint32_t slot = pdr_table_add(ix, keys[done], pdr_ref(at, from + done), position + done == 0);
@@ -152,8 +161,8 @@ void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint6
 {
     if (target >= ix->targets || from > 65535) return;
     uint32_t end_at = n < 65535 - from ? from + (uint32_t)n : 65535;
-    storing  s = {ix, (uint16_t)pdr_targets_of(ix)[target].id, PDR_NIL, PDR_NIL, 0};
-    pdr_key  keys[2][PDR_RUN];
+    storing s = {ix, (uint16_t)pdr_targets_of(ix)[target].id, PDR_NIL, PDR_NIL, 0};
+    pdr_key keys[2][PDR_RUN];
     uint32_t at = from, now = 0, count = PDR_RUN - at % PDR_RUN;
     if (count > end_at - at) count = end_at - at;
     if (!count) return;
@@ -164,7 +173,8 @@ void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint6
         look_up(ix, hashes + (next - from), next_count, keys[!now]);
         pdr_room_reclaim(ix, RECLAIM);
         if (!pdr_room_make(ix, s.id, count, at - from)) break;
-        /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not be found. */
+        /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not
+         * be found. */
         if (s.run != PDR_NIL && (s.newest = pdr_run_share(ix, s.run, s.id)) == PDR_NIL) break;
         if (!store_segment(&s, at, keys[now], count)) break;
         at = next;
@@ -198,7 +208,7 @@ void pdr_index_remove(pdr_index *ix, uint32_t target, const uint64_t *hashes, si
 {
     if (target >= ix->targets || !n) return;
     uint16_t id = (uint16_t)pdr_targets_of(ix)[target].id;
-    pdr_key  keys[PDR_RUN];
+    pdr_key keys[PDR_RUN];
     uint32_t refs[PDR_RUN];
     begin(ix);
     for (size_t at = 0; at < n; at += PDR_RUN) {
@@ -220,8 +230,8 @@ void pdr_index_clear(pdr_index *ix, uint32_t target)
 {
     if (target >= ix->targets || !pdr_index_count(ix, target)) return;
     pdr_target *t = &pdr_targets_of(ix)[target];
-    uint32_t    old = t->id;
-    pdr_id     *ids = pdr_ids_of(ix);
+    uint32_t old = t->id;
+    pdr_id *ids = pdr_ids_of(ix);
     begin(ix);
     if (ix->free_id == PDR_NIL && ix->cleared_first != PDR_NIL) {
         uint32_t first = ix->cleared_first;

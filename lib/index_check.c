@@ -6,7 +6,7 @@
 #include <string.h>
 
 typedef struct report {
-    char  *why;
+    char *why;
     size_t cap;
 } report;
 
@@ -34,19 +34,18 @@ static int check_head(const pdr_index *ix, const report *to)
 static int check_table(const pdr_index *ix, const report *to)
 {
     const pdr_bucket *buckets = pdr_buckets_of(ix);
-    const pdr_run    *runs = pdr_runs_of(ix);
-    uint32_t          blocks = 0;
+    const pdr_run *runs = pdr_runs_of(ix);
+    uint32_t blocks = 0;
     for (uint32_t slot = 0; slot < ix->buckets * PDR_SLOTS; slot++) {
         const pdr_bucket *b = &buckets[slot / PDR_SLOTS];
-        uint32_t          j = slot % PDR_SLOTS, ref = b->ref[j], run = pdr_ref_run(ref);
+        uint32_t j = slot % PDR_SLOTS, ref = b->ref[j], run = pdr_ref_run(ref);
         if (!ref) continue;
         blocks++;
         if (run >= ix->runs || !runs[run].live || pdr_ref_offset(ref) >= runs[run].len ||
             pdr_slots_of(ix)[ref - 1] != slot)
             return bad(to, "prefix index: slot %u names a block that run %u has not", slot, run);
         pdr_key key = {pdr_table_home(ix, slot), b->lo[j], b->hi[j]};
-        if (pdr_table_find(ix, key) != ref)
-            return bad(to, "prefix index: the block in slot %u cannot be found", slot);
+        if (pdr_table_find(ix, key) != ref) return bad(to, "prefix index: the block in slot %u cannot be found", slot);
         if (runs[run].start + pdr_ref_offset(ref) == 0 && !*pdr_root_cell(ix, key.bucket, key.hi))
             return bad(to, "prefix index: the filter of first blocks lacks slot %u", slot);
     }
@@ -56,13 +55,14 @@ static int check_table(const pdr_index *ix, const report *to)
 static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, const report *to)
 {
     const pdr_run *r = &pdr_runs_of(ix)[run];
-    uint32_t       pieces = 0;
+    uint32_t pieces = 0;
     for (uint32_t s = r->set; s != PDR_NIL; s = pdr_sets_of(ix)[s].next) {
         if (s >= ix->sets || pieces++ > ix->words) return bad(to, "prefix index: run %u has a bad set", run);
         const pdr_set *set = &pdr_sets_of(ix)[s];
         for (uint32_t i = 0; i < PDR_SET_WORDS; i++) {
             if (set->word[i] == PDR_NO_ID) continue;
-            if (set->word[i] >= ix->words || !set->bits[i]) return bad(to, "prefix index: run %u has a bad set word", run);
+            if (set->word[i] >= ix->words || !set->bits[i])
+                return bad(to, "prefix index: run %u has a bad set word", run);
             for (uint64_t bits = set->bits[i]; bits; bits &= bits - 1) {
                 uint16_t id = (uint16_t)(set->word[i] * 64 + __builtin_ctzll(bits));
                 uint32_t share = pdr_run_share(ix, run, id);
@@ -79,7 +79,7 @@ static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, const
 static int check_run(const pdr_index *ix, uint32_t run, const report *to)
 {
     const pdr_run *r = &pdr_runs_of(ix)[run];
-    uint32_t       shares = r->share.id != PDR_NO_ID, before = PDR_NIL;
+    uint32_t shares = r->share.id != PDR_NO_ID, before = PDR_NIL;
     if (!r->len || r->start % PDR_RUN + r->len > PDR_RUN) return bad(to, "prefix index: run %u has a bad length", run);
     for (uint32_t i = 0; i < r->len; i++) {
         uint32_t slot = pdr_slots_of(ix)[(size_t)run * PDR_RUN + i];
@@ -94,7 +94,8 @@ static int check_run(const pdr_index *ix, uint32_t run, const report *to)
             return bad(to, "prefix index: run %u has a wrong share in its list", run);
     }
     if (check_sets(ix, run, &shares, to)) return -1;
-    if (shares != r->shares || !shares) return bad(to, "prefix index: run %u has %u shares, counted %u", run, r->shares, shares);
+    if (shares != r->shares || !shares)
+        return bad(to, "prefix index: run %u has %u shares, counted %u", run, r->shares, shares);
     if (shares == 1 && (r->share.id == PDR_NO_ID || r->set != PDR_NIL || !(r->share.mask >> (r->len - 1) & 1)))
         return bad(to, "prefix index: run %u was not settled", run);
     return 0;
@@ -126,13 +127,15 @@ static int check_runs(const pdr_index *ix, const report *to)
             free_extras++;
             continue;
         }
-        if (x->run >= ix->runs || !pdr_runs_of(ix)[x->run].live || pdr_run_share(ix, x->run, x->share.id) != ix->runs + i)
+        if (x->run >= ix->runs || !pdr_runs_of(ix)[x->run].live ||
+            pdr_run_share(ix, x->run, x->share.id) != ix->runs + i)
             return bad(to, "prefix index: share %u cannot be found", i);
     }
     if (free_runs != ix->free_runs || free_extras != ix->free_extras)
         return bad(to, "prefix index: free runs or shares counted wrongly");
     for (uint32_t at = ix->free_run; at != PDR_NIL; at = pdr_runs_of(ix)[at].share.next)
-        if (at >= ix->runs || pdr_runs_of(ix)[at].live || !free_runs--) return bad(to, "prefix index: bad list of free runs");
+        if (at >= ix->runs || pdr_runs_of(ix)[at].live || !free_runs--)
+            return bad(to, "prefix index: bad list of free runs");
     for (uint32_t at = ix->free_extra; at != PDR_NIL; at = pdr_extras_of(ix)[at].share.next)
         if (at >= ix->extras || pdr_extras_of(ix)[at].share.id != PDR_NO_ID || !free_extras--)
             return bad(to, "prefix index: bad list of free shares");
@@ -143,35 +146,39 @@ static int check_runs(const pdr_index *ix, const report *to)
 static int check_list(const pdr_index *ix, uint32_t id, uint32_t *shares, const report *to)
 {
     const pdr_id *d = &pdr_ids_of(ix)[id];
-    uint32_t      before = PDR_NIL;
-    uint64_t      blocks = 0;
+    uint32_t before = PDR_NIL;
+    uint64_t blocks = 0;
     for (uint32_t at = d->newest; at != PDR_NIL; before = at, at = pdr_share_at(ix, at)->next, ++*shares) {
-        if (at >= ix->runs + ix->extras || *shares > ix->runs + ix->extras) return bad(to, "prefix index: bad list of id %u", id);
+        if (at >= ix->runs + ix->extras || *shares > ix->runs + ix->extras)
+            return bad(to, "prefix index: bad list of id %u", id);
         const pdr_share *h = pdr_share_at(ix, at);
-        uint32_t        run = pdr_share_run(ix, at);
+        uint32_t run = pdr_share_run(ix, at);
         if (h->id != id || h->prev != before || !h->mask || h->mask & ~pdr_full_mask(&pdr_runs_of(ix)[run]))
             return bad(to, "prefix index: id %u has a bad share of run %u", id, run);
         blocks += (uint64_t)__builtin_popcount(h->mask);
     }
     if (d->oldest != before) return bad(to, "prefix index: the list of id %u has another end", id);
-    return blocks == d->count ? 0 : bad(to, "prefix index: id %u has %u blocks, counted %" PRIu64, id, d->count, blocks);
+    return blocks == d->count ? 0
+                              : bad(to, "prefix index: id %u has %u blocks, counted %" PRIu64, id, d->count, blocks);
 }
 
 static int check_ids(const pdr_index *ix, const report *to)
 {
     const uint16_t *owner = pdr_owner_of(ix);
-    uint64_t        pairs = 0;
-    uint32_t        shares = 0, used = 0, spare = 0;
+    uint64_t pairs = 0;
+    uint32_t shares = 0, used = 0, spare = 0;
     for (uint32_t t = 0; t < ix->targets; t++)
         if (pdr_targets_of(ix)[t].id >= ix->ids || owner[pdr_targets_of(ix)[t].id] != t)
             return bad(to, "prefix index: target %u has no id", t);
     for (uint32_t id = 0; id < ix->ids; id++) {
         const pdr_id *d = &pdr_ids_of(ix)[id];
         if (check_list(ix, id, &shares, to)) return -1;
-        if (owner[id] != PDR_NO_ID && owner[id] >= ix->targets) return bad(to, "prefix index: id %u has a bad owner", id);
+        if (owner[id] != PDR_NO_ID && owner[id] >= ix->targets)
+            return bad(to, "prefix index: id %u has a bad owner", id);
         if (pdr_straight_of(ix)[id >> 6] && owner[id] != PDR_NO_ID && owner[id] != id)
             return bad(to, "prefix index: id %u is not straight", id);
-        if (owner[id] != PDR_NO_ID && pdr_targets_of(ix)[owner[id]].id != id) return bad(to, "prefix index: id %u has another's owner", id);
+        if (owner[id] != PDR_NO_ID && pdr_targets_of(ix)[owner[id]].id != id)
+            return bad(to, "prefix index: id %u has another's owner", id);
         if ((int)(pdr_held_of(ix)[id >> 6] >> (id & 63) & 1) != (owner[id] != PDR_NO_ID && d->count))
             return bad(to, "prefix index: id %u is marked wrongly", id);
         if (owner[id] != PDR_NO_ID) pairs += d->count;
@@ -181,7 +188,8 @@ static int check_ids(const pdr_index *ix, const report *to)
     if (used != shares) return bad(to, "prefix index: %u shares, %u of them in lists", used, shares);
     if (pairs != ix->pairs) return bad(to, "prefix index: %" PRIu64 " entries, counted %" PRIu64, ix->pairs, pairs);
     for (uint32_t at = ix->cleared_first; at != PDR_NIL; at = pdr_ids_of(ix)[at].next, spare++)
-        if (at >= ix->ids || owner[at] != PDR_NO_ID || spare > ix->ids) return bad(to, "prefix index: bad queue of cleared ids");
+        if (at >= ix->ids || owner[at] != PDR_NO_ID || spare > ix->ids)
+            return bad(to, "prefix index: bad queue of cleared ids");
     for (uint32_t at = ix->free_id; at != PDR_NIL; at = pdr_ids_of(ix)[at].next, spare++)
         if (at >= ix->ids || owner[at] != PDR_NO_ID || pdr_ids_of(ix)[at].count || spare > ix->ids)
             return bad(to, "prefix index: bad list of free ids");
@@ -191,5 +199,8 @@ static int check_ids(const pdr_index *ix, const report *to)
 int pdr_index_check(const pdr_index *ix, char *why, size_t cap)
 {
     const report to = {why, cap};
-    return check_head(ix, &to) || check_table(ix, &to) || check_heads(ix, &to) || check_runs(ix, &to) || check_ids(ix, &to) ? -1 : 0;
+    return check_head(ix, &to) || check_table(ix, &to) || check_heads(ix, &to) || check_runs(ix, &to) ||
+                   check_ids(ix, &to)
+               ? -1
+               : 0;
 }

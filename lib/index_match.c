@@ -8,13 +8,13 @@ enum { BATCH = 16 }; /* segments whose memory is fetched at once */
 /* The ids that hold the chain up to here. */
 typedef struct walk {
     const pdr_index *ix;
-    uint16_t        *depth;
-    uint32_t         words; /* in at[]; 0: nobody, unless `one` */
-    uint32_t         kept;  /* in kept_at[] */
-    uint16_t         one;   /* a single id, or PDR_NO_ID */
-    uint8_t          began, sampled;
-    uint16_t         at[PDR_MAX_WORDS], kept_at[PDR_MAX_WORDS]; /* words of active[] and keep[] that are not 0 */
-    uint64_t         active[PDR_MAX_WORDS], keep[PDR_MAX_WORDS];
+    uint16_t *depth;
+    uint32_t words; /* in at[]; 0: nobody, unless `one` */
+    uint32_t kept;  /* in kept_at[] */
+    uint16_t one;   /* a single id, or PDR_NO_ID */
+    uint8_t began, sampled;
+    uint16_t at[PDR_MAX_WORDS], kept_at[PDR_MAX_WORDS]; /* words of active[] and keep[] that are not 0 */
+    uint64_t active[PDR_MAX_WORDS], keep[PDR_MAX_WORDS];
 } walk;
 
 static void begin_walk(walk *w, const pdr_index *ix, uint16_t *depth, uint8_t sampled)
@@ -29,7 +29,10 @@ static void begin_walk(walk *w, const pdr_index *ix, uint16_t *depth, uint8_t sa
     memset(w->keep, 0, ix->words * sizeof *w->keep);
 }
 
-static int alive(const walk *w) { return w->one != PDR_NO_ID || w->words || !w->began; }
+static int alive(const walk *w)
+{
+    return w->one != PDR_NO_ID || w->words || !w->began;
+}
 
 static void leave_word(const walk *w, uint32_t word, uint64_t bits, uint32_t depth)
 {
@@ -122,16 +125,35 @@ static void stay_with_kept(walk *w, uint32_t base)
     for (uint32_t i = 0; i < w->kept; i++) w->keep[w->kept_at[i]] = 0;
 }
 
+/* 1 if nobody leaves at a run, as far as its set and its own share can tell: the common case within a prefix that many
+ * have. */
+static int all_stay(const walk *w, const pdr_run *run, uint32_t need)
+{
+    uint32_t own_word = run->share.id >> 6, covered = 0;
+    uint64_t own_bit = (run->share.mask & need) == need ? 1ull << (run->share.id & 63) : 0;
+    for (uint32_t s = run->set; s != PDR_NIL; s = pdr_sets_of(w->ix)[s].next) {
+        const pdr_set *set = &pdr_sets_of(w->ix)[s];
+        for (uint32_t i = 0; i < PDR_SET_WORDS; i++) {
+            if (set->word[i] == PDR_NO_ID) continue;
+            uint64_t active = w->active[set->word[i]];
+            if (active & ~(set->bits[i] | (set->word[i] == own_word ? own_bit : 0))) return 0;
+            covered += active != 0;
+        }
+    }
+    return covered == w->words;
+}
+
 /* The chain passes through the blocks `need` of a run; those of its holders that lack one leave. */
 static void pass(walk *w, uint32_t at, uint32_t need, uint32_t base)
 {
     const pdr_index *ix = w->ix;
-    const pdr_run   *run = &pdr_runs_of(ix)[at];
+    const pdr_run *run = &pdr_runs_of(ix)[at];
     if (w->one != PDR_NO_ID) {
         uint16_t mask = run->share.id == w->one ? run->share.mask : mask_of(ix, at, w->one);
         if ((mask & need) != need) leave_all(w, base + leading(w, mask));
         return;
     }
+    if (w->began && all_stay(w, run, need)) return;
     w->kept = 0;
     offer(w, &run->share, need, base);
     if (run->shares > 1) {
@@ -175,11 +197,12 @@ static int fits(const pdr_index *ix, uint32_t ref, uint32_t position, uint32_t l
 }
 
 /*
- * Positions [low, high] of a segment, `ref` of the last one. Goes up from the deepest block that is known, one look-up for each run.
- * If that is not the last, any block will do that is there while the next is not: nobody's leading run goes past it,
- * and all before it are looked at. Returns where the leading run of blocks ends.
+ * Positions [low, high] of a segment, `ref` of the last one. Goes up from the deepest block that is known, one look-up
+ * for each run. If that is not the last, any block will do that is there while the next is not: nobody's leading run
+ * goes past it, and all before it are looked at. Returns where the leading run of blocks ends.
  */
-static uint32_t find_path(const pdr_index *ix, const uint64_t *hashes, uint32_t low, uint32_t high, uint32_t ref, path *p)
+static uint32_t find_path(const pdr_index *ix, const uint64_t *hashes, uint32_t low, uint32_t high, uint32_t ref,
+                          path *p)
 {
     uint32_t end = high + 1, at = high;
     p->steps = 0;
@@ -233,22 +256,24 @@ static uint32_t fetch_buckets(const pdr_index *ix, const uint64_t *hashes, uint3
     return count;
 }
 
-/* Their refs, up to the first that is not there: it is the end of the chain. Returns how many. Fetches their runs. */
-static uint32_t look_up(const pdr_index *ix, const pdr_key *keys, uint32_t count, uint32_t *refs)
+/* Their refs, up to the first that is not there: the chain ends in its segment. Fetches their runs, and where that
+ * segment begins. */
+static uint32_t look_up(const pdr_index *ix, const uint64_t *firsts, const pdr_key *keys, uint32_t count,
+                        uint32_t *refs)
 {
     for (uint32_t i = 0; i < count; i++) {
         const pdr_bucket *b = &pdr_buckets_of(ix)[keys[i].bucket];
-        uint32_t          j = pdr_bucket_find(b, keys[i], 0);
+        uint32_t j = pdr_bucket_find(b, keys[i], 0);
         if (j < PDR_SLOTS) {
             refs[i] = b->ref[j];
             __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(refs[i])]);
         } else if (b->over) {
-            uint32_t next = keys[i].bucket + pdr_index_stride(ix, keys[i].lo);
             refs[i] = PENDING;
-            __builtin_prefetch(&pdr_buckets_of(ix)[next < ix->buckets ? next : next - ix->buckets]);
+            __builtin_prefetch(&pdr_buckets_of(ix)[pdr_index_probe(ix, keys[i].bucket, keys[i].lo, 1)]);
         } else {
             refs[i] = 0;
             count = i + 1;
+            __builtin_prefetch(&pdr_buckets_of(ix)[pdr_index_key(ix, firsts[i * PDR_RUN]).bucket]);
         }
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -281,7 +306,7 @@ static uint32_t match_segment(walk *w, const uint64_t *hashes, uint32_t low, uin
             return high + 1;
         }
     }
-    path     p;
+    path p;
     uint32_t end = find_path(ix, hashes, low, high, ref, &p);
     pass_path(w, &p);
     return end;
@@ -289,10 +314,10 @@ static uint32_t match_segment(walk *w, const uint64_t *hashes, uint32_t low, uin
 
 static void match_segments(walk *w, const uint64_t *hashes, uint32_t n)
 {
-    pdr_key  keys[BATCH];
+    pdr_key keys[BATCH];
     uint32_t refs[BATCH], end = 0;
     for (uint32_t segment = 0, fetched = fetch_buckets(w->ix, hashes, n, 0, keys); end < n && alive(w);) {
-        uint32_t count = look_up(w->ix, keys, fetched, refs);
+        uint32_t count = look_up(w->ix, hashes + segment * PDR_RUN, keys, fetched, refs);
         segment += fetched;
         fetched = segment * PDR_RUN < n ? fetch_buckets(w->ix, hashes, n, segment, keys) : 0;
         for (uint32_t i = 0; i < count && end < n && alive(w); i++) {
@@ -318,7 +343,7 @@ void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint
 
 void pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth)
 {
-    walk     w;
+    walk w;
     uint32_t i = 0;
     memset(depth, 0, ix->targets * sizeof *depth);
     begin_walk(&w, ix, depth, 1);

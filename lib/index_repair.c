@@ -8,8 +8,8 @@
 static void repair_table(pdr_index *ix)
 {
     pdr_bucket *buckets = pdr_buckets_of(ix);
-    pdr_run    *runs = pdr_runs_of(ix);
-    uint32_t   *slots = pdr_slots_of(ix);
+    pdr_run *runs = pdr_runs_of(ix);
+    uint32_t *slots = pdr_slots_of(ix);
     memset(slots, 0xff, (size_t)ix->runs * PDR_RUN * sizeof *slots);
     for (uint32_t slot = 0; slot < ix->buckets * PDR_SLOTS; slot++) {
         uint32_t *ref = &buckets[slot / PDR_SLOTS].ref[slot % PDR_SLOTS];
@@ -58,9 +58,9 @@ static void queue_cleared(pdr_index *ix, uint32_t id)
 /* A target's id is what counts. Should two targets name one (no kill does that), the later one gets a free id. */
 static void repair_owners(pdr_index *ix)
 {
-    uint16_t   *owner = pdr_owner_of(ix);
+    uint16_t *owner = pdr_owner_of(ix);
     pdr_target *targets = pdr_targets_of(ix);
-    uint32_t    spare = 0;
+    uint32_t spare = 0;
     memset(owner, 0xff, ix->ids * sizeof *owner);
     for (uint32_t t = 0; t < ix->targets; t++) {
         if (targets[t].id < ix->ids && owner[targets[t].id] == PDR_NO_ID)
@@ -80,7 +80,7 @@ static void repair_owners(pdr_index *ix)
 /* Holds that name a run, an id, blocks that are there, and are the only one of both. */
 static void repair_shares(pdr_index *ix)
 {
-    pdr_run   *runs = pdr_runs_of(ix);
+    pdr_run *runs = pdr_runs_of(ix);
     pdr_extra *extras = pdr_extras_of(ix);
     memset(pdr_heads_of(ix), 0xff, ix->heads * sizeof(uint32_t));
     for (uint32_t i = 0; i < ix->runs; i++) {
@@ -97,7 +97,8 @@ static void repair_shares(pdr_index *ix)
         if (x->share.id == PDR_NO_ID) continue;
         if (x->run < ix->runs && runs[x->run].live && x->share.id < ix->ids) {
             uint32_t *head = pdr_extra_head(ix, x->run, x->share.id), y = *head;
-            while (y != PDR_NIL && (extras[y].run != x->run || extras[y].share.id != x->share.id)) y = extras[y].hash_next;
+            while (y != PDR_NIL && (extras[y].run != x->run || extras[y].share.id != x->share.id))
+                y = extras[y].hash_next;
             x->share.mask &= pdr_full_mask(&runs[x->run]);
             if (x->share.mask && y == PDR_NIL && runs[x->run].share.id != x->share.id) {
                 x->hash_next = *head;
@@ -124,10 +125,11 @@ static void mark_seen(const pdr_index *ix, uint32_t share)
         pdr_extras_of(ix)[share - ix->runs].seen = 1;
 }
 
-/* A call that was cut short has broken a list in one place: what is before it is found from the front, what is behind it from the end. */
+/* A call that was cut short has broken a list in one place: what is before it is found from the front, what is behind
+ * it from the end. */
 static void repair_list(pdr_index *ix, uint32_t id)
 {
-    pdr_id  *d = &pdr_ids_of(ix)[id];
+    pdr_id *d = &pdr_ids_of(ix)[id];
     uint32_t at = d->newest, from_end = d->oldest, last = PDR_NIL, next;
     d->newest = d->oldest = PDR_NIL;
     d->count = 0;
@@ -157,7 +159,7 @@ static void repair_recency(pdr_index *ix)
 
 static void repair_free(pdr_index *ix)
 {
-    pdr_run   *runs = pdr_runs_of(ix);
+    pdr_run *runs = pdr_runs_of(ix);
     pdr_extra *extras = pdr_extras_of(ix);
     ix->free_run = ix->free_extra = ix->free_set = PDR_NIL;
     ix->free_runs = ix->free_extras = 0;

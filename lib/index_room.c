@@ -25,15 +25,16 @@ static void evict_oldest(pdr_index *ix, uint32_t id)
 }
 
 /*
- * Whoever holds most of: the id that needs room, and the next eight in turn that hold anything. What the id has stored in this very call
+ * Whoever holds most of: the id that needs room, and the next eight in turn that hold anything. What the id has stored
+ * in this very call
  * (`fresh` blocks) does not count: it is taken only when there is nothing else.
  */
 static uint32_t pick_victim(pdr_index *ix, uint16_t id, uint32_t fresh)
 {
     const uint64_t *held = pdr_held_of(ix);
-    const pdr_id   *ids = pdr_ids_of(ix);
-    uint32_t        most = ids[id].count > fresh ? ids[id].count - fresh : 0, best = most ? id : PDR_NIL, at = ix->hand;
-    uint64_t        word = held[at >> 6] & (~0ull << (at & 63));
+    const pdr_id *ids = pdr_ids_of(ix);
+    uint32_t most = ids[id].count > fresh ? ids[id].count - fresh : 0, best = most ? id : PDR_NIL, at = ix->hand;
+    uint64_t word = held[at >> 6] & (~0ull << (at & 63));
     for (uint32_t seen = 0, words = 0; seen < 8 && words <= ix->words;) {
         if (!word) {
             at = (at >> 6) + 1 < ix->words ? ((at >> 6) + 1) * 64 : 0;
@@ -68,7 +69,7 @@ int pdr_room_make(pdr_index *ix, uint16_t id, uint32_t blocks, uint32_t fresh)
 void pdr_room_keep_capacity(pdr_index *ix, uint32_t target)
 {
     const pdr_target *t = &pdr_targets_of(ix)[target];
-    const pdr_id     *id = &pdr_ids_of(ix)[t->id];
+    const pdr_id *id = &pdr_ids_of(ix)[t->id];
     while (t->capacity && id->count > t->capacity) {
         uint64_t excess = id->count - t->capacity;
         uint32_t share = id->oldest;

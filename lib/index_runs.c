@@ -7,7 +7,7 @@
 void pdr_lru_unlink(pdr_index *ix, uint32_t share)
 {
     pdr_share *h = pdr_share_at(ix, share);
-    pdr_id   *id = &pdr_ids_of(ix)[h->id];
+    pdr_id *id = &pdr_ids_of(ix)[h->id];
     if (h->prev == PDR_NIL)
         id->newest = h->next;
     else
@@ -21,7 +21,7 @@ void pdr_lru_unlink(pdr_index *ix, uint32_t share)
 void pdr_lru_link(pdr_index *ix, uint32_t share, uint32_t behind)
 {
     pdr_share *h = pdr_share_at(ix, share);
-    pdr_id   *id = &pdr_ids_of(ix)[h->id];
+    pdr_id *id = &pdr_ids_of(ix)[h->id];
     h->prev = behind;
     h->next = behind == PDR_NIL ? id->newest : pdr_share_at(ix, behind)->next;
     if (behind == PDR_NIL)
@@ -36,7 +36,7 @@ void pdr_lru_link(pdr_index *ix, uint32_t share, uint32_t behind)
 
 void pdr_id_count(pdr_index *ix, uint16_t id, int32_t n)
 {
-    pdr_id   *d = &pdr_ids_of(ix)[id];
+    pdr_id *d = &pdr_ids_of(ix)[id];
     uint64_t *word = &pdr_held_of(ix)[id >> 6], bit = 1ull << (id & 63);
     d->count += (uint32_t)n;
     if (pdr_owner_of(ix)[id] == PDR_NO_ID) return; /* cleared: its blocks are in no sum any more */
@@ -47,7 +47,7 @@ void pdr_id_count(pdr_index *ix, uint16_t id, int32_t n)
 void pdr_id_straighten(pdr_index *ix, uint32_t word)
 {
     const uint16_t *owner = pdr_owner_of(ix);
-    uint8_t         straight = word * 64 + 64 <= ix->targets;
+    uint8_t straight = word * 64 + 64 <= ix->targets;
     for (uint32_t id = word * 64; id < word * 64 + 64 && straight; id++)
         straight = owner[id] == id || owner[id] == PDR_NO_ID;
     pdr_straight_of(ix)[word] = straight;
@@ -130,7 +130,7 @@ uint32_t *pdr_extra_head(const pdr_index *ix, uint32_t run, uint16_t id)
 
 uint32_t pdr_run_share(const pdr_index *ix, uint32_t run, uint16_t id)
 {
-    const pdr_run   *r = &pdr_runs_of(ix)[run];
+    const pdr_run *r = &pdr_runs_of(ix)[run];
     const pdr_extra *extras = pdr_extras_of(ix);
     if (r->share.id == id) return run;
     if (r->shares < 2 && r->share.id != PDR_NO_ID) return PDR_NIL;
@@ -164,8 +164,8 @@ static void list_remove(pdr_index *ix, pdr_run *run, uint32_t extra)
 void pdr_extra_place(pdr_index *ix, uint32_t extra)
 {
     pdr_extra *x = &pdr_extras_of(ix)[extra];
-    pdr_run   *run = &pdr_runs_of(ix)[x->run];
-    int        full = x->share.mask == pdr_full_mask(run);
+    pdr_run *run = &pdr_runs_of(ix)[x->run];
+    int full = x->share.mask == pdr_full_mask(run);
     if (full && (run->set != PDR_NIL || run->shares >= PDR_SET_FROM) && set_add(ix, run, x->share.id)) {
         list_remove(ix, run, extra);
         return;
@@ -188,8 +188,8 @@ void pdr_run_make_set(pdr_index *ix, uint32_t run)
 static void free_extra(pdr_index *ix, uint32_t extra)
 {
     pdr_extra *x = &pdr_extras_of(ix)[extra];
-    pdr_run   *run = &pdr_runs_of(ix)[x->run];
-    uint32_t  *link = pdr_extra_head(ix, x->run, x->share.id);
+    pdr_run *run = &pdr_runs_of(ix)[x->run];
+    uint32_t *link = pdr_extra_head(ix, x->run, x->share.id);
     if (x->listed)
         list_remove(ix, run, extra);
     else
@@ -221,7 +221,7 @@ uint32_t pdr_run_make(pdr_index *ix, uint32_t start)
 
 void pdr_run_free(pdr_index *ix, uint32_t run)
 {
-    pdr_run        *r = &pdr_runs_of(ix)[run];
+    pdr_run *r = &pdr_runs_of(ix)[run];
     const uint32_t *slots = pdr_slots_of(ix) + (size_t)run * PDR_RUN;
     while (r->len) {
         r->len--;
@@ -236,7 +236,7 @@ void pdr_run_free(pdr_index *ix, uint32_t run)
 
 void pdr_run_trim(pdr_index *ix, uint32_t run)
 {
-    pdr_run        *r = &pdr_runs_of(ix)[run];
+    pdr_run *r = &pdr_runs_of(ix)[run];
     const uint32_t *slots = pdr_slots_of(ix) + (size_t)run * PDR_RUN;
     while (r->len && !(r->share.mask >> (r->len - 1) & 1)) {
         r->len--;
@@ -257,7 +257,7 @@ void pdr_run_settle(pdr_index *ix, uint32_t run)
                     share = pdr_run_share(ix, run, (uint16_t)(set->word[i] * 64 + __builtin_ctzll(set->bits[i])));
         }
         pdr_share was = *pdr_share_at(ix, share);
-        pdr_id  *id = &pdr_ids_of(ix)[was.id];
+        pdr_id *id = &pdr_ids_of(ix)[was.id];
         r->share.mask = was.mask;
         r->share.prev = was.prev;
         r->share.next = was.next;
@@ -278,9 +278,9 @@ void pdr_run_settle(pdr_index *ix, uint32_t run)
 
 void pdr_run_split(pdr_index *ix, uint32_t run, uint32_t offset)
 {
-    pdr_run  *a = &pdr_runs_of(ix)[run];
-    uint32_t  tail = pdr_run_make(ix, a->start + offset);
-    pdr_run  *b = &pdr_runs_of(ix)[tail];
+    pdr_run *a = &pdr_runs_of(ix)[run];
+    uint32_t tail = pdr_run_make(ix, a->start + offset);
+    pdr_run *b = &pdr_runs_of(ix)[tail];
     uint32_t *from = pdr_slots_of(ix) + (size_t)run * PDR_RUN, *to = pdr_slots_of(ix) + (size_t)tail * PDR_RUN;
     b->share.mask = (uint16_t)(a->share.mask >> offset);
     b->shares = 1;
@@ -307,7 +307,7 @@ uint32_t pdr_share_make(pdr_index *ix, uint32_t run, uint16_t id)
         PDR_PUBLISH(r->share.id, id);
         return run;
     }
-    uint32_t   at = ix->free_extra, *head = pdr_extra_head(ix, run, id);
+    uint32_t at = ix->free_extra, *head = pdr_extra_head(ix, run, id);
     pdr_extra *x = &pdr_extras_of(ix)[at];
     ix->free_extra = x->share.next;
     ix->free_extras--;
@@ -352,8 +352,8 @@ void pdr_share_take(pdr_index *ix, uint32_t share, uint16_t bits)
 void pdr_share_drop(pdr_index *ix, uint32_t share)
 {
     pdr_share *h = pdr_share_at(ix, share);
-    uint32_t  run = pdr_share_run(ix, share);
-    pdr_run  *r = &pdr_runs_of(ix)[run];
+    uint32_t run = pdr_share_run(ix, share);
+    pdr_run *r = &pdr_runs_of(ix)[run];
     pdr_lru_unlink(ix, share);
     pdr_id_count(ix, h->id, -__builtin_popcount(h->mask));
     if (share == run)

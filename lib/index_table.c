@@ -1,7 +1,13 @@
 #include "index_parts.h"
 
-static uint64_t most(uint64_t a, uint64_t b) { return a > b ? a : b; }
-static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 static uint64_t place(uint64_t *size, uint64_t bytes)
 {
@@ -11,9 +17,9 @@ static uint64_t place(uint64_t *size, uint64_t bytes)
 }
 
 /*
- * Four fifths of the slots are used when the index is full: then two buckets in five are full, and all sixteen of a block once in
- * some 10^6; then another block moves. Pools are for runs of 13 blocks on average and one further holder for nearly each, from 4,096 entries down for single
- * blocks; what does not fit is evicted earlier.
+ * Four fifths of the slots are used when the index is full: then two buckets in five are full, and all sixteen of a
+ * block once in some 10^6; then another block moves. Pools are for runs of 13 blocks on average and one further holder
+ * for nearly each, from 4,096 entries down for single blocks; what does not fit is evicted earlier.
  */
 void pdr_index_lay_out(pdr_index *ix, uint64_t entries, uint32_t targets)
 {
@@ -23,7 +29,7 @@ void pdr_index_lay_out(pdr_index *ix, uint64_t entries, uint32_t targets)
     ix->targets = targets;
     ix->ids = targets + (uint32_t)least(targets, 65535u - targets);
     ix->words = (ix->ids + 63) / 64;
-    ix->buckets = (uint32_t)(entries * 10 / (8 * PDR_SLOTS)) + PDR_REACH + 1;
+    ix->buckets = (uint32_t)(entries * 10 / (8 * PDR_SLOTS)) / 2 * 2 + PDR_REACH + 2;
     ix->runs = (uint32_t)most((entries + 12) / 13, least(entries, 4096)) + 2 * PDR_RUN;
     ix->extras = (uint32_t)most((entries + 19) / 20, least(entries, 4096)) + PDR_RUN;
     ix->heads = ix->extras;
@@ -52,27 +58,33 @@ static void far_set(pdr_bucket *b, uint32_t j, uint32_t far)
     b->far[j >> 1] = (uint8_t)((b->far[j >> 1] & ~(15u << shift)) | far << shift);
 }
 
-static uint32_t step_on(const pdr_index *ix, uint32_t at, uint32_t stride)
-{
-    return at + stride < ix->buckets ? at + stride : at + stride - ix->buckets;
-}
-
-static uint32_t step_back(const pdr_index *ix, uint32_t at, uint32_t stride)
-{
-    return at >= stride ? at - stride : at + ix->buckets - stride;
-}
-
 uint32_t pdr_table_find_far(const pdr_index *ix, pdr_key k)
 {
-    uint32_t at = k.bucket, stride = pdr_index_stride(ix, k.lo);
     for (uint32_t far = 1; far < PDR_REACH; far++) {
-        at = step_on(ix, at, stride);
-        const pdr_bucket *b = &pdr_buckets_of(ix)[at];
-        uint32_t          j = pdr_bucket_find(b, k, far);
+        const pdr_bucket *b = &pdr_buckets_of(ix)[pdr_index_probe(ix, k.bucket, k.lo, far)];
+        uint32_t j = pdr_bucket_find(b, k, far);
         if (j < PDR_SLOTS) return b->ref[j];
         if (!b->over) return 0;
     }
     return 0;
+}
+
+uint32_t pdr_table_home(const pdr_index *ix, uint32_t slot)
+{
+    const pdr_bucket *b = &pdr_buckets_of(ix)[slot / PDR_SLOTS];
+    uint32_t at = slot / PDR_SLOTS, j = slot % PDR_SLOTS, far = pdr_far_get(b, j);
+    if (far < 2) return at ^ far;
+    uint64_t back = ix->buckets - (1 + ((uint64_t)b->lo[j] * (ix->buckets - 1) >> 32));
+    return (uint32_t)((at + (far - 1) * back) % ix->buckets);
+}
+
+/* Counts a block in the buckets that it probed before `far`, from `first` on, or takes it out of them. */
+static void count_over(pdr_index *ix, uint32_t home, uint32_t lo, uint32_t first, uint32_t far, int n)
+{
+    for (; first < far; first++) {
+        uint8_t *over = &pdr_buckets_of(ix)[pdr_index_probe(ix, home, lo, first)].over;
+        if (*over < 255) *over = (uint8_t)(*over + n);
+    }
 }
 
 static uint32_t free_slot(const pdr_index *ix, uint32_t at)
@@ -86,7 +98,7 @@ static uint32_t free_slot(const pdr_index *ix, uint32_t at)
 static void fill_slot(pdr_index *ix, uint32_t slot, uint32_t lo, uint16_t hi, uint32_t far, uint32_t ref)
 {
     pdr_bucket *b = &pdr_buckets_of(ix)[slot / PDR_SLOTS];
-    uint32_t    j = slot % PDR_SLOTS;
+    uint32_t j = slot % PDR_SLOTS;
     b->lo[j] = lo;
     b->hi[j] = hi;
     far_set(b, j, far);
@@ -96,19 +108,15 @@ static void fill_slot(pdr_index *ix, uint32_t slot, uint32_t lo, uint16_t hi, ui
 /* Moves a block of a full bucket on to a later one of its own, and returns its slot. */
 static uint32_t make_slot(pdr_index *ix, uint32_t bucket)
 {
-    pdr_bucket *buckets = pdr_buckets_of(ix), *b = &buckets[bucket];
+    pdr_bucket *b = &pdr_buckets_of(ix)[bucket];
     for (uint32_t j = 0; j < PDR_SLOTS; j++) {
-        uint32_t was = pdr_far_get(b, j), stride = pdr_index_stride(ix, b->lo[j]), at = bucket;
+        uint32_t was = pdr_far_get(b, j), lo = b->lo[j], home = pdr_table_home(ix, bucket * PDR_SLOTS + j);
         for (uint32_t far = was + 1; far < PDR_REACH; far++) {
-            at = step_on(ix, at, stride);
-            uint32_t slot = free_slot(ix, at);
+            uint32_t slot = free_slot(ix, pdr_index_probe(ix, home, lo, far));
             if (slot == PDR_NIL) continue;
-            fill_slot(ix, slot, b->lo[j], b->hi[j], far, b->ref[j]);
+            fill_slot(ix, slot, lo, b->hi[j], far, b->ref[j]);
             pdr_slots_of(ix)[b->ref[j] - 1] = slot;
-            for (; far > was; far--) {
-                at = step_back(ix, at, stride);
-                if (buckets[at].over < 255) buckets[at].over++;
-            }
+            count_over(ix, home, lo, was, far, 1);
             PDR_PUBLISH(b->ref[j], 0u);
             return bucket * PDR_SLOTS + j;
         }
@@ -118,19 +126,16 @@ static uint32_t make_slot(pdr_index *ix, uint32_t bucket)
 
 uint32_t pdr_table_add(pdr_index *ix, pdr_key k, uint32_t ref, int root)
 {
-    uint32_t at = k.bucket, far = 0, slot = free_slot(ix, at);
-    if (slot == PDR_NIL) {
-        uint32_t stride = pdr_index_stride(ix, k.lo);
-        while (slot == PDR_NIL && ++far < PDR_REACH) slot = free_slot(ix, at = step_on(ix, at, stride));
-    }
+    uint32_t far = 0, slot = free_slot(ix, k.bucket);
+    while (slot == PDR_NIL && ++far < PDR_REACH) slot = free_slot(ix, pdr_index_probe(ix, k.bucket, k.lo, far));
     if (slot == PDR_NIL) {
         far = 0;
         slot = make_slot(ix, k.bucket);
         if (slot == PDR_NIL) return PDR_NIL;
     }
     fill_slot(ix, slot, k.lo, k.hi, far, ref);
+    count_over(ix, k.bucket, k.lo, 0, far, 1);
     ix->blocks++;
-    if (far) pdr_table_count_over(ix, slot);
     if (root) {
         uint8_t *cell = pdr_root_cell(ix, k.bucket, k.hi);
         if (*cell < 255) ++*cell;
@@ -140,39 +145,21 @@ uint32_t pdr_table_add(pdr_index *ix, pdr_key k, uint32_t ref, int root)
 
 void pdr_table_count_over(pdr_index *ix, uint32_t slot)
 {
-    pdr_bucket *buckets = pdr_buckets_of(ix);
-    uint32_t    at = slot / PDR_SLOTS, j = slot % PDR_SLOTS, stride = pdr_index_stride(ix, buckets[at].lo[j]);
-    for (uint32_t far = pdr_far_get(&buckets[at], j); far; far--) {
-        at = step_back(ix, at, stride);
-        if (buckets[at].over < 255) buckets[at].over++;
-    }
-}
-
-uint32_t pdr_table_home(const pdr_index *ix, uint32_t slot)
-{
-    const pdr_bucket *buckets = pdr_buckets_of(ix);
-    uint32_t          at = slot / PDR_SLOTS, j = slot % PDR_SLOTS, stride = pdr_index_stride(ix, buckets[at].lo[j]);
-    for (uint32_t far = pdr_far_get(&buckets[at], j); far; far--) at = step_back(ix, at, stride);
-    return at;
+    const pdr_bucket *b = &pdr_buckets_of(ix)[slot / PDR_SLOTS];
+    uint32_t j = slot % PDR_SLOTS;
+    count_over(ix, pdr_table_home(ix, slot), b->lo[j], 0, pdr_far_get(b, j), 1);
 }
 
 void pdr_table_drop(pdr_index *ix, uint32_t slot, int root)
 {
-    pdr_bucket *buckets = pdr_buckets_of(ix);
-    uint32_t    at = slot / PDR_SLOTS, j = slot % PDR_SLOTS;
-    pdr_bucket *b = &buckets[at];
-    uint32_t    far = pdr_far_get(b, j);
+    pdr_bucket *b = &pdr_buckets_of(ix)[slot / PDR_SLOTS];
+    uint32_t j = slot % PDR_SLOTS, far = pdr_far_get(b, j), home = slot / PDR_SLOTS;
+    if (far) home = pdr_table_home(ix, slot);
     PDR_PUBLISH(b->ref[j], 0u);
     ix->blocks--;
-    if (far) {
-        uint32_t stride = pdr_index_stride(ix, b->lo[j]);
-        for (; far; far--) {
-            at = step_back(ix, at, stride);
-            if (buckets[at].over < 255) buckets[at].over--;
-        }
-    }
+    count_over(ix, home, b->lo[j], 0, far, -1);
     if (root) {
-        uint8_t *cell = pdr_root_cell(ix, at, b->hi[j]);
+        uint8_t *cell = pdr_root_cell(ix, home, b->hi[j]);
         if (*cell < 255) --*cell;
     }
 }

@@ -1,9 +1,10 @@
 /*
- * The prefix index under the work by which others were measured (CPU time): 64 workers, 16-token blocks, sequences of 256 blocks of which
- * the first 32 are common to all. Worker w holds ceil(N/64/256) sequences; block i of the common part is splitmix64(i), of sequence s of
- * worker w splitmix64(w << 48 | s << 16 | i | 1 << 63); hashes chain by XXH3(previous || block). Stored in events of 16 blocks, for s, for w;
- * 512 queries each of hit (256 of 256 held by one worker, 32 by all), shared (32 of 256) and miss; removed are blocks 128–255 of
- * sequence 0 of every worker. Answers are verified. Hashes are made before the clock starts.
+ * The prefix index under the work by which others were measured (CPU time): 64 workers, 16-token blocks, sequences of
+ * 256 blocks of which the first 32 are common to all. Worker w holds ceil(N/64/256) sequences; block i of the common
+ * part is splitmix64(i), of sequence s of worker w splitmix64(w << 48 | s << 16 | i | 1 << 63); hashes chain by
+ * XXH3(previous || block). Stored in events of 16 blocks, for s, for w; 512 queries each of hit (256 of 256 held by one
+ * worker, 32 by all), shared (32 of 256) and miss; removed are blocks 128–255 of sequence 0 of every worker. Answers
+ * are verified. Hashes are made before the clock starts.
  *
  *   bench_index [entries-per-run …]     default: 100000 1000000
  */
@@ -65,21 +66,22 @@ static double median(double *values, size_t n)
 
 static void flush_caches(void)
 {
-    static uint8_t          other[32 << 20];
+    static uint8_t other[32 << 20];
     static volatile uint8_t sink;
     for (size_t i = 0; i < sizeof other; i += 64) sink = (uint8_t)(sink + ++other[i]);
 }
 
 /*
- * Median over rounds of the mean of 512 queries. `cold`: other memory is read between rounds, so that nothing of the index is in the cache.
- * A query's hashes are, as they are when they have just been made: they are copied first, and the time of copying alone is taken off
- * (not for a miss, which reads only the first).
+ * Median over rounds of the mean of 512 queries. `cold`: other memory is read between rounds, so that nothing of the
+ * index is in the cache. A query's hashes are, as they are when they have just been made: they are copied first, and
+ * the time of copying alone is taken off (not for a miss, which reads only the first).
  */
-static double time_queries(const pdr_index *ix, uint64_t (*chains)[BLOCKS], const uint16_t *want_owner, uint16_t common, int cold)
+static double time_queries(const pdr_index *ix, uint64_t (*chains)[BLOCKS], const uint16_t *want_owner, uint16_t common,
+                           int cold)
 {
-    double   results[ROUNDS];
+    double results[ROUNDS];
     uint64_t hashes[BLOCKS];
-    int      copy = common > 0;
+    int copy = common > 0;
     uint16_t depth[WORKERS];
     uint64_t wrong = 0;
     for (int round = 0; round < ROUNDS; round++) {
@@ -115,7 +117,7 @@ static void run(uint64_t n)
     uint64_t pairs = WORKERS * (COMMON + sequences * (BLOCKS - COMMON));
     uint64_t(*chains)[BLOCKS] = malloc(total * sizeof *chains), (*queries)[BLOCKS] = malloc(QUERIES * sizeof *queries);
     uint16_t owners[QUERIES];
-    size_t   size = pdr_index_size(pairs, WORKERS);
+    size_t size = pdr_index_size(pairs, WORKERS);
     pdr_index *ix = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (!chains || !queries || ix == MAP_FAILED) exit(1);
     for (uint64_t i = 0; i < total; i++) make_chain(i % WORKERS, i / WORKERS, COMMON, chains[i]);
@@ -126,7 +128,10 @@ static void run(uint64_t n)
         for (uint32_t at = 0; at < BLOCKS; at += EVENT)
             pdr_index_extend(ix, (uint32_t)(i % WORKERS), at, chains[i] + at, EVENT);
     double store = (cpu_ns() - start) / (double)(total * BLOCKS);
-    if (pdr_index_entries(ix) != pairs || pdr_index_evictions(ix)) fprintf(stderr, "%" PRIu64 " of %" PRIu64 " entries, %" PRIu64 " evicted\n", pdr_index_entries(ix), pairs, pdr_index_evictions(ix)), fail("entries");
+    if (pdr_index_entries(ix) != pairs || pdr_index_evictions(ix))
+        fprintf(stderr, "%" PRIu64 " of %" PRIu64 " entries, %" PRIu64 " evicted\n", pdr_index_entries(ix), pairs,
+                pdr_index_evictions(ix)),
+            fail("entries");
 
     for (uint64_t q = 0; q < QUERIES; q++) {
         uint64_t i = splitmix64(q) % total;
@@ -151,17 +156,45 @@ static void run(uint64_t n)
     double again = (cpu_ns() - start) / (double)(total * BLOCKS);
     char why[128];
     if (pdr_index_check(ix, why, sizeof why)) fail(why);
-    printf("%9" PRIu64 " %9" PRIu64 " %6.0f/%6.0f %6.0f/%6.0f %6.0f/%6.0f %6.1f %6.1f %7.1f %11.1f\n", total * BLOCKS, pairs, hit[0], hit[1], shared[0], shared[1], miss[0], miss[1], store, removal,
-           again, (double)size / (double)pairs);
+    printf("%9" PRIu64 " %9" PRIu64 " %6.0f/%6.0f %6.0f/%6.0f %6.0f/%6.0f %6.1f %6.1f %7.1f %11.1f\n", total * BLOCKS,
+           pairs, hit[0], hit[1], shared[0], shared[1], miss[0], miss[1], store, removal, again,
+           (double)size / (double)pairs);
     munmap(ix, size);
     free(chains);
     free(queries);
 }
 
+/* One chain of 256 blocks in the cache, held by one, every eighth or every one of many targets. */
+static void run_wide(uint32_t targets)
+{
+    uint64_t entries = (1u << 20) + (uint64_t)targets * BLOCKS * 3 / 2;
+    pdr_index *ix = aligned_alloc(64, pdr_index_size(entries, targets));
+    uint16_t *depth = calloc(targets, sizeof *depth);
+    uint64_t chain[BLOCKS];
+    if (!ix || !depth) exit(1);
+    pdr_index_init(ix, entries, targets);
+    printf("%9" PRIu32 " targets:", targets);
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t every = i == 0 ? targets : i == 1 ? 8 : 1, times = 2000;
+        make_chain(i, 0, 0, chain);
+        for (uint32_t t = 0; t < targets; t += every) pdr_index_store(ix, t, chain, BLOCKS);
+        double start = cpu_ns();
+        for (uint32_t k = 0; k < times; k++) pdr_index_match(ix, chain, BLOCKS, depth);
+        printf(" %8.0f", (cpu_ns() - start) / times);
+        for (uint32_t t = 0; t < targets; t++)
+            if (depth[t] != (t % every ? 0 : BLOCKS)) fail("wide depth");
+    }
+    printf("   (ns per match of 256 of 256: one holder, every eighth, all)\n");
+    free(ix);
+    free(depth);
+}
+
 int main(int argc, char **argv)
 {
-    printf("   stored   entries   hit256/cold shared32/cold  miss/cold  store remove restore bytes/entry   (ns; store, remove, restore (whole known chains) per block)\n");
-    if (argc < 2) run(100000), run(1000000);
+    puts("ns; store, remove and restore (whole known chains) per block; cold: caches flushed between rounds of 512 "
+         "queries");
+    puts("   stored   entries   hit256/cold shared32/cold  miss/cold  store remove restore bytes/entry");
+    if (argc < 2) run(100000), run(1000000), run_wide(64), run_wide(1024), run_wide(16384);
     for (int i = 1; i < argc; i++) run(strtoull(argv[i], NULL, 10));
     return 0;
 }

@@ -1,4 +1,5 @@
-/* A naive model of the prefix index: every block that each target holds, in a trie of chains. For test_index and fuzz_index. */
+/* A naive model of the prefix index: every block that each target holds, in a trie of chains. For test_index and
+ * fuzz_index. */
 #ifndef INDEX_MODEL_H
 #define INDEX_MODEL_H
 
@@ -18,10 +19,10 @@ typedef struct model_node {
 } model_node;
 
 typedef struct model {
-    uint32_t   nodes, targets;
-    uint64_t   count[MODEL_TARGETS];
+    uint32_t nodes, targets;
+    uint64_t count[MODEL_TARGETS];
     model_node node[MODEL_NODES]; /* node 0 is the empty chain */
-    uint8_t    has[MODEL_TARGETS][MODEL_NODES];
+    uint8_t has[MODEL_TARGETS][MODEL_NODES];
 } model;
 
 static inline uint64_t model_mix(uint64_t x)
@@ -46,8 +47,12 @@ static inline uint32_t model_step(model *m, uint32_t at, uint32_t symbol)
         if (m->node[c].symbol == symbol) return c;
     if (m->nodes == MODEL_NODES) return 0;
     uint32_t c = m->nodes++;
-    m->node[c] = (model_node){model_mix(m->node[at].hash ^ (uint64_t)(symbol + 1) << 40), at, 0, m->node[at].child,
-                              m->node[at].depth + 1, symbol};
+    m->node[c] = (model_node){model_mix(m->node[at].hash ^ (uint64_t)(symbol + 1) << 40),
+                              at,
+                              0,
+                              m->node[at].child,
+                              m->node[at].depth + 1,
+                              symbol};
     m->node[at].child = c;
     return c;
 }

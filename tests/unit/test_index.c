@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static model    m;
+static model m;
 static uint64_t hashes[MODEL_CHAIN];
 static uint32_t nodes[MODEL_CHAIN];
 static uint16_t depth[MODEL_TARGETS];
@@ -30,7 +30,7 @@ static uint32_t below(uint32_t n)
 
 static pdr_index *fresh(uint64_t entries, uint32_t targets)
 {
-    size_t     size = pdr_index_size(entries, targets);
+    size_t size = pdr_index_size(entries, targets);
     pdr_index *ix = aligned_alloc(64, size);
     assert_non_null(ix);
     assert_int_equal(size % 64, 0);
@@ -132,8 +132,8 @@ static void sampled_match_equals_the_model(void **state)
 {
     (void)state;
     pdr_index *ix = fresh(100000, 20);
-    uint64_t   sample[MODEL_CHAIN];
-    uint32_t   sample_nodes[MODEL_CHAIN];
+    uint64_t sample[MODEL_CHAIN];
+    uint32_t sample_nodes[MODEL_CHAIN];
     seed = 77;
     for (int i = 0; i < 1500 && m.nodes < MODEL_NODES - 200; i++) {
         random_operation(ix);
@@ -145,7 +145,8 @@ static void sampled_match_equals_the_model(void **state)
     free(ix);
 }
 
-/* Bounded in every way at once: what is said to be held was stored and not removed, nothing is counted twice, no more than allowed. */
+/* Bounded in every way at once: what is said to be held was stored and not removed, nothing is counted twice, no more
+ * than allowed. */
 static void bounded(uint32_t targets, uint64_t entries, uint32_t capacity, uint32_t steps, int only_stores)
 {
     pdr_index *ix = fresh(entries, targets);
@@ -158,7 +159,8 @@ static void bounded(uint32_t targets, uint64_t entries, uint32_t capacity, uint3
             pdr_index_store(ix, t, hashes, n);
             for (uint32_t j = 0; j < n; j++) model_set(&m, t, nodes[j], 1);
             pdr_index_match(ix, hashes, n, depth);
-            /* Recency is by run: of a target with a capacity, a run's other tail may stay in place of the end of this chain. */
+            /* Recency is by run: of a target with a capacity, a run's other tail may stay in place of the end of this
+             * chain. */
             if (t % 2 && capacity)
                 assert_true(depth[t] + 16u > (n < capacity ? n : capacity));
             else
@@ -222,7 +224,7 @@ static void it_can_lie_anywhere(void **state)
     pdr_index *ix = fresh(5000, 6);
     seed = 10;
     for (int i = 0; i < 300; i++) random_operation(ix);
-    size_t     size = pdr_index_size(5000, 6);
+    size_t size = pdr_index_size(5000, 6);
     pdr_index *moved = aligned_alloc(64, size);
     memcpy(moved, ix, size);
     memset(ix, 0, size);
@@ -340,7 +342,7 @@ static void many_targets_share(void **state)
 {
     (void)state;
     pdr_index *ix = fresh(1000000, 3000);
-    uint16_t  *deep = calloc(3000, sizeof *deep);
+    uint16_t *deep = calloc(3000, sizeof *deep);
     for (uint32_t t = 0; t < 3000; t += 1 + t % 3) store_chain(ix, t, 1, 20 + t % 7 * 15);
     check(ix);
     for (uint32_t i = 0; i < 130; i++) hashes[i] = model_mix(1ull << 32 | i);
@@ -362,7 +364,7 @@ static void ids_at_the_limit(void **state)
 {
     (void)state;
     pdr_index *ix = fresh(10000, 65535); /* no spare ids at all */
-    uint16_t  *deep = calloc(65535, sizeof *deep);
+    uint16_t *deep = calloc(65535, sizeof *deep);
     store_chain(ix, 65534, 1, 50);
     store_chain(ix, 0, 1, 40);
     pdr_index_clear(ix, 65534);
@@ -385,7 +387,7 @@ static void a_hash_at_two_positions_is_not_overcounted(void **state)
 {
     (void)state;
     pdr_index *ix = fresh(1000, 1);
-    uint64_t   a[] = {1, 2, 3}, b[] = {9, 1, 2};
+    uint64_t a[] = {1, 2, 3}, b[] = {9, 1, 2};
     pdr_index_store(ix, 0, a, 3);
     pdr_index_store(ix, 0, b, 3);
     pdr_index_match(ix, b, 3, depth);
@@ -400,13 +402,14 @@ static void check_names_what_is_broken(void **state)
 {
     (void)state;
     pdr_index *ix = fresh(2000, 8);
-    size_t     size = pdr_index_size(2000, 8);
+    size_t size = pdr_index_size(2000, 8);
     seed = 5;
     for (int i = 0; i < 300; i++) random_operation(ix);
     pdr_index *copy = aligned_alloc(64, size);
-    char       why[160];
-    int        found = 0;
-    for (int i = 0; i < 3000; i++) { /* whatever is in the memory, check() and repair() come back, and repair() makes it right */
+    char why[160];
+    int found = 0;
+    for (int i = 0; i < 3000;
+         i++) { /* whatever is in the memory, check() and repair() come back, and repair() makes it right */
         memcpy(copy, ix, size);
         uint64_t at = ix->at_targets + (uint64_t)below((uint32_t)(size - ix->at_targets));
         ((uint8_t *)copy)[at] ^= (uint8_t)(1 + below(255));
@@ -424,7 +427,7 @@ static void check_names_what_is_broken(void **state)
 /* ---- killed in the middle */
 
 typedef struct shared {
-    uint8_t  ever[MODEL_TARGETS][MODEL_NODES]; /* set before a store that it is part of */
+    uint8_t ever[MODEL_TARGETS][MODEL_NODES]; /* set before a store that it is part of */
     uint64_t calls;
 } shared;
 
@@ -459,7 +462,8 @@ static void kill_and_repair(pdr_index *ix, shared *sh, int clears, int *cut_shor
     uint64_t before = ix->pairs;
     pdr_index_repair(ix);
     check(ix);
-    if (!clears) assert_true(pdr_index_entries(ix) + 150 > before); /* one call's blocks at most, and a run cut in two */
+    if (!clears)
+        assert_true(pdr_index_entries(ix) + 150 > before); /* one call's blocks at most, and a run cut in two */
     for (int k = 0; k < 20; k++) {
         uint32_t n = model_chain(&m, below(m.nodes), hashes, nodes);
         pdr_index_match(ix, hashes, n, depth);
@@ -471,10 +475,10 @@ static void kill_and_repair(pdr_index *ix, shared *sh, int clears, int *cut_shor
 static void survives_being_killed(void **state)
 {
     (void)state;
-    size_t     size = pdr_index_size(1500, 10);
+    size_t size = pdr_index_size(1500, 10);
     pdr_index *ix = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    shared    *sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int        cut_short = 0;
+    shared *sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int cut_short = 0;
     assert_true(ix != MAP_FAILED && sh != MAP_FAILED);
     pdr_index_init(ix, 1500, 10);
     model_init(&m, 10);
