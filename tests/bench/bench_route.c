@@ -45,12 +45,18 @@ static int by_value(const void *a, const void *b)
 typedef void (*work)(void *);
 
 static const char *wanted = "";
+static int         once; /* for counting instructions: a few calls, no timing */
 static void measure(const char *name, work run, void *arg, double target_ms, const char *note)
 {
     enum { BATCHES = 15 };
     double        ns[BATCHES];
     unsigned long n = 1, before, after;
-    if (strncmp(name, wanted, strlen(wanted))) return;
+    if (once ? strcmp(name, wanted) != 0 : strncmp(name, wanted, strlen(wanted)) != 0) return;
+    if (once) {
+        for (int i = 0; i < 20; i++) run(arg);
+        printf("{\"name\":\"%s\",\"calls\":20}\n", name);
+        return;
+    }
     uint64_t      t;
     for (;;) { /* as many as last long enough */
         t = cpu_ns();
@@ -129,6 +135,7 @@ static void open_router(bench *b, uint32_t endpoints, int shared, int topology)
     pdr_init_struct(&c, sizeof c);
     c.seed = 1;
     c.hold = PDR_HOLD_OFF;
+    if (once) c.index_entries = 1 << 16, c.max_bookings = 64, c.max_held = 8; /* set up quickly under valgrind */
     size_t size = pdr_router_size(&c);
     void  *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (mem == MAP_FAILED || pdr_router_init(mem, size, &c, 1, &b->r, NULL)) abort();
@@ -192,7 +199,7 @@ static void decisions_per_second(int processes)
     static bench b;
     char         name[64];
     snprintf(name, sizeof name, "decisions/17KB/64/processes%d", processes);
-    if (strncmp(name, wanted, strlen(wanted))) return;
+    if (once || strncmp(name, wanted, strlen(wanted))) return;
     open_router(&b, 64, 1, 0);
     char *body = chat(17000);
     b.body = body;
@@ -216,13 +223,16 @@ static void decisions_per_second(int processes)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) wanted = argv[1]; /* a prefix of names */
+    if (argc > 2 && !strcmp(argv[1], "--once")) once = 1, wanted = argv[2]; /* one name */
+    else if (argc > 1) wanted = argv[1]; /* a prefix of names */
     static const struct { const char *name; size_t bytes; int ids; } sizes[] = {
         {"1KB", 1100, 0}, {"17KB", 17000, 0}, {"132KB", 132000, 0}, {"1MB", 1000000, 0}, {"ids233KB", 233000, 1}};
     static bench b;
     char         name[64];
     open_router(&b, 64, 0, 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        snprintf(name, sizeof name, "route/%s/64", sizes[i].name);
+        if (once && strcmp(name, wanted)) continue;
         char *body = sizes[i].ids ? ids(sizes[i].bytes) : chat(sizes[i].bytes);
         b.body = body;
         b.len = strlen(body);
@@ -242,6 +252,8 @@ int main(int argc, char **argv)
     static const uint32_t fleets[] = {8, 64, 1024};
     for (int i = 0; i < 6; i++) {
         pdr_limits limits;
+        snprintf(name, sizeof name, i < 3 ? "choose/%u" : "choose/%u/racks", fleets[i % 3]);
+        if (once && strcmp(name, wanted)) continue;
         open_router(&b, fleets[i % 3], 0, i >= 3);
         char *body = chat(17000);
         pdr_init_struct(&limits, sizeof limits);
