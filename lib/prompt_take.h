@@ -49,6 +49,12 @@ static int empty_list(walk *w, const uint8_t *p, const char *subject)
     return refuse(w, PDR_E_UNSUPPORTED, p, subject, " is an empty list; at least one prompt was expected");
 }
 
+/* A prompt without a token ends SGLang's prefill scheduler (seen with 0.5.23), and with it every request there. */
+static int empty_text(walk *w, const uint8_t *p, const char *subject)
+{
+    return refuse(w, PDR_E_UNSUPPORTED, p, subject, " holds an empty string; the engine cannot answer an empty prompt");
+}
+
 /* Text: a string, or a list of them, at p. */
 static int take_texts(walk *w, const uint8_t *p, const char *subject)
 {
@@ -62,6 +68,7 @@ static int take_texts(walk *w, const uint8_t *p, const char *subject)
             w->s.next_long = 0;
         }
     if (*p == '"') {
+        if (p[1] == '"') return empty_text(w, p, subject);
         feed_text(w, string_at(w, p));
         end_chain(w);
         return PDR_OK;
@@ -70,6 +77,7 @@ static int take_texts(walk *w, const uint8_t *p, const char *subject)
         text t;
         if (*item != '"') return refuse(w, PDR_E_PARSE, item, subject, " must be a string or a list of strings");
         if (batch++ == w->job->limits.max_batch) return too_many(w, item, subject);
+        if (item[1] == '"') return empty_text(w, item, subject);
         t = string_at(w, item);
         feed_text(w, t);
         if (batch == 1) end_chain(w);

@@ -147,7 +147,10 @@ static void batches(void **state)
     } rows[] = {
         {G, "{\"text\":\"hi\"}", 0, 1, 1, 0, 0, 2, ""},
         {G, "{\"text\":[\"hi\"]}", 0, 1, 1, B, 0, 2, ""},
-        {G, "{\"text\":[\"hi\",\"\\u00e9\",\"\"]}", 0, 3, 1, B, 0, 4, ""},
+        {G, "{\"text\":[\"hi\",\"\\u00e9\",\"x\"]}", 0, 3, 1, B, 0, 5, ""},
+        {G, "{\"text\":\"\"}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "text holds an empty string"},
+        {G, "{\"text\":[\"hi\",\"\"]}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "text holds an empty string"},
+        {C, "{\"prompt\":\"\"}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "prompt holds an empty string"},
         {G, "{\"text\":[]}", PDR_E_UNSUPPORTED, 0, 0, 0, 0, 0, "text is an empty list"},
         {G, "{\"text\":[\"a\",1]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "text must be"},
         {G, "{\"text\":[1]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "text must be"},
@@ -784,8 +787,8 @@ static void limits_and_space(void **state)
     assert_int_equal(pdr_scan(body, n, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_E_TOO_LARGE);
     l.max_body = 0;
     l.max_batch = 2;
-    assert_int_equal(pdr_scan("{\"text\":[\"\",\"\"]}", 16, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_OK);
-    assert_int_equal(pdr_scan("{\"text\":[\"\",\"\",\"\"]}", 19, PDR_API_GENERATE, &l, &p, NULL, 0, &err),
+    assert_int_equal(pdr_scan("{\"text\":[\"a\",\"b\"]}", 18, PDR_API_GENERATE, &l, &p, NULL, 0, &err), PDR_OK);
+    assert_int_equal(pdr_scan("{\"text\":[\"a\",\"b\",\"c\"]}", 22, PDR_API_GENERATE, &l, &p, NULL, 0, &err),
                      PDR_E_TOO_LARGE);
     assert_int_equal(pdr_scan("{\"input_ids\":[[1],[2],[3]]}", 27, PDR_API_GENERATE, &l, &p, NULL, 0, &err),
                      PDR_E_TOO_LARGE);
