@@ -28,7 +28,7 @@ run_pytest() {
   $PDR_PYTHON -m pytest -q -p no:cacheprovider -rs "$@" 2>&1 | tee "$out"
   local last p f s e
   last=$(tail -1 "$out")
-  count() { sed -nE "s/.*[^0-9]?([0-9]+) $1.*/\1/p" <<<" $last"; }
+  count() { sed -nE "s/(.*[^0-9])?([0-9]+) $1.*/\2/p" <<<"$last"; }
   p=$(count passed) f=$(count failed) s=$(count skipped) e=$(count 'errors?')
   grep -a '^SKIPPED' "$out" | sed 's/^SKIPPED/SKIP/'
   rm -f "$out"
