@@ -318,10 +318,12 @@ void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uin
     c->cost_us = x.wait + x.work + x.price;
 }
 
+enum { LOGGED_OTHERS = 3 }; /* per side, beside the chosen one; pdr_explain() has them all */
+
 static void log_others(const pdr_books *b, pdr_log_record *r, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role,
                        const pdr_job *job, uint64_t mean_queue)
 {
-    uint32_t room = (PDR_LOG_CANDIDATES - 2) / 2;
+    uint32_t room = LOGGED_OTHERS;
     for (uint32_t i = 0; i < n && room; i++) {
         if (list[i] == chosen) continue;
         pdr_candidate_of(b, &r->candidate[r->candidates++], list[i], role, job, mean_queue);

@@ -10,10 +10,21 @@ void pdr_text_fill(struct pdr_text *t, char c, size_t n)
 
 void pdr_text_u64(struct pdr_text *t, uint64_t value)
 {
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+                                "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
+                                "9899";
     char digits[20];
     size_t at = sizeof digits;
-    do digits[--at] = (char)('0' + value % 10);
-    while (value /= 10);
+    for (; value >= 100; value /= 100) { /* two at a time: rooms have 19 digits and stand in every request twice */
+        at -= 2;
+        memcpy(digits + at, pairs + value % 100 * 2, 2);
+    }
+    if (value >= 10) {
+        at -= 2;
+        memcpy(digits + at, pairs + value * 2, 2);
+    } else {
+        digits[--at] = (char)('0' + value);
+    }
     pdr_text_put(t, digits + at, sizeof digits - at);
 }
 
