@@ -1,5 +1,5 @@
 /*
- * The ring of recent decisions, for people who ask why. Written under the lock, about 12 candidates a decision; a record that a killed process left half
+ * The ring of recent decisions, for people who ask why. Written under the lock, the chosen pair and a few other candidates of each decision; a record that a killed process left half
  * written is recognised by its number and skipped. Read under the lock, a record at a time.
  */
 #ifndef PDR_LOG_H
