@@ -1,0 +1,18 @@
+# Cross-building for 64-bit ARM with Debian's gcc-aarch64-linux-gnu; tests run under qemu-aarch64. PDR_ARM64_ROOT: where tests/tools/arm64_root.sh has
+# unpacked the libraries that the tests need.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(PDR_ARM64_ROOT "${CMAKE_CURRENT_LIST_DIR}/../../build/arm64" CACHE PATH "unpacked arm64 packages")
+set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES PDR_ARM64_ROOT)
+get_filename_component(root ${PDR_ARM64_ROOT} ABSOLUTE)
+set(libraries ${root}/usr/lib/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH ${root} /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-Wl,-rpath-link,${libraries}")
+set(ENV{PKG_CONFIG_LIBDIR} ${libraries}/pkgconfig:${root}/usr/share/pkgconfig)
+set(ENV{PKG_CONFIG_SYSROOT_DIR} ${root})
+set(CMAKE_CROSSCOMPILING_EMULATOR "qemu-aarch64;-L;/usr/aarch64-linux-gnu;-E;LD_LIBRARY_PATH=${libraries}")
