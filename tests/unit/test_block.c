@@ -242,6 +242,10 @@ static void a_death_under_the_lock_is_repaired(void **state)
     pdr_books    b;
     fleet        f;
     size_t       size = pdr_router_size(&c);
+    if (getenv("PDR_TEST_EMULATED")) { /* qemu-user has no robust lists: nobody is told of a dead owner */
+        puts("SKIP test_block: a death under the lock, which the emulator's kernel interface cannot report");
+        skip();
+    }
     f.now = 0;
     fleet_open(&f, &c, 3, 2);
     void *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
