@@ -1,0 +1,3 @@
+module pdroute.test/cgo
+
+go 1.20
