@@ -155,7 +155,8 @@ static int draft_open(struct draft *d, const char *path, size_t size, pdr_error 
     snprintf(d->path, sizeof d->path, "%s" TEMP_INFIX "%016llx", path, (unsigned long long)random);
     d->fd = open(d->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (d->fd < 0) return pdr_host_fail_errno(err, "cannot create", d->path);
-    if (flock(d->fd, LOCK_EX | LOCK_NB)) code = pdr_host_fail_errno(err, "cannot lock", d->path);
+    if (flock(d->fd, LOCK_EX | LOCK_NB)) /* another process's sweep came between: it takes the file for abandoned and removes it */
+        code = errno == EWOULDBLOCK ? PDR_E_AGAIN : pdr_host_fail_errno(err, "cannot lock", d->path);
     if (!code) code = allocate_pages(d->fd, size, path, err);
     if (!code && fchmod(d->fd, 0660)) code = pdr_host_fail_errno(err, "cannot set the mode of", d->path);
     if (!code) code = map_file(d->fd, size, d->path, &d->mem, err);
