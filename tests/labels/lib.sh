@@ -6,9 +6,10 @@ jobs=$(nproc)
 
 # build_in DIR [cmake options…]: configures and builds with warnings as errors
 build_in() {
-  local dir=$1; shift
-  cmake -S . -B "$dir" -G Ninja -DPDR_WERROR=ON "$@" >"$dir.cmake.log" 2>&1 || { cat "$dir.cmake.log"; echo "FAIL configuring $dir"; return 1; }
-  ninja -C "$dir" -j "$jobs" >"$dir.ninja.log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$dir.ninja.log" | head -60; echo "FAIL building $dir"; return 1; }
+  local dir=$1 log; shift
+  log=$PDR_OUT/$(basename "$dir")
+  cmake -S . -B "$dir" -G Ninja -DPDR_WERROR=ON "$@" >"$log.cmake.log" 2>&1 || { cat "$log.cmake.log"; echo "FAIL configuring $dir"; return 1; }
+  ninja -C "$dir" -j "$jobs" >"$log.ninja.log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$log.ninja.log" | head -60; echo "FAIL building $dir"; return 1; }
 }
 
 # run_ctest DIR [ctest options…]: runs and prints the closing line, one test per executable
