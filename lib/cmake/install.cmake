@@ -24,7 +24,7 @@ endif()
 
 set(PDR_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/pdroute)
 install(EXPORT pdroute NAMESPACE pdroute:: FILE pdroute-targets.cmake DESTINATION ${PDR_CMAKE_DIR})
-configure_package_config_file(cmake/pdroute-config.cmake.in pdroute-config.cmake INSTALL_DESTINATION ${PDR_CMAKE_DIR})
+configure_package_config_file(lib/cmake/pdroute-config.cmake.in pdroute-config.cmake INSTALL_DESTINATION ${PDR_CMAKE_DIR})
 write_basic_package_version_file(pdroute-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/pdroute-config.cmake ${PROJECT_BINARY_DIR}/pdroute-config-version.cmake
   DESTINATION ${PDR_CMAKE_DIR})
@@ -32,9 +32,9 @@ install(FILES ${PROJECT_BINARY_DIR}/pdroute-config.cmake ${PROJECT_BINARY_DIR}/p
 # Relative to the .pc file itself, so that the installed tree may be moved.
 file(RELATIVE_PATH PDR_PC_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
 string(REGEX REPLACE "/$" "" PDR_PC_PREFIX ${PDR_PC_PREFIX})
-configure_file(cmake/libpdroute.pc.in libpdroute.pc @ONLY)
+configure_file(lib/cmake/libpdroute.pc.in libpdroute.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/libpdroute.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 if(PDR_BUILD_HOST)
-  configure_file(cmake/libpdroute_host.pc.in libpdroute_host.pc @ONLY)
+  configure_file(lib/cmake/libpdroute_host.pc.in libpdroute_host.pc @ONLY)
   install(FILES ${PROJECT_BINARY_DIR}/libpdroute_host.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endif()
