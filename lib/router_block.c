@@ -168,7 +168,7 @@ static int check_header(const pdr_router *r, size_t size, pdr_error *err)
                         r->header_bytes, PDR_LAYOUT_VERSION, sizeof *r);
     if (__atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY) return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "block was not finished when it was made");
     c = r->config;
-    if (pdr_config_resolve(&c, NULL) || memcmp(&c, &r->config, sizeof c) || digest_of(&c) != r->digest)
+    if (c.struct_size != sizeof c || pdr_config_resolve(&c, NULL) || memcmp(&c, &r->config, sizeof c) || digest_of(&c) != r->digest)
         return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "the block's configuration does not match its digest");
     lay_out(&c, offset);
     if (memcmp(offset, r->offset, sizeof offset) || r->size != offset[PDR_REGION_END])
