@@ -332,6 +332,7 @@ static void feed_parts(walk *w, const uint8_t *p)
     size_t n;
     chain_mark(&w->c, 'L');
     for (p = first_item(p); p; p = next_item(p)) {
+        const uint32_t next_long = w->s.next_long;
         const uint8_t *type = find_member(w, p, "type");
         int media = 0;
         if (type && *type == '"') {
@@ -339,6 +340,7 @@ static void feed_parts(walk *w, const uint8_t *p)
             media = media_type(k, n < KEY_MAX ? n : KEY_MAX);
             if (media) w->out->flags |= PDR_PROMPT_MEDIA;
         }
+        w->s.next_long = next_long; /* once more over the same strings */
         chain_mark(&w->c, 'P');
         p = feed_json(w, p, media, 1);
     }
@@ -402,7 +404,9 @@ static __attribute__((noinline)) void feed_unusual(walk *w, const uint8_t *messa
                                                    const uint8_t *const *value)
 {
     static const char marks[MSG_COUNT + 1] = "MNIRCK";
+    const uint32_t next_long = w->s.next_long;
     for (unsigned i = 0; i < MSG_COUNT; i++) {
+        w->s.next_long = next_long; /* not in the body's order */
         if (!value[i]) {
             if (i == MSG_ROLE) chain_mark(&w->c, marks[i]);
         } else if (i == MSG_CONTENT && *value[i] == '[') {
@@ -411,16 +415,17 @@ static __attribute__((noinline)) void feed_unusual(walk *w, const uint8_t *messa
             feed_piece(w, marks[i], value[i]);
         }
     }
+    w->s.next_long = next_long;
     if (others) feed_other_members(w, message);
 }
 
 /* The message at p; returns its end. */
 static const uint8_t *feed_message(walk *w, const uint8_t *message)
 {
-    const uint8_t *value[MSG_COUNT], *end = message + 1, *p, *name_end;
+    const uint8_t *value[MSG_COUNT] = {0}, *end = message + 1, *p, *name_end;
     text role = {0}, content = {0};
     int others = 0, usual = 1;
-    value[MSG_ROLE] = value[MSG_CONTENT] = NULL;
+    const uint32_t first_long = w->s.next_long;
     for (p = first_item(message); p; p = next_item(end)) {
         const unsigned key = message_member(w, p, &name_end);
         p = value_after(name_end);
@@ -433,11 +438,7 @@ static const uint8_t *feed_message(walk *w, const uint8_t *message)
             content = string_at(w, p);
             end = content.end + 1;
         } else {
-            if (usual) {
-                for (unsigned i = 0; i < MSG_COUNT; i++)
-                    if (i != MSG_ROLE && i != MSG_CONTENT) value[i] = NULL;
-                usual = 0;
-            }
+            usual = 0;
             if (key < MSG_COUNT)
                 value[key] = *p == 'n' ? NULL : p;
             else if (key == MSG_OTHER && *p != 'n')
@@ -452,10 +453,7 @@ static const uint8_t *feed_message(walk *w, const uint8_t *message)
         feed_text(w, content);
     } else {
         const uint32_t next_long = w->s.next_long;
-        if (usual)
-            for (unsigned i = 0; i < MSG_COUNT; i++)
-                if (i != MSG_ROLE && i != MSG_CONTENT) value[i] = NULL;
-        w->s.next_long = 0;
+        w->s.next_long = first_long;
         feed_unusual(w, message, others, value);
         w->s.next_long = next_long;
     }

@@ -302,14 +302,11 @@ static void take_priority(walk *w)
 }
 
 /* logprobs and return_logprob: true, a number, or a list with one of them. */
-static int wants_logprobs(const walk *w, unsigned key)
+static int wants_logprobs(walk *w, unsigned key)
 {
     const uint8_t *p = has(w, key) ? w->at[key] : NULL;
     if (p && *p == '[')
-        for (p = first_item(p); p && *p != 't';) {
-            while (*p != ',' && *p != ']') p++;
-            p = next_item(p);
-        }
+        for (p = first_item(p); p && *p != 't';) p = next_item(known_value_end(&w->s, p));
     return p && (*p == 't' || (unsigned)*p - '0' <= 9);
 }
 
