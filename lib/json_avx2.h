@@ -102,11 +102,12 @@ static inline __m256i hex32(__m256i v, __m256i lower)
     return _mm256_or_si256(at_most(_mm256_sub_epi8(v, splat('0')), 9), at_most(_mm256_sub_epi8(lower, splat('a')), 5));
 }
 
-static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u)
+static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u, uint64_t *slash)
 {
     const __m256i a = load32(p), b = load32(p + 32);
     *valid = ~mask64(escapable32(a), escapable32(b));
     *u = mask64(equal(a, 'u'), equal(b, 'u'));
+    *slash = mask64(equal(a, '/'), equal(b, '/'));
 }
 
 static inline void block_digits(const uint8_t *p, uint64_t *hex, uint64_t *d)
@@ -149,41 +150,6 @@ static inline int block_utf8(const uint8_t *p)
 {
     const __m256i errors = _mm256_or_si256(utf8_errors32(p), utf8_errors32(p + 32));
     return _mm256_testz_si256(errors, errors);
-}
-
-/* A byte of ones for each bit. */
-static inline __m256i bytes_of(uint32_t bits)
-{
-    const __m256i place = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3,
-                                           3, 3, 3, 3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201ull);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), place), bit), bit);
-}
-
-/* What follows a backslash, translated; 'b' and 'r' share their low nibble with '"'. */
-static inline __m256i translate32(__m256i v, uint32_t escaped)
-{
-    const __m256i by_low = TABLE16(0, 0, '"', 0, '\t', 0, '\f', 0, 0, 0, 0, 0, '\\', 0, '\n', '/');
-    __m256i t = _mm256_shuffle_epi8(by_low, v);
-    t = _mm256_blendv_epi8(t, splat('\b'), equal(v, 'b'));
-    t = _mm256_blendv_epi8(t, splat('\r'), equal(v, 'r'));
-    return _mm256_blendv_epi8(v, t, bytes_of(escaped));
-}
-
-static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, uint8_t *out)
-{
-    uint8_t *to = out;
-    uint64_t escaped = starts << 1;
-    uint8_t block[PDR_BLOCK];
-    _mm256_storeu_si256((__m256i *)(void *)block, translate32(load32(p), (uint32_t)escaped));
-    _mm256_storeu_si256((__m256i *)(void *)(block + 32), translate32(load32(p + 32), (uint32_t)(escaped >> 32)));
-    for (unsigned i = 0; i < 8; i++, starts >>= 8) {
-        const __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)(block + 8 * i));
-        const __m128i places = _mm_loadl_epi64((const __m128i *)(const void *)&kept_places[starts & 0xFF]);
-        _mm_storel_epi64((__m128i *)(void *)to, _mm_shuffle_epi8(eight, places));
-        to += 8 - count_bits(starts & 0xFF);
-    }
-    return (size_t)(to - out) - (PDR_BLOCK - n);
 }
 
 /* Four escapes, two in each half: bytes 0..11 and 12..23. */

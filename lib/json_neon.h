@@ -115,7 +115,7 @@ static inline void block_others(const uint8_t *p, uint64_t *backslash, uint64_t 
     *high = block_high(p);
 }
 
-static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u)
+static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u, uint64_t *slash)
 {
     /* by the low nibble, which of the high nibbles 2 (1), 5 (2), 6 (4) and 7 (8) make a byte that may follow a
      * backslash */
@@ -128,6 +128,8 @@ static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u)
     *valid = mask_quad(r);
     EACH(r, q, equal16(v, 'u'));
     *u = mask_quad(r);
+    EACH(r, q, equal16(v, '/'));
+    *slash = mask_quad(r);
 }
 
 static inline void block_digits(const uint8_t *p, uint64_t *hex, uint64_t *d)
@@ -220,28 +222,6 @@ static inline void block_lists(const uint8_t *p, list_masks *m)
     m->comma = mask_quad(r);
     EACH(r, q, vceqq_u8(vqtbl1q_u8(separators, vandq_u8(v, vdupq_n_u8(15))), v));
     m->space = mask_quad(r) & ~m->comma;
-}
-
-static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, uint8_t *out)
-{
-    static const uint8_t table[16] = {0, 0, '"', 0, '\t', 0, '\f', 0, 0, 0, 0, 0, '\\', 0, '\n', '/'};
-    const uint8x16_t by_low = vld1q_u8(table);
-    const quad q = load_quad(p);
-    const uint64_t escaped = starts << 1;
-    uint8_t block[PDR_BLOCK], *to = out;
-    for (unsigned i = 0; i < 4; i++) {
-        const uint8x16_t v = q.v[i], bits = vcombine_u8(vdup_n_u8((uint8_t)(escaped >> 16 * i)),
-                                                        vdup_n_u8((uint8_t)(escaped >> (16 * i + 8))));
-        uint8x16_t t = vqtbl1q_u8(by_low, vandq_u8(v, vdupq_n_u8(15)));
-        t = vbslq_u8(equal16(v, 'b'), vdupq_n_u8('\b'), t);
-        t = vbslq_u8(equal16(v, 'r'), vdupq_n_u8('\r'), t);
-        vst1q_u8(block + 16 * i, vbslq_u8(vtstq_u8(bits, bit_of_lane()), t, v));
-    }
-    for (unsigned i = 0; i < 8; i++, starts >>= 8) {
-        vst1_u8(to, vtbl1_u8(vld1_u8(block + 8 * i), vcreate_u8(kept_places[starts & 0xFF])));
-        to += 8 - count_bits(starts & 0xFF);
-    }
-    return (size_t)(to - out) - (PDR_BLOCK - n);
 }
 
 #endif

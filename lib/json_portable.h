@@ -95,12 +95,13 @@ static inline uint64_t block_backslashes(const uint8_t *p)
     return m;
 }
 
-static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u)
+static inline void block_escapes(const uint8_t *p, uint64_t *valid, uint64_t *u, uint64_t *slash)
 {
-    *valid = *u = 0;
+    *valid = *u = *slash = 0;
     for (unsigned i = 0; i < PDR_BLOCK; i++) {
         *valid |= (uint64_t)(simple_escape(p[i]) || p[i] == 'u') << i;
         *u |= (uint64_t)(p[i] == 'u') << i;
+        *slash |= (uint64_t)(p[i] == '/') << i;
     }
 }
 
@@ -143,20 +144,6 @@ static inline void block_lists(const uint8_t *p, list_masks *m)
                                 zero_bytes(v ^ BYTES('\t')))
                     << 8 * i;
     }
-}
-
-static inline size_t drop_escapes(const uint8_t *p, size_t n, uint64_t starts, uint8_t *out)
-{
-    const uint8_t *begin = p, *end = p + n;
-    uint8_t *to = out;
-    for (; starts; starts &= starts - 1) {
-        const uint8_t *escape = begin + first_bit(starts);
-        while (p < escape) *to++ = *p++;
-        *to++ = simple_escape(escape[1]);
-        p = escape + 2;
-    }
-    while (p < end) *to++ = *p++;
-    return (size_t)(to - out);
 }
 
 #endif

@@ -13,6 +13,9 @@
  * checked per block, only where some byte, or the last one before it, is above 0x7F: all such bytes of a valid document
  * lie in strings, so their blocks are looked at, and what is cut by a block's end is seen by the next.
  *
+ * A string is "odd" if it has an escape that is not the shortest spelling of its character (RFC 8785): one with u, or a
+ * slash. Only odd strings are ever rewritten; all others are their own canonical form.
+ *
  * Never reads outside the body: first and last blocks are copied aside where they would. Cost: linear; no allocation.
  */
 #ifndef PDR_JSON_SCAN_H
@@ -28,7 +31,7 @@
 
 typedef struct long_string {
     uint32_t begin;  /* behind the opening quote */
-    uint32_t length; /* up to the closing one, times two; plus one if there are escapes */
+    uint32_t length; /* up to the closing one, times two; plus one if it is odd */
 } long_string;
 
 #define CARRY_ESCAPE 16u
@@ -39,7 +42,7 @@ typedef struct scanner {
     size_t base;         /* of the block at hand, or NO_BLOCK */
     uint64_t quotes;     /* its quotes that are not escaped, */
     uint64_t bad;        /* what no string may have, */
-    uint64_t backslash;  /* its backslashes, */
+    uint64_t odd;        /* the letters of its odd escapes, */
     uint64_t special;    /* and both of those */
     uint64_t
         carry; /* for the next block: bits 0..3 must be hexadecimal digits; CARRY_ESCAPE: its first byte is escaped */
@@ -47,6 +50,7 @@ typedef struct scanner {
     uint32_t max_depth;
     uint32_t longs;     /* used entries of long_string */
     uint32_t next_long; /* where the second walk expects the next one */
+    int untidy;         /* set where white space, an odd string or a member named cache_control is met */
     int checked;        /* the document is known to be valid: UTF-8 need not be looked at any more */
     long_string long_strings[LONG_COUNT];
     uint8_t edge[32 + PDR_BLOCK]; /* copy of a block at the body's edges, and 32 bytes in front */
@@ -61,6 +65,7 @@ static inline void scanner_init(scanner *s, const uint8_t *body, size_t len, uin
     s->low_surrogate = NULL;
     s->max_depth = max_depth;
     s->longs = s->next_long = 0;
+    s->untidy = 0;
     s->checked = 0;
 }
 
@@ -103,37 +108,38 @@ static __attribute__((noinline)) uint64_t lone_surrogates(scanner *s, size_t bas
     return bad;
 }
 
-/* A block with more than quotes and plain bytes, or behind one that left a carry; p and shift as take_block() has them.
+/*
+ * A block with more than quotes and plain bytes, or behind one that left a carry; p and shift as take_block() has them.
  */
 static __attribute__((noinline)) int take_special(scanner *s, const uint8_t *p, unsigned shift, uint64_t carry)
 {
-    uint64_t starts, escaped, valid, u;
+    uint64_t backslash;
     int high;
-    block_others(p, &s->backslash, &s->bad, &high);
-    s->backslash >>= shift;
+    block_others(p, &backslash, &s->bad, &high);
+    backslash >>= shift;
     s->bad >>= shift;
-    if (s->backslash | carry) {
-        escaped = carry / CARRY_ESCAPE;
-        starts = escape_starts(s->backslash & ~escaped);
-        escaped |= starts << 1;
-        carry %= CARRY_ESCAPE;
+    if (backslash | carry) {
+        const uint64_t cut = carry / CARRY_ESCAPE, starts = escape_starts(backslash & ~cut),
+                       escaped = starts << 1 | cut;
+        uint64_t valid, u, slash;
+        block_escapes(p, &valid, &u, &slash);
+        u = u >> shift & escaped;
+        s->odd = u | (slash >> shift & escaped);
         s->quotes &= ~escaped;
         s->carry = (starts >> 63) * CARRY_ESCAPE;
-        if (!s->checked) {
-            block_escapes(p, &valid, &u);
-            s->bad |= escaped & ~(valid >> shift);
-            u = u >> shift & escaped;
-            if (u | carry) {
-                uint64_t hex, d;
-                block_digits(p, &hex, &d);
-                s->bad |= (u << 1 | u << 2 | u << 3 | u << 4 | carry) & ~(hex >> shift);
-                s->carry |= u >> 63 | u >> 62 | u >> 61 | u >> 60;
-                u &= d >> shift >> 1 | 1ull << 63;
-                if (u) s->bad |= lone_surrogates(s, s->base, u);
-            }
+        s->bad |= escaped & ~(valid >> shift);
+        carry %= CARRY_ESCAPE;
+        if (!s->checked && (u | carry)) {
+            uint64_t hex, d;
+            block_digits(p, &hex, &d);
+            s->bad |= (u << 1 | u << 2 | u << 3 | u << 4 | carry) & ~(hex >> shift);
+            s->carry |= u >> 63 | u >> 62 | u >> 61 | u >> 60;
+            u &= d >> shift >> 1 | 1ull << 63;
+            if (u) s->bad |= lone_surrogates(s, s->base, u);
         }
     }
-    s->special = s->bad | s->backslash;
+    if (s->checked) s->bad = 0;
+    s->special = s->bad | s->odd;
     if (s->base) high |= p[-1] & 0x80;
     if (!high || s->checked) return 1;
     if (!s->base && p == s->body) p = edge_block(s, 0);
@@ -158,16 +164,16 @@ static inline int take_block(scanner *s, size_t base)
     s->base = base;
     s->quotes = block_quotes(p, &other) >> shift;
     if (base) other |= p[-1] & 0x80; /* a sequence may be cut short by this block's first byte */
-    s->backslash = s->special = s->bad = s->carry = 0;
+    s->odd = s->special = s->bad = s->carry = 0;
     return other | (int)carry ? take_special(s, p, shift, carry) : 1;
 }
 
 /*
  * From the block at p on, which continues a string: over whole blocks that continue it too, as far as all is well and
  * simple. What is not (the string's end, errors, surrogates) is left to take_block(), for which the carry is put down.
- * *backslash gets a bit for each.
+ * *odd gets a bit for each odd escape.
  */
-static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t *backslash)
+static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t *odd)
 {
     uint64_t carry = s->carry;
     int high = p[-1] & 0x80; /* the block before may have ended in the middle of a sequence */
@@ -186,12 +192,12 @@ static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t 
         }
         if (b | carry) {
             const uint64_t cut = carry / CARRY_ESCAPE, starts = escape_starts(b & ~cut), escaped = starts << 1 | cut;
-            uint64_t next = (starts >> 63) * CARRY_ESCAPE, valid, u, hex, d;
+            uint64_t next = (starts >> 63) * CARRY_ESCAPE, valid, u, slash, hex, d;
             if (block_ends(p) & ~escaped) break;
+            block_escapes(p, &valid, &u, &slash);
+            u &= escaped;
             if (!s->checked) {
-                block_escapes(p, &valid, &u);
                 if (escaped & ~valid) break;
-                u &= escaped;
                 if (u | carry % CARRY_ESCAPE) {
                     block_digits(p, &hex, &d);
                     if (((u << 1 | u << 2 | u << 3 | u << 4 | carry % CARRY_ESCAPE) & ~hex) |
@@ -200,7 +206,7 @@ static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t 
                     next |= u >> 63 | u >> 62 | u >> 61 | u >> 60;
                 }
             }
-            *backslash |= b;
+            *odd |= u | (slash & escaped);
             carry = next;
         }
     }
@@ -210,45 +216,45 @@ out:
     return p;
 }
 
-/* string_end() of strings that end in another block, or have escapes, or are wrong. */
-static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, const uint8_t *p, int *escaped)
+/* string_end() of strings that end in another block, or are odd or wrong. */
+static __attribute__((noinline)) const uint8_t *long_string_end(scanner *s, const uint8_t *p, int *odd)
 {
     const size_t offset = (size_t)(p - s->body), len = (size_t)(s->end - s->body);
     size_t base = offset & ~(size_t)(PDR_BLOCK - 1);
-    uint64_t range = ~0ull << offset % PDR_BLOCK, quotes, backslash = 0;
+    uint64_t range = ~0ull << offset % PDR_BLOCK, quotes, odds = 0;
     const uint8_t *end;
     if (base != s->base && (offset >= len || !take_block(s, base))) return NULL;
     while (!(quotes = s->quotes & range)) {
         if (s->bad & range) return NULL;
-        backslash |= s->backslash & range;
+        odds |= s->odd & range;
         range = ~0ull;
         base += PDR_BLOCK;
         if (base >= len) return NULL;
-        base = (size_t)(skip_blocks(s, s->body + base, &backslash) - s->body);
+        base = (size_t)(skip_blocks(s, s->body + base, &odds) - s->body);
         if (base >= len || !take_block(s, base)) return NULL;
     }
     range &= quotes ^ (quotes - 1);
     if (s->bad & range) return NULL;
-    *escaped = (backslash | (s->backslash & range)) != 0;
+    *odd = (odds | (s->odd & range)) != 0;
     end = s->body + base + first_bit(quotes);
     if (end - p >= LONG_BYTES && s->longs < LONG_COUNT && !s->checked && len <= UINT32_MAX / 2)
-        s->long_strings[s->longs++] = (long_string){(uint32_t)offset, (uint32_t)(end - p) << 1 | (uint32_t)*escaped};
+        s->long_strings[s->longs++] = (long_string){(uint32_t)offset, (uint32_t)(end - p) << 1 | (uint32_t)*odd};
     return end;
 }
 
-/* The closing quote of a string; p is behind its opening one. Sets *escaped if there is an escape. NULL if there is
+/* The closing quote of a string; p is behind its opening one. Sets *odd if it is. NULL if there is
  * none. */
-static inline const uint8_t *string_end(scanner *s, const uint8_t *p, int *escaped)
+static inline const uint8_t *string_end(scanner *s, const uint8_t *p, int *odd)
 {
     const size_t at = (size_t)(p - s->body) - s->base;
     if (at < PDR_BLOCK) {
         const uint64_t quotes = s->quotes >> at;
         if (quotes && !(s->special >> at & ((quotes & -quotes) - 1))) {
-            *escaped = 0;
+            *odd = 0;
             return p + first_bit(quotes);
         }
     }
-    return long_string_end(s, p, escaped);
+    return long_string_end(s, p, odd);
 }
 
 /*
@@ -263,9 +269,10 @@ static inline int scan_begin(scanner *s)
     return last > s->body && *s->last == '}';
 }
 
-static inline const uint8_t *skip_space(const uint8_t *p)
+static inline const uint8_t *skip_space(scanner *s, const uint8_t *p)
 {
     if (*p > ' ') return p;
+    s->untidy = 1;
     while (pdr_json_space(*p)) p++;
     return p;
 }
@@ -332,10 +339,11 @@ static const uint8_t *skip_value(scanner *s, const uint8_t *p, uint32_t depth)
     uint64_t objects[PDR_JSON_DEPTH / 64]; /* bit d: the container at depth d is an object */
     const uint32_t outer = depth;
     unsigned object = 0;
-    int escaped, lists = 1; /* lists: skip_integers() is worth trying in this container */
+    int odd, lists = 1; /* lists: skip_integers() is worth trying in this container */
 value:
     if (*p == '"') {
-        if (!(p = string_end(s, p + 1, &escaped))) return NULL;
+        if (!(p = string_end(s, p + 1, &odd))) return NULL;
+        s->untidy |= odd;
         p++;
     } else if (*p == '{' || *p == '[') {
         if (depth == s->max_depth) return NULL;
@@ -343,7 +351,7 @@ value:
         objects[depth / 64] = (objects[depth / 64] & ~(1ull << depth % 64)) | (uint64_t)object << depth % 64;
         depth++;
         lists = 1;
-        p = skip_space(p + 1);
+        p = skip_space(s, p + 1);
         if (*p == (object ? '}' : ']')) goto close;
         goto element;
     } else if (*p == '-' || (unsigned)*p - '0' <= 9) {
@@ -353,23 +361,26 @@ value:
     }
 after:
     if (depth == outer) return p;
-    p = skip_space(p);
+    p = skip_space(s, p);
     if (*p != ',') {
         if (*p != (object ? '}' : ']')) return NULL;
         goto close;
     }
-    p = skip_space(p + 1);
+    p = skip_space(s, p + 1);
 element: /* of an object or array, which is not empty */
     if (object) {
-        if (*p != '"' || !(p = string_end(s, p + 1, &escaped))) return NULL;
-        p = skip_space(p + 1);
+        const uint8_t *name = p + 1;
+        if (*p != '"' || !(p = string_end(s, name, &odd))) return NULL;
+        s->untidy |= odd;
+        if (p - name == 13 && !memcmp(name, "cache_control", 13)) s->untidy = 1;
+        p = skip_space(s, p + 1);
         if (*p != ':') return NULL;
-        p = skip_space(p + 1);
+        p = skip_space(s, p + 1);
     } else if (lists && (unsigned)*p - '0' <= 9) {
         const uint8_t *begin = p;
         p = skip_integers(s, p);
         lists = p > begin;
-        p = skip_space(p);
+        p = skip_space(s, p);
     }
     goto value;
 close:
@@ -381,16 +392,16 @@ close:
 /* ---- the second walk: over a document that is known to be valid */
 
 /* The closing quote of a string, as string_end. */
-static inline const uint8_t *known_string_end(scanner *s, const uint8_t *p, int *escaped)
+static inline const uint8_t *known_string_end(scanner *s, const uint8_t *p, int *odd)
 {
     const size_t at = (size_t)(p - s->body);
     while (s->next_long < s->longs && s->long_strings[s->next_long].begin < at) s->next_long++;
     if (s->next_long < s->longs && s->long_strings[s->next_long].begin == at) {
         const uint32_t length = s->long_strings[s->next_long].length;
-        *escaped = (int)(length & 1);
+        *odd = (int)(length & 1);
         return p + (length >> 1);
     }
-    return string_end(s, p, escaped);
+    return string_end(s, p, odd);
 }
 
 static inline const uint8_t *known_space(const uint8_t *p)
@@ -403,11 +414,11 @@ static inline const uint8_t *known_space(const uint8_t *p)
 static inline const uint8_t *known_value_end(scanner *s, const uint8_t *p)
 {
     unsigned depth = 0;
-    int escaped;
+    int odd;
     for (;; p++) {
         switch (*p) {
         case '"':
-            p = known_string_end(s, p + 1, &escaped);
+            p = known_string_end(s, p + 1, &odd);
             if (!depth) return p + 1;
             break;
         case '{':
@@ -432,7 +443,7 @@ static inline const uint8_t *known_value_end(scanner *s, const uint8_t *p)
     }
 }
 
-/* The escape at *at (\u, or any other), as UTF-8; returns its bytes, at most four. */
+/* The escape at *at, as UTF-8; returns its bytes, at most four. */
 static inline size_t decode_escape(const uint8_t **at, uint8_t *out)
 {
     const uint8_t *p = *at;
@@ -468,53 +479,65 @@ static inline size_t decode_escape(const uint8_t **at, uint8_t *out)
     return 4;
 }
 
+/* The escape at *at in its shortest spelling (RFC 8785, 3.2.2.2); returns its bytes, at most six. */
+static inline size_t shorten_escape(const uint8_t **at, uint8_t *out)
+{
+    static const char hex[] = "0123456789abcdef";
+    static const uint8_t letter[32] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
+    const size_t n = decode_escape(at, out);
+    const uint8_t c = out[0];
+    if (c >= 0x20 && c != '"' && c != '\\') return n;
+    out[0] = '\\';
+    out[1] = c >= 0x20 ? c : letter[c] ? letter[c] : 'u';
+    if (out[1] != 'u') return 2;
+    memcpy(out + 2, "00", 2);
+    out[4] = (uint8_t)hex[c >> 4];
+    out[5] = (uint8_t)hex[c & 15];
+    return 6;
+}
+
 /*
- * Decodes from *at (in a string, not inside an escape) to `end` (its closing quote) until at least `want` bytes are in
- * out; advances *at; returns the bytes written, at most want + DECODE_SLACK, and may write up to there.
+ * The canonical form of what lies from *at (in a string, not inside an escape) to `end` (its closing quote), until at
+ * least `want` bytes are in out; advances *at; returns the bytes written, at most want + CANONICAL_SLACK, and may write
+ * up to there.
  */
-#define DECODE_SLACK 72
-static inline size_t decode_string(const scanner *s, const uint8_t **at, const uint8_t *end, uint8_t *out, size_t want)
+#define CANONICAL_SLACK 72
+static inline size_t canonical_string(const scanner *s, const uint8_t **at, const uint8_t *end, uint8_t *out,
+                                      size_t want)
 {
     const uint8_t *p = *at;
     size_t n = 0;
     while (n < want && p < end) {
-        uint64_t backslash, starts, valid, u;
-        size_t take, several = 0;
+        uint64_t backslash, starts, valid, u, slash;
+        size_t take = PDR_BLOCK, several = 0;
         if (s->end - p < PDR_BLOCK) { /* near the body's end */
             if (*p == '\\')
-                n += decode_escape(&p, out + n);
+                n += shorten_escape(&p, out + n);
             else
                 out[n++] = *p++;
             continue;
         }
         memcpy(out + n, p, PDR_BLOCK);
         backslash = block_backslashes(p);
-        take = end - p < PDR_BLOCK ? (size_t)(end - p) : PDR_BLOCK;
-        if (take < PDR_BLOCK) backslash &= (1ull << take) - 1;
-        if (!backslash) {
-            n += take;
-            p += take;
-        } else if (!(backslash & (backslash - 1)) ||
-                   p[first_bit(backslash) + 1] == 'u') { /* up to the first escape, and that */
-            n += first_bit(backslash);
-            p += first_bit(backslash);
-            if (p[1] != 'u') {
-                out[n++] = simple_escape(p[1]);
-                p += 2;
-            } else {
-                if (s->end - p >= PDR_BLOCK) p = decode_units(p, out + n, &several);
-                n += several ? several : decode_escape(&p, out + n);
-            }
-        } else { /* several, up to a \u */
-            starts = escape_starts(backslash);
-            block_escapes(p, &valid, &u);
-            u &= starts << 1;
-            if (u) take = first_bit(u) - 1;
-            if (take == PDR_BLOCK && starts >> 63) take--;
-            if (take < PDR_BLOCK) starts &= (1ull << take) - 1;
-            n += drop_escapes(p, take, starts, out + n);
-            p += take;
+        if (end - p < PDR_BLOCK) {
+            take = (size_t)(end - p);
+            backslash &= (1ull << take) - 1;
         }
+        if (backslash) {
+            starts = escape_starts(backslash);
+            block_escapes(p, &valid, &u, &slash);
+            take -= starts >> 63; /* an escape that is cut in two is left */
+            starts &= (u | slash) >> 1;
+            if (starts) {
+                n += first_bit(starts);
+                p += first_bit(starts);
+                if (p[1] == 'u' && s->end - p >= PDR_BLOCK) p = decode_units(p, out + n, &several);
+                n += several ? several : shorten_escape(&p, out + n);
+                continue;
+            }
+        }
+        n += take;
+        p += take;
     }
     *at = p;
     return n;

@@ -3,21 +3,21 @@
  * instruction set (prompt_portable.c, prompt_avx2.c, prompt_neon.c) with PDR_ISA set; everything is static, so each
  * gets its own inlined copy.
  *
- *   block_quotes   where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
- *   block_plain    true if there are neither quotes, backslashes, control characters nor bytes above 0x7F
- *   block_stops    nonzero if there are quotes, backslashes or control characters
- *   block_ends     where quotes and control characters are
- *   block_high     nonzero if there is a byte above 0x7F
- *   block_others   where backslashes and control characters are; *high: some byte is above 0x7F
- *   block_escapes  what may follow a backslash: any of "\/bfnrtu; and 'u'
- *   block_digits   hexadecimal digits; and 'd' or 'D'
- *   block_utf8     true if the 64 bytes continue valid UTF-8; looks at the three bytes before them, and leaves a
- * sequence that is cut by the block's end to the next block block_lists    the parts of a list of numbers: digits, '0',
- * ',' and white space drop_escapes   copies n <= 64 bytes, escapes of two characters (which begin at `starts`, none at
- * the last byte, no \u) as one; returns the bytes written; 64 bytes are readable at p, 72 writable at out decode_units
- * \uXXXX escapes from p on, several at a time, as long as they are characters of three bytes; *n gets the bytes
- *                  written; 64 bytes are readable at p, 72 writable at out
- *   prefix_xor     bit i: parity of bits 0..i
+ * - block_quotes: where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
+ * - block_plain: true if there are neither quotes, backslashes, control characters nor bytes above 0x7F
+ * - block_stops: nonzero if there are quotes, backslashes or control characters
+ * - block_ends: where quotes and control characters are
+ * - block_high: nonzero if there is a byte above 0x7F
+ * - block_backslashes: where they are
+ * - block_others: where backslashes and control characters are; *high: some byte is above 0x7F
+ * - block_escapes: what may follow a backslash, any of "\/bfnrtu; of these 'u'; and '/'
+ * - block_digits: hexadecimal digits; and 'd' or 'D'
+ * - block_utf8: true if the 64 bytes continue valid UTF-8; looks at the three bytes before them, and leaves a sequence
+ *   that is cut by the block's end to the next block
+ * - block_lists: the parts of a list of numbers: digits, '0', ',' and white space
+ * - decode_units: escapes with u from p on, several at a time, as long as they are characters of three bytes; *n gets
+ *   the bytes written; 64 bytes are readable at p, 72 writable at out
+ * - prefix_xor: bit i is the parity of bits 0..i
  */
 #ifndef PDR_JSON_SIMD_H
 #define PDR_JSON_SIMD_H
@@ -98,25 +98,6 @@ enum {
     U_ANY = U_SHORT | U_LONG | U_TWO
 };
 
-/*
- * For each set of eight bytes: the places of those that stay (bit clear), one behind the other. KEEP puts place i at
- * the count of clear bits below it.
- */
-#define CLEAR(m, i) (1u ^ ((m) >> (i)&1u))
-#define BELOW1(m)   CLEAR(m, 0)
-#define BELOW2(m)   (BELOW1(m) + CLEAR(m, 1))
-#define BELOW3(m)   (BELOW2(m) + CLEAR(m, 2))
-#define BELOW4(m)   (BELOW3(m) + CLEAR(m, 3))
-#define BELOW5(m)   (BELOW4(m) + CLEAR(m, 4))
-#define BELOW6(m)   (BELOW5(m) + CLEAR(m, 5))
-#define BELOW7(m)   (BELOW6(m) + CLEAR(m, 6))
-#define KEEP(m, i)  ((uint64_t)(CLEAR(m, i) * (i)) << 8 * BELOW##i(m))
-#define KEPT1(m)                                                                                                       \
-    (KEEP(m, 1) | KEEP(m, 2) | KEEP(m, 3) | KEEP(m, 4) | KEEP(m, 5) | KEEP(m, 6) | (CLEAR(m, 7) ? KEEP(m, 7) : 0))
-#define KEPT4(m)  KEPT1(m), KEPT1((m) + 1u), KEPT1((m) + 2u), KEPT1((m) + 3u)
-#define KEPT16(m) KEPT4(m), KEPT4((m) + 4u), KEPT4((m) + 8u), KEPT4((m) + 12u)
-#define KEPT64(m) KEPT16(m), KEPT16((m) + 16u), KEPT16((m) + 32u), KEPT16((m) + 48u)
-static const uint64_t kept_places[256] = {KEPT64(0u), KEPT64(64u), KEPT64(128u), KEPT64(192u)};
 #endif
 
 #if PDR_ISA != PDR_ISA_AVX2

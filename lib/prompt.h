@@ -8,25 +8,30 @@
  * same results.
  *
  * The canonical prompt is a string of bytes, made so that different prompts differ and that a conversation's next turn
- * continues the string of this one:
+ * continues the string of this one. Text in it is what a JSON string holds between its quotes in its shortest spelling
+ * (RFC 8785, 3.2.2.2), so that most bodies are hashed where they lie; JSON is without white space, strings likewise,
+ * numbers and the order of members as they stand. 0xFF never occurs in UTF-8: a mark is 0xFF and a letter, and no text
+ * looks like one.
  *
- *   text, prompt (string)      the text itself, unescaped, as UTF-8
- *   token ids                  each as four bytes, little-endian
- *   messages                   tools, then message after message, each piece behind a mark of two bytes: 0xFF and a
- * letter. 0xFF never occurs in UTF-8, so no text can look like a mark T  JSON                  the tools, unless
- * tool_choice is "none" M  text                  begins a message: its role N I R C K  text or JSON  its name,
- * tool_call_id, reasoning_content, content, tool_calls L  then P  JSON          its content as a list, and each part X
- * text, JSON            another member: its name and value JSON                       { [ } ] open and close, " a
- * string, : a member's name, # a number or word as written H  8 bytes               in an image, audio or video part:
- * the XXH3 of a string, in its place
+ * - text, prompt (string), input: the text. Images, audio and video of /generate come before it: mark I, A or V and
+ *   JSON with digests (below), and then mark C.
+ * - token ids: each as four bytes, little-endian.
+ * - messages: mark T and the tools as JSON, if there are any and tool_choice is not "none"; then for each message
+ *   - M, its role; N, name; I, tool_call_id; R, reasoning_content; C, content; K, tool_calls: a text, or mark J and
+ *     JSON
+ *   - for a content that is a list: L, and P and JSON for each part; in parts that refer to an image, audio, video or
+ *     file each string that is a value is replaced by its digest, mark H and its XXH3 (unescaped) in eight bytes
+ *   - X, name, J and JSON for every other member, as they come.
  *
- * Nulls and members named cache_control are left out. In a batch the chain describes the first prompt; bytes and tokens
- * are those of all. Salt: 0, then for model (1), lora_path (2), cache_salt (3), extra_key (4), if a non-empty string
- * (or, in a batch, a list that begins with one): salt = XXH3_64bits_withSeed(text, salt + number).
+ * Nulls are left out, and members named cache_control of messages, parts and tools: clients move these between turns.
+ * In a batch the chain describes the first prompt; bytes and tokens are those of all. Embeddings (input_embeds) are
+ * counted, not hashed: the engine cannot cache them. Options that change a chat template's result elsewhere than at the
+ * end (reasoning_effort, chat_template_kwargs) are not looked at.
  *
- * Embeddings (input_embeds) are counted, not hashed: the engine cannot cache them.
+ * Salt: 0, then for model (1), lora_path (2), cache_salt (3), extra_key (4), if it is a non-empty string (or, in a
+ * batch, a list that begins with one): salt = XXH3_64bits_withSeed(unescaped text, salt + number).
  *
- * Cost: docs/performance.md. About 12 KB of stack; never allocates; linear time.
+ * Cost: about 15 KB of stack; never allocates; linear time (tests/bench/bench_scan.c).
  */
 #ifndef PDR_PROMPT_H
 #define PDR_PROMPT_H

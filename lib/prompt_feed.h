@@ -16,6 +16,8 @@ typedef struct walk {
     pdr_scan_job *job;
     pdr_prompt *out;
     uint64_t seen;                   /* bit per PDR_IN_* */
+    uint64_t tidies;                 /* the same: it is canonical as it stands (scanner.untidy) */
+    int tidy;                        /* so is what is being fed */
     const uint8_t *at[PDR_IN_COUNT]; /* its value, if seen */
     const uint8_t *end[PDR_IN_COUNT];
 } walk;
@@ -23,7 +25,7 @@ typedef struct walk {
 /* A string: between its quotes. */
 typedef struct text {
     const uint8_t *p, *end;
-    int escaped;
+    int odd; /* json_scan.h */
 } text;
 
 static int refuse(walk *w, int code, const uint8_t *where, const char *subject, const char *sentence)
@@ -52,19 +54,26 @@ static inline text string_at(walk *w, const uint8_t *p)
 {
     text t;
     t.p = p + 1;
-    t.end = known_string_end(&w->s, p + 1, &t.escaped);
+    t.end = known_string_end(&w->s, p + 1, &t.odd);
     return t;
 }
 
-#define NAME_BUFFER (KEY_MAX + 1 + DECODE_SLACK)
-/* A string as plain characters; of long ones at least KEY_MAX + 1 characters. */
-static inline const char *plain_text(walk *w, text t, char buffer[NAME_BUFFER], size_t *n)
+#define NAME_BUFFER (KEY_MAX + 1 + 4)
+/*
+ * A string as plain characters, if it could be a name that matters; of other strings enough to be told from those.
+ * (Strings with escapes that are not odd are taken as they stand: no name that matters has a backslash.)
+ */
+static inline const char *plain_text(text t, char buffer[NAME_BUFFER], size_t *n)
 {
-    if (!t.escaped) {
+    if (!t.odd) {
         *n = (size_t)(t.end - t.p);
         return (const char *)t.p;
     }
-    *n = decode_string(&w->s, &t.p, t.end, (uint8_t *)buffer, KEY_MAX + 1);
+    for (*n = 0; t.p < t.end && *n <= KEY_MAX;)
+        if (*t.p == '\\')
+            *n += decode_escape(&t.p, (uint8_t *)buffer + *n);
+        else
+            buffer[(*n)++] = (char)*t.p++;
     return buffer;
 }
 
@@ -94,7 +103,7 @@ static const uint8_t *find_member(walk *w, const uint8_t *p, const char *name)
     if (*p != '{') return NULL;
     for (p = first_item(p); p; p = next_item(p)) {
         text t = string_at(w, p);
-        const char *k = plain_text(w, t, buffer, &n);
+        const char *k = plain_text(t, buffer, &n);
         p = value_after(t.end);
         if (n == len && !memcmp(k, name, len)) found = p;
         p = known_value_end(&w->s, p);
@@ -124,7 +133,7 @@ static int reads_true(walk *w, const uint8_t *p)
     if (read_count(p, &v)) return v == 1;
     if (*p == '1') return p[1] == '.' && p[2] == '0' && (p[3] == ',' || p[3] == '}' || pdr_json_space(p[3]));
     if (*p != '"') return 0;
-    k = plain_text(w, string_at(w, p), buffer, &n);
+    k = plain_text(string_at(w, p), buffer, &n);
     if (n < 1 || n > 4) return 0;
     for (size_t i = 0; i < n; i++) low[i] = (char)(k[i] | ((unsigned)k[i] - 'A' < 26 ? 0x20 : 0));
     return IS_TEXT(low, n, "true") || IS_TEXT(low, n, "1") || IS_TEXT(low, n, "on") || IS_TEXT(low, n, "yes") ||
@@ -134,40 +143,46 @@ static int reads_true(walk *w, const uint8_t *p)
 /* ----------------------------------------------------------------------------------------------------------------
  * feeding */
 
-/* XXH3 of a string's text. */
-static uint64_t text_digest(walk *w, text t, uint64_t seed)
+/* XXH3 of a string's text, unescaped. */
+static uint64_t text_digest(text t, uint64_t seed)
 {
-    uint8_t piece[1024 + DECODE_SLACK];
+    uint8_t piece[512];
     XXH3_state_t state;
-    if (!t.escaped) return XXH3_64bits_withSeed(t.p, (size_t)(t.end - t.p), seed);
+    if (!t.odd && !memchr(t.p, '\\', (size_t)(t.end - t.p)))
+        return XXH3_64bits_withSeed(t.p, (size_t)(t.end - t.p), seed);
     pdr_hash_begin(&state, seed);
     while (t.p < t.end) {
-        size_t n = decode_string(&w->s, &t.p, t.end, piece, 1024);
+        size_t n = 0;
+        while (t.p < t.end && n <= sizeof piece - 4)
+            if (*t.p == '\\')
+                n += decode_escape(&t.p, piece + n);
+            else
+                piece[n++] = *t.p++;
         XXH3_64bits_update(&state, piece, n);
     }
     return XXH3_64bits_digest(&state);
 }
 
-static __attribute__((noinline)) void feed_escaped(walk *w, text t)
+static __attribute__((noinline)) void feed_odd(walk *w, text t)
 {
-    uint8_t piece[CHAIN_STAGE + DECODE_SLACK];
+    uint8_t piece[CHAIN_STAGE + CANONICAL_SLACK];
     while (t.p < t.end) {
-        size_t n = decode_string(&w->s, &t.p, t.end, piece, CHAIN_STAGE);
+        const size_t n = canonical_string(&w->s, &t.p, t.end, piece, CHAIN_STAGE);
         chain_feed(&w->c, piece, n);
     }
 }
 
 static inline void feed_text(walk *w, text t)
 {
-    if (t.escaped)
-        feed_escaped(w, t);
+    if (t.odd)
+        feed_odd(w, t);
     else
         chain_feed(&w->c, t.p, (size_t)(t.end - t.p));
 }
 
 static void feed_digest(walk *w, text t)
 {
-    uint64_t h = text_digest(w, t, 0);
+    const uint64_t h = text_digest(t, 0);
     uint8_t bytes[8];
     for (unsigned i = 0; i < 8; i++) bytes[i] = (uint8_t)(h >> 8 * i);
     chain_mark(&w->c, 'H');
@@ -175,59 +190,98 @@ static void feed_digest(walk *w, text t)
 }
 
 /*
- * The value at p as canonical JSON; returns its end. media: strings by their digests. Members named cache_control of
- * objects at depth cache_depth (1: the value itself) are left out.
+ * The value at p as canonical JSON; returns its end. media: strings by their digests. Members named cache_control of an
+ * object at depth cache_depth (1: the value itself) are left out, each with one comma. What is in the body as it must
+ * be goes in runs as long as they come.
  */
 static const uint8_t *feed_json(walk *w, const uint8_t *p, int media, unsigned cache_depth)
 {
+    const uint8_t *run = p; /* from here on nothing is fed yet */
     unsigned depth = 0;
-    char buffer[NAME_BUFFER];
-    do {
-        p = known_space(p);
-        if (*p == ',' || *p == ':') {
-            p++;
-        } else if (*p == '{' || *p == '[') {
-            chain_mark(&w->c, (char)*p++);
-            depth++;
-        } else if (*p == '}' || *p == ']') {
-            chain_mark(&w->c, (char)*p++);
-            depth--;
-        } else if (*p == '"') {
-            text t = string_at(w, p);
-            size_t n = 0;
-            p = t.end + 1;
-            if (*known_space(p) == ':' && depth) {
-                const char *k = depth == cache_depth ? plain_text(w, t, buffer, &n) : NULL;
-                if (k && IS_TEXT(k, n, "cache_control")) {
-                    p = known_value_end(&w->s, value_after(t.end));
+    int object = 0, comma = 0, members = 0; /* at cache_depth: it is an object; a comma is due; members were fed */
+    for (;;) {
+        if (*p == '"') {
+            const text t = string_at(w, p);
+            const int name = depth && *known_space(t.end + 1) == ':';
+            if (name && depth == cache_depth) {
+                char buffer[NAME_BUFFER];
+                size_t n;
+                const char *k = plain_text(t, buffer, &n);
+                if (IS_TEXT(k, n, "cache_control")) {
+                    chain_feed(&w->c, run, (size_t)(p - run));
+                    run = p = known_value_end(&w->s, value_after(t.end));
                     continue;
                 }
-                chain_mark(&w->c, ':');
-                feed_text(w, t);
-            } else if (media) {
-                feed_digest(w, t);
-            } else {
-                chain_mark(&w->c, '"');
-                feed_text(w, t);
+                if (comma && members) chain_feed(&w->c, (const uint8_t *)",", 1);
+                comma = 0;
+                members = 1;
             }
+            if (media && !name) {
+                chain_feed(&w->c, run, (size_t)(p - run));
+                feed_digest(w, t);
+                run = t.end + 1;
+            } else if (t.odd) {
+                chain_feed(&w->c, run, (size_t)(t.p - run));
+                feed_odd(w, t);
+                run = t.end;
+            }
+            p = t.end + 1;
+            if (!depth) break;
+        } else if (*p == '{' || *p == '[') {
+            if (++depth == cache_depth) {
+                object = *p == '{';
+                comma = members = 0;
+            }
+            p++;
+        } else if (*p == '}' || *p == ']') {
+            if (!depth) break; /* behind a number or word */
+            p++;
+            if (!--depth) break;
+        } else if (*p <= ' ' || (*p == ',' && object && depth == cache_depth)) {
+            if (!depth) break;
+            chain_feed(&w->c, run, (size_t)(p - run));
+            comma |= *p == ',';
+            run = p = known_space(p + 1);
         } else {
-            const uint8_t *end = known_value_end(&w->s, p);
-            chain_mark(&w->c, '#');
-            chain_feed(&w->c, p, (size_t)(end - p));
-            p = end;
+            if (*p == ',' && !depth) break;
+            p++;
         }
-    } while (depth);
+    }
+    chain_feed(&w->c, run, (size_t)(p - run));
     return p;
 }
 
-/* A string's text, or another value as JSON, behind a mark. */
+/* The same; a tidy value is canonical as it stands. */
+static inline const uint8_t *feed_value(walk *w, const uint8_t *p, int media, unsigned cache_depth)
+{
+    const uint8_t *end;
+    if (!w->tidy || media) return feed_json(w, p, media, cache_depth);
+    end = known_value_end(&w->s, p);
+    chain_feed(&w->c, p, (size_t)(end - p));
+    return end;
+}
+
+/* A whole member of the body likewise. */
+static void feed_member(walk *w, unsigned key, int media, unsigned cache_depth)
+{
+    w->s.next_long = 0;
+    if (w->tidies >> key & 1 && !media)
+        chain_feed(&w->c, w->at[key], (size_t)(w->end[key] - w->at[key]));
+    else
+        feed_json(w, w->at[key], media, cache_depth);
+    w->s.next_long = 0;
+}
+
+/* A string's text behind a mark, or another value as JSON behind two. */
 static void feed_piece(walk *w, char mark, const uint8_t *p)
 {
     chain_mark(&w->c, mark);
-    if (*p == '"')
+    if (*p == '"') {
         feed_text(w, string_at(w, p));
-    else
-        feed_json(w, p, 0, 0);
+    } else {
+        chain_mark(&w->c, 'J');
+        feed_value(w, p, 0, 0);
+    }
 }
 
 /* -------------------------------------------------------------------------------------------------------------- token
@@ -336,13 +390,13 @@ static void feed_parts(walk *w, const uint8_t *p)
         const uint8_t *type = find_member(w, p, "type");
         int media = 0;
         if (type && *type == '"') {
-            const char *k = plain_text(w, string_at(w, type), buffer, &n);
+            const char *k = plain_text(string_at(w, type), buffer, &n);
             media = media_type(k, n < KEY_MAX ? n : KEY_MAX);
             if (media) w->out->flags |= PDR_PROMPT_MEDIA;
         }
         w->s.next_long = next_long; /* once more over the same strings */
         chain_mark(&w->c, 'P');
-        p = feed_json(w, p, media, 1);
+        p = feed_value(w, p, media, 1);
     }
 }
 
@@ -353,12 +407,13 @@ static void feed_other_members(walk *w, const uint8_t *p)
     size_t n;
     for (p = first_item(p); p; p = next_item(p)) {
         text t = string_at(w, p);
-        const char *k = plain_text(w, t, buffer, &n);
+        const char *k = plain_text(t, buffer, &n);
         p = value_after(t.end);
         if (message_key(k, n) == MSG_OTHER && *p != 'n') {
             chain_mark(&w->c, 'X');
             feed_text(w, t);
-            p = feed_json(w, p, 0, 0);
+            chain_mark(&w->c, 'J');
+            p = feed_value(w, p, 0, 0);
         } else {
             p = known_value_end(&w->s, p);
         }
@@ -383,7 +438,7 @@ static inline unsigned message_member(walk *w, const uint8_t *p, const uint8_t *
     }
     t = string_at(w, p);
     *end = t.end;
-    k = plain_text(w, t, buffer, &n);
+    k = plain_text(t, buffer, &n);
     return message_key(k, n);
 }
 

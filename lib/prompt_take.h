@@ -19,7 +19,7 @@ static uint64_t salt_of(walk *w)
         if (p && *p == '[') p = first_item(p);
         if (p && *p == '"' && p[1] != '"') {
             w->s.next_long = 0;
-            salt = text_digest(w, string_at(w, p), salt + i + 1);
+            salt = text_digest(string_at(w, p), salt + i + 1);
         }
     }
     return salt;
@@ -58,15 +58,16 @@ static int empty_text(walk *w, const uint8_t *p, const char *subject)
 /* Text: a string, or a list of them, at p. */
 static int take_texts(walk *w, const uint8_t *p, const char *subject)
 {
+    static const char marks[3] = "IAV";
     uint32_t batch = 0;
     begin_chain(w, PDR_KIND_TEXT);
     for (unsigned key = PDR_IN_IMAGE_DATA; key <= PDR_IN_VIDEO_DATA; key++)
         if (given(w, key)) {
-            chain_mark(&w->c, (char)('0' + key));
-            feed_json(w, w->at[key], 1, 0);
+            chain_mark(&w->c, marks[key - PDR_IN_IMAGE_DATA]);
+            feed_member(w, key, 1, 0);
             w->out->flags |= PDR_PROMPT_MEDIA;
-            w->s.next_long = 0;
         }
+    if (w->c.bytes) chain_mark(&w->c, 'C');
     if (*p == '"') {
         if (p[1] == '"') return empty_text(w, p, subject);
         feed_text(w, string_at(w, p));
@@ -232,7 +233,7 @@ static int tools_left_out(walk *w)
     const char *k;
     if (!given(w, PDR_IN_TOOLS) || w->at[PDR_IN_TOOLS][0] != '[' || !first_item(w->at[PDR_IN_TOOLS])) return 1;
     if (!has(w, PDR_IN_TOOL_CHOICE) || *w->at[PDR_IN_TOOL_CHOICE] != '"') return 0;
-    k = plain_text(w, string_at(w, w->at[PDR_IN_TOOL_CHOICE]), buffer, &n);
+    k = plain_text(string_at(w, w->at[PDR_IN_TOOL_CHOICE]), buffer, &n);
     return IS_TEXT(k, n, "none");
 }
 
@@ -243,11 +244,10 @@ static int take_chat(walk *w)
         return refuse(w, PDR_E_PARSE, w->s.body + w->out->object.begin, "", "messages is missing");
     begin_chain(w, PDR_KIND_MESSAGES);
     if (!tools_left_out(w)) {
-        w->s.next_long = 0;
         chain_mark(&w->c, 'T');
-        feed_json(w, w->at[PDR_IN_TOOLS], 0, 2);
-        w->s.next_long = 0;
+        feed_member(w, PDR_IN_TOOLS, 0, 2);
     }
+    w->tidy = (int)(w->tidies >> PDR_IN_MESSAGES & 1);
     if ((code = feed_messages(w, w->at[PDR_IN_MESSAGES]))) return code;
     end_chain(w);
     return PDR_OK;
@@ -266,7 +266,7 @@ static void take_other(walk *w)
         if (*p == '"')
             feed_text(w, string_at(w, p));
         else
-            feed_json(w, p, 0, 0);
+            feed_member(w, PDR_IN_INPUT, 0, 0);
         end_chain(w);
     }
 }
@@ -286,7 +286,7 @@ static void take_session(walk *w)
         if (p && *p == '{') p = find_member(w, p, "id");
         if (!p || (*p == '"' && p[1] == '"')) continue;
         if (*p == '"')
-            w->out->session = text_digest(w, string_at(w, p), 0);
+            w->out->session = text_digest(string_at(w, p), 0);
         else if (*p == '-' || (unsigned)*p - '0' <= 9)
             w->out->session = XXH3_64bits(p, (size_t)(known_value_end(&w->s, p) - p));
         if (w->out->session) return;

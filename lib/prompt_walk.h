@@ -4,13 +4,13 @@
  */
 #include "prompt_take.h"
 
-static unsigned name_of_member(walk *w, text t)
+static unsigned name_of_member(text t)
 {
     char buffer[NAME_BUFFER];
     const char *k;
     size_t n;
-    if (!t.escaped) return body_key((const char *)t.p, (size_t)(t.end - t.p));
-    k = plain_text(w, t, buffer, &n);
+    if (!t.odd) return body_key((const char *)t.p, (size_t)(t.end - t.p));
+    k = plain_text(t, buffer, &n);
     return body_key(k, n);
 }
 
@@ -24,24 +24,27 @@ static int walk_body(walk *w)
     pdr_prompt *out = w->out;
     const uint8_t *p, *comma = NULL, *last;
     uint32_t edits = 0;
-    if (!scan_begin(s) || *(p = skip_space(s->body)) != '{') return PDR_E_PARSE;
+    if (!scan_begin(s) || *(p = skip_space(s, s->body)) != '{') return PDR_E_PARSE;
     out->object.begin = (uint64_t)(p - s->body);
     last = ++p;
-    p = skip_space(p);
+    p = skip_space(s, p);
     if (*p == '}') goto closed;
     for (;;) {
         const uint8_t *name = p, *value;
         unsigned key;
         text t;
-        if (*p != '"' || !(p = string_end(s, p + 1, &t.escaped))) return PDR_E_PARSE;
+        int tidy;
+        if (*p != '"' || !(p = string_end(s, p + 1, &t.odd))) return PDR_E_PARSE;
         t.p = name + 1;
         t.end = p;
-        key = name_of_member(w, t);
-        p = skip_space(p + 1);
+        key = name_of_member(t);
+        p = skip_space(s, p + 1);
         if (*p != ':') return PDR_E_PARSE;
-        value = p = skip_space(p + 1);
+        value = p = skip_space(s, p + 1);
+        s->untidy = 0;
         if (!(last = p = skip_value(s, p, 1))) return PDR_E_PARSE;
-        p = skip_space(p);
+        tidy = !s->untidy;
+        p = skip_space(s, p);
         if ((*p != ',' && *p != '}')) return PDR_E_PARSE;
         if (key == PDR_IN_OWNED) {
             if (edits < PDR_MAX_EDITS) {
@@ -53,13 +56,14 @@ static int walk_body(walk *w)
             out->members++;
             if (key < PDR_IN_COUNT) {
                 w->seen |= 1ull << key;
+                w->tidies = (w->tidies & ~(1ull << key)) | (uint64_t)tidy << key;
                 w->at[key] = value;
                 w->end[key] = last;
             }
         }
         if (*p == '}') break;
         comma = p;
-        p = skip_space(p + 1);
+        p = skip_space(s, p + 1);
     }
 closed:
     out->object.end = (uint64_t)(p + 1 - s->body);
@@ -75,7 +79,8 @@ closed:
 static int walk_all(walk *w)
 {
     int code;
-    w->seen = 0;
+    w->seen = w->tidies = 0;
+    w->tidy = 0;
     if ((code = walk_body(w))) return code;
     w->s.checked = 1;
     chain_begin(&w->c, 0, PDR_KIND_JSON, w->job->limits.block_bytes, NULL, 0);

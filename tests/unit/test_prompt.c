@@ -383,42 +383,50 @@ static void assert_chain(const scanned *s, const uint8_t *stream, size_t len, ui
     }
 }
 
-/* A string of `count` random characters: its UTF-8, and its JSON; style 0 as it is, 1 escaped where it can be, 2 a
- * mixture. */
-static size_t random_text(uint64_t *seed, size_t count, char *utf8, char *json, int style)
+/*
+ * A string of `count` random characters: its canonical form, and its JSON in some spelling; style 0 as short as can be, 1
+ * ASCII only, 2 a mixture.
+ */
+static size_t random_text(uint64_t *seed, size_t count, char *canonical, char *json, int style)
 {
+    static const uint32_t ranges[][2] = {{'a', 26},       {' ', 90},        {'a', 26},
+                                         {0, 32},         {0x80, 0x780},    {0x4E00, 0x5000},
+                                         {0xD000, 0x7FF}, {0xE000, 0x1FFF}, {0x10000, 0xFFFFF}};
     size_t n = 0, m = 0;
     for (size_t i = 0; i < count; i++) {
-        static const uint32_t ranges[][2] = {{'a', 26},       {' ', 90},        {'a', 26},
-                                             {0, 32},         {0x80, 0x780},    {0x4E00, 0x5000},
-                                             {0xD000, 0x7FF}, {0xE000, 0x1FFF}, {0x10000, 0xFFFFF}};
-        uint32_t r = test_random(seed) % (test_random(seed) % 4 ? 3 : 9),
-                 c = ranges[r][0] + test_random(seed) % ranges[r][1];
-        int escape = style == 1 ? c > 126 || c < 32 : style == 2 && test_random(seed) % 2;
-        size_t begin = n;
-        if (c < 0x80) {
-            utf8[n++] = (char)c;
-        } else if (c < 0x800) {
-            utf8[n++] = (char)(0xC0 | c >> 6);
-        } else if (c < 0x10000) {
-            utf8[n++] = (char)(0xE0 | c >> 12);
+        const uint32_t r = test_random(seed) % (test_random(seed) % 4 ? 3 : 9);
+        const uint32_t c = ranges[r][0] + test_random(seed) % ranges[r][1];
+        static const char letters[128] = {
+            ['"'] = '"', ['\\'] = '\\', ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
+        const size_t begin = n;
+        int longer = (style == 1 && c > 126) || (style == 2 && test_random(seed) % 2);
+        if (c < 128 && letters[c]) {
+            n += (size_t)sprintf(canonical + n, "\\%c", letters[c]);
+        } else if (c < 0x20) {
+            n += (size_t)sprintf(canonical + n, "\\u%04x", c);
+        } else if (c < 0x80) {
+            canonical[n++] = (char)c;
         } else {
-            utf8[n++] = (char)(0xF0 | c >> 18);
-            utf8[n++] = (char)(0x80 | (c >> 12 & 63));
+            if (c < 0x800) {
+                canonical[n++] = (char)(0xC0 | c >> 6);
+            } else if (c < 0x10000) {
+                canonical[n++] = (char)(0xE0 | c >> 12);
+            } else {
+                canonical[n++] = (char)(0xF0 | c >> 18);
+                canonical[n++] = (char)(0x80 | (c >> 12 & 63));
+            }
+            if (c >= 0x800) canonical[n++] = (char)(0x80 | (c >> 6 & 63));
+            canonical[n++] = (char)(0x80 | (c & 63));
         }
-        if (c >= 0x800) utf8[n++] = (char)(0x80 | (c >> 6 & 63));
-        if (c >= 0x80) utf8[n++] = (char)(0x80 | (c & 63));
-        if (c == '"' || c == '\\')
-            m += (size_t)sprintf(json + m, "\\%c", (int)c);
-        else if (c == '\n' && test_random(seed) % 2)
-            m += (size_t)sprintf(json + m, "\\n");
-        else if (c >= 0x10000 && escape)
+        if (longer && c == '/')
+            m += (size_t)sprintf(json + m, "\\/");
+        else if (longer && c >= 0x10000)
             m += (size_t)sprintf(json + m, "\\u%04x\\u%04X", 0xD800 + ((c - 0x10000) >> 10),
                                  0xDC00 + ((c - 0x10000) & 0x3FF));
-        else if (c < 32 || escape)
+        else if (longer)
             m += (size_t)sprintf(json + m, test_random(seed) % 2 ? "\\u%04x" : "\\u%04X", c);
         else
-            m += n - begin, memcpy(json + m - (n - begin), utf8 + begin, n - begin);
+            memcpy(json + m, canonical + begin, n - begin), m += n - begin;
     }
     json[m] = 0;
     return n;
@@ -427,23 +435,23 @@ static size_t random_text(uint64_t *seed, size_t count, char *utf8, char *json, 
 static void text_chain_is_as_defined_in_any_spelling(void **state)
 {
     static const uint32_t blocks[] = {64, 512, 1020, 4096, 4100, 8192, 65536};
-    char *utf8 = malloc(1 << 20), *json = malloc(4 << 20), *body = malloc(4 << 20);
+    char *text = malloc(1 << 20), *json = malloc(4 << 20), *body = malloc(4 << 20);
     scanned *s = malloc(sizeof *s);
     (void)state;
     for (uint64_t round = 1; round <= 40; round++)
         for (int style = 0; style < 3; style++) {
             uint64_t seed = round * 7919;
             uint32_t block = blocks[round % 7];
-            size_t len = random_text(&seed, round < 30 ? 40 * round : 40000, utf8, json, style);
+            size_t len = random_text(&seed, round < 30 ? 40 * round : 40000, text, json, style);
             sprintf(body, "{\"sampling_params\":{},\"text\":\"%s\"}", json);
             scan_ok(body, PDR_API_GENERATE, block, s);
-            assert_chain(s, (const uint8_t *)utf8, len, 0, PDR_KIND_TEXT, block);
+            assert_chain(s, (const uint8_t *)text, len, 0, PDR_KIND_TEXT, block);
             sprintf(body, "{\"prompt\":[\"%s\",\"other\"],\"model\":\"m\"}", json);
             scan_ok(body, PDR_API_COMPLETIONS, block, s);
             s->prompt.prompt_bytes -= 5;
-            assert_chain(s, (const uint8_t *)utf8, len, XXH3_64bits_withSeed("m", 1, 1), PDR_KIND_TEXT, block);
+            assert_chain(s, (const uint8_t *)text, len, XXH3_64bits_withSeed("m", 1, 1), PDR_KIND_TEXT, block);
         }
-    free(utf8);
+    free(text);
     free(json);
     free(body);
     free(s);
@@ -520,18 +528,17 @@ static void message_stream_is_as_documented(void **state)
 #define DIGEST(text)                                                                                                   \
     (digest = XXH3_64bits(text, sizeof text - 1), memcpy(stream + n, "\xFFH", 2), memcpy(stream + n + 2, &digest, 8),  \
      n += 10)
-    PUT("\xFFT\xFF[\xFF{\xFF:type\xFF\"function\xFF:f\xFF{\xFF:cache_control\xFF#1\xFF}\xFF}\xFF]");
-    PUT("\xFFMsystem\xFF"
-        "Cbe brief");
-    PUT("\xFFMuser\xFFNbob\xFFL\xFFP\xFF{\xFF:type\xFF\"text\xFF:text\xFF\"what\xFF}");
-    PUT("\xFFP\xFF{\xFF:type");
+    PUT("\xFFT[{\"type\":\"function\",\"f\":{\"cache_control\":1}}]");
+    PUT("\xFFMsystem\xFF\x43"
+        "be brief");
+    PUT("\xFFMuser\xFFNbob\xFFL\xFFP{\"type\":\"text\",\"text\":\"what\"}");
+    PUT("\xFFP{\"type\":");
     DIGEST("image_url");
-    PUT("\xFF:image_url\xFF{\xFF:url");
+    PUT(",\"image_url\":{\"url\":");
     DIGEST("http://x");
-    PUT("\xFF}\xFF}");
-    PUT("\xFFMassistant\xFFK\xFF[\xFF{\xFF:id\xFF\"c\xFF:ok\xFF#true\xFF:n\xFF#-1.50\xFF}\xFF]");
-    PUT("\xFFMtool\xFFIc\xFF"
-        "C\xFFXextra\xFF[\xFF]");
+    PUT("}}");
+    PUT("\xFFMassistant\xFFK\xFFJ[{\"id\":\"c\",\"ok\":true,\"n\":-1.50}]");
+    PUT("\xFFMtool\xFFIc\xFF\x43\xFFXextra\xFFJ[]");
     scan_ok(body, PDR_API_CHAT, 64, &s);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     assert_chain(&s, stream, n, 0, PDR_KIND_MESSAGES, 64);
@@ -541,7 +548,7 @@ static void message_stream_is_as_documented(void **state)
 
 static void next_turn_shares_every_full_block(void **state)
 {
-    char *utf8 = malloc(1 << 16), *json = malloc(1 << 18), *messages = malloc(1 << 20), *body = malloc(1 << 20);
+    char *text = malloc(1 << 16), *json = malloc(1 << 18), *messages = malloc(1 << 20), *body = malloc(1 << 20);
     scanned *before = malloc(sizeof *before), *now = malloc(sizeof *now);
     uint64_t seed = 5;
     (void)state;
@@ -549,7 +556,7 @@ static void next_turn_shares_every_full_block(void **state)
         size_t n = 0;
         messages[0] = 0;
         for (int turn = 0; turn < 8; turn++) {
-            random_text(&seed, test_random(&seed) % 400, utf8, json, 2);
+            random_text(&seed, test_random(&seed) % 400, text, json, 2);
             n += (size_t)sprintf(messages + n,
                                  turn % 3 == 2
                                      ? "%s{\"content\":\"%s\",\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"%d\"}]}"
@@ -572,7 +579,7 @@ static void next_turn_shares_every_full_block(void **state)
             *before = *now;
         }
     }
-    free(utf8);
+    free(text);
     free(json);
     free(messages);
     free(body);
