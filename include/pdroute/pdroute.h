@@ -363,12 +363,16 @@ typedef struct pdr_limits { /* zero: defaults of pdr_config */
 
 /*
  * One pass over a request body: validity (RFC 8259, UTF-8, depth, size), the members that matter, and the chain of block hashes of its prompt.
- * hashes (cap of them; caller's) get out->blocks values; NULL/0: none wanted. A turn n+1 of a conversation begins with every full block of turn n; model, LoRA, cache_salt and
+ * hashes (cap of them; caller's) get out->blocks values; NULL/0: none wanted; after an error their content is undefined. A turn n+1 of a conversation begins with every full block of turn n; model, LoRA, cache_salt and
  * extra_key go into the first hash, so that tenants never see each other's entries. `limits` NULL: defaults. Errors: PDR_E_PARSE, _TOO_LARGE, _TOO_DEEP, _UNSUPPORTED. Never allocates. [pure] since 0.1
  */
 PDR_API int pdr_scan(const char *body, size_t len, uint32_t api, const pdr_limits *limits, pdr_prompt *out, uint64_t *hashes,
                      size_t cap, pdr_error *err);
-/* Block hashes of a token sequence: what pdr_scan gives for the same ids in `input_ids` with that salt. Writes at most cap, *n gets their number. [pure] since 0.1 */
+/*
+ * Block hashes of a token sequence: what pdr_scan gives for the same ids in `input_ids`. `salt` is 0 for a body without model, lora_path, cache_salt and extra_key;
+ * else, beginning with 0, for each of these (numbers 1 to 4) that is a non-empty string: salt = XXH3_64bits_withSeed(string, salt + number). Writes at most cap,
+ * *n gets their number. [pure] since 0.1
+ */
 PDR_API int pdr_hash_tokens(const uint32_t *ids, size_t count, uint64_t salt, const pdr_limits *limits, uint64_t *hashes, size_t cap, size_t *n);
 
 enum { PDR_REQUEST_NO_HOLD = 1u << 0, /* send now or refuse */
