@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SLOT_BITS = 24, LEASE_BITS = 12 };
+enum { SLOT_BITS = 24, LEASE_BITS = 16 /* max_leases is at most 65535 */ };
 
 void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases)
 {
@@ -36,8 +36,8 @@ int pdr_lease_new(const pdr_ledger *l, const char *name, uint64_t now_ns, uint32
         pdr_lease *s = &l->leases[i];
         if (s->open) continue;
         uint32_t generation = (s->generation + 1) & ((1u << (32 - LEASE_BITS)) - 1);
-        memset(s, 0, sizeof *s);
-        s->generation = generation ? generation : 1;
+        s->generation = generation ? generation : 1; /* at no instant an older one: ids never come again soon */
+        memset(&s->open, 0, sizeof *s - offsetof(pdr_lease, open));
         s->first = PDR_NONE;
         s->beat_ns = now_ns;
         snprintf(s->name, sizeof s->name, "%s", name ? name : "");
@@ -107,8 +107,8 @@ pdr_booking *pdr_booking_new(const pdr_ledger *l, uint32_t lease_slot)
     if (at == PDR_NONE) return NULL;
     pdr_booking *b = &l->bookings[at];
     uint32_t     generation = b->generation + 1, next = b->next;
-    memset(b, 0, sizeof *b);
-    b->generation = generation ? generation : 1;
+    b->generation = generation ? generation : 1; /* at no instant an older one: ids never come again soon */
+    memset(&b->next, 0, sizeof *b - offsetof(pdr_booking, next));
     b->lease = lease_slot;
     b->prefill = b->decode = b->held = PDR_NONE;
     l->head->free_first = next;
@@ -169,7 +169,7 @@ static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
 
 void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
 {
-    if (!in_prefill(b)) return;
+    if (b->state != PDR_BOOKING_PREFILL) return; /* what was not fetched was not sent */
     __atomic_store_n(&b->state, PDR_BOOKING_DECODE, __ATOMIC_RELEASE);
     leave_prefill(l, b, now_ns);
 }
@@ -245,7 +245,8 @@ static void clear_sums(const pdr_ledger *l)
         l->leases[i].first = PDR_NONE;
         l->leases[i].bookings = l->leases[i].released = l->leases[i].wake = 0;
     }
-    l->head->bookings = l->head->in_prefill = l->head->leases = l->head->wakes = l->head->announced = 0;
+    l->head->bookings = l->head->in_prefill = l->head->leases = l->head->announced = 0;
+    __atomic_store_n(&l->head->wakes, 0u, __ATOMIC_RELAXED);
     l->head->rooms = 0;
     l->head->free_first = PDR_NONE;
 }
@@ -266,6 +267,11 @@ void pdr_ledger_rebuild(const pdr_ledger *l)
     for (uint32_t i = 0; i < l->head->max_leases; i++) l->head->leases += l->leases[i].open ? 1 : 0;
     for (uint32_t i = l->head->max_bookings; i-- > 0;) {
         pdr_booking *b = &l->bookings[i];
+        if (b->state == PDR_BOOKING_HELD) { /* it was about to be placed, but was not */
+            b->prefill = b->decode = PDR_NONE;
+            b->room = 0;
+            b->alone = 0;
+        }
         if (b->state != PDR_BOOKING_FREE && !sound(l, b)) b->state = PDR_BOOKING_FREE;
         if (b->state == PDR_BOOKING_FREE) {
             b->next = l->head->free_first;
@@ -307,22 +313,24 @@ static int check_sums(const pdr_ledger *l, uint64_t *scratch, char *why, size_t 
 static int check_lease(const pdr_ledger *l, uint32_t slot, uint32_t *linked, char *why, size_t cap)
 {
     const pdr_lease *s = &l->leases[slot];
-    uint32_t         n = 0, prev = PDR_NONE;
+    uint32_t         n = 0, prev = PDR_NONE, untold = 0;
     if (!s->open) return s->bookings ? snprintf(why, cap, "lease %u: closed with %u bookings", slot, s->bookings) : 0;
     for (uint32_t i = s->first; i != PDR_NONE; prev = i, i = l->bookings[i].next) {
         if (i >= l->head->max_bookings || n++ > l->head->max_bookings) return snprintf(why, cap, "lease %u: its list is broken", slot);
         const pdr_booking *b = &l->bookings[i];
         if (b->state == PDR_BOOKING_FREE || b->lease != slot || b->prev != prev)
             return snprintf(why, cap, "lease %u: booking %u does not belong in its list", slot, i);
+        untold += announced(b) && !b->told;
     }
     if (n != s->bookings) return snprintf(why, cap, "lease %u: %u bookings listed, %u counted", slot, n, s->bookings);
+    if (untold != s->released) return snprintf(why, cap, "lease %u: %u are released and not told, %u counted", slot, untold, s->released);
     *linked += n;
     return 0;
 }
 
 int pdr_ledger_check(const pdr_ledger *l, uint64_t *scratch, char *why, size_t cap)
 {
-    uint32_t used = 0, prefill = 0, linked = 0, free_n = 0, open = 0;
+    uint32_t used = 0, prefill = 0, linked = 0, free_n = 0, open = 0, announced_n = 0;
     uint64_t rooms = 0;
     int      bad;
     for (uint32_t i = 0; i < l->head->max_bookings; i++) {
@@ -331,6 +339,7 @@ int pdr_ledger_check(const pdr_ledger *l, uint64_t *scratch, char *why, size_t c
         if (!sound(l, b)) return snprintf(why, cap, "booking %u: not sound (state %u)", i, b->state);
         used++;
         prefill += in_prefill(b) ? 1 : 0;
+        announced_n += announced(b) ? 1 : 0;
         if (placed(b) && b->room) rooms += b->batch ? b->batch : 1;
     }
     for (uint32_t i = l->head->free_first; i != PDR_NONE && free_n <= l->head->max_bookings; i = l->bookings[i].next) {
@@ -346,5 +355,7 @@ int pdr_ledger_check(const pdr_ledger *l, uint64_t *scratch, char *why, size_t c
         return snprintf(why, cap, "ledger: counts differ (used %u/%u, linked %u, free %u, leases %u/%u, in prefill %u/%u, rooms %llu/%llu)", used,
                         l->head->bookings, linked, free_n, open, l->head->leases, prefill, l->head->in_prefill, (unsigned long long)rooms,
                         (unsigned long long)l->head->rooms);
+    if (announced_n != l->head->announced)
+        return snprintf(why, cap, "ledger: %u are released or refused, %u counted", announced_n, l->head->announced);
     return check_sums(l, scratch, why, cap);
 }

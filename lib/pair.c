@@ -163,7 +163,10 @@ static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const p
     pdr_side d = price(v, g, g->decode, g->head->decode_n, policy, 1, s->decode_cost, &out->retry_ns);
     out->pairs = (uint64_t)p.possible * d.possible;
     if (!out->pairs) return;
-    for (int tier = 0; tier < 4; tier++) best.by_tier[tier] = pdr_tier_us(v->rates, tier, v->job->prompt_tokens) << TIE_BITS;
+    for (int tier = 0; tier < 4; tier++) {
+        uint64_t us = pdr_tier_us(v->rates, tier, v->job->prompt_tokens);
+        best.by_tier[tier] = (us < KEY_COST_MOST ? us : KEY_COST_MOST) << TIE_BITS;
+    }
     if (!policy->topology || (!g->head->hosts && !g->head->racks && !g->head->zones))
         consider(&best, s, p.best, d.best, PDR_TIER_ZONE); /* every transfer costs the same */
     else

@@ -10,6 +10,7 @@ _Static_assert(sizeof(pdr_target) == 128, "a target is two cache lines");
 _Static_assert(offsetof(pdr_target, d_tokens) == 64, "line 1 begins with what decode reads");
 
 enum { PRIOR_SLOWNESS = 1024 };
+#define OPEN_MOST_NS 30000000000u
 
 void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets)
 {
@@ -128,16 +129,35 @@ static void set_groups(const pdr_registry *g, uint32_t id, uint32_t limit)
     }
 }
 
-static void group(const pdr_registry *g, uint32_t id)
+static void regroup(const pdr_registry *g)
 {
     pdr_registry_head *h = g->head;
+    h->hosts = h->racks = h->zones = 0;
+    for (uint32_t i = 0; i < h->high; i++)
+        if (g->endpoints[i].slot == PDR_SLOT_USED) set_groups(g, i, i);
+}
+
+static void group(const pdr_registry *g, uint32_t id)
+{
+    const pdr_registry_head *h = g->head;
     if (h->hosts < h->max_endpoints && h->racks < h->max_endpoints && h->zones < h->max_endpoints) {
         set_groups(g, id, h->high);
         return;
     }
-    h->hosts = h->racks = h->zones = 0;
-    for (uint32_t i = 0; i < h->high; i++)
-        if (g->endpoints[i].slot == PDR_SLOT_USED) set_groups(g, i, i);
+    regroup(g);
+}
+
+void pdr_registry_repair(const pdr_registry *g)
+{
+    for (uint32_t i = 0; i < g->head->max_endpoints; i++)
+        if (g->endpoints[i].slot != PDR_SLOT_FREE && i >= g->head->high) g->head->high = i + 1;
+    memset(g->taken, 0, g->head->max_targets);
+    for (uint32_t i = 0; i < g->head->high; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        if (rec->slot != PDR_SLOT_FREE) memset(g->taken + rec->first_target, 1, rec->targets);
+    }
+    if (g->head->grouping) regroup(g);
+    g->head->grouping = 0;
 }
 
 /* First run of n free targets; PDR_NONE if there is none. */
@@ -160,7 +180,20 @@ static void fill_target(pdr_target *t, const pdr_endpoint *e, uint32_t id, uint3
     if (e->max_running) t->max_running = e->max_running;
 }
 
-static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_error *err)
+/* Whether n targets and a record can be had once this endpoint has been removed. */
+static int fits_without(const pdr_registry *g, const pdr_endpoint_rec *rec, uint32_t n)
+{
+    int      stays = rec->bookings != 0, fits;
+    uint32_t slot = 0;
+    while (stays && slot < g->head->max_endpoints && g->endpoints[slot].slot != PDR_SLOT_FREE) slot++;
+    if (slot == g->head->max_endpoints) return 0;
+    if (!stays) memset(g->taken + rec->first_target, 0, rec->targets);
+    fits = find_run(g, n) != PDR_NONE;
+    memset(g->taken + rec->first_target, 1, rec->targets);
+    return fits;
+}
+
+static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t draining, uint32_t *id, pdr_error *err)
 {
     uint32_t n = count_targets(e), first = find_run(g, n), slot = 0;
     while (slot < g->head->max_endpoints && g->endpoints[slot].slot != PDR_SLOT_FREE) slot++;
@@ -171,6 +204,7 @@ static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_e
     pdr_endpoint_rec *rec = &g->endpoints[slot];
     memset(rec, 0, sizeof *rec);
     rec->e = *e;
+    rec->draining = draining;
     rec->name_hash = hash_text(e->name);
     rec->first_target = first;
     rec->targets = n;
@@ -192,25 +226,31 @@ static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_e
 int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id, pdr_error *err)
 {
     pdr_endpoint e = *in;
-    uint32_t     at = PDR_NONE;
+    uint32_t     at = PDR_NONE, draining = 0;
     int          code = pdr_registry_validate(&e, err);
     if (code) return code;
     pdr_registry_default_name(&e);
     if (pdr_registry_find(g, e.name, &at)) at = PDR_NONE;
     if (at != PDR_NONE && count_targets(&g->endpoints[at].e) != count_targets(&e)) {
         /* another number of ranks is another server: requests in flight end on the old record */
+        if (!fits_without(g, &g->endpoints[at], count_targets(&e)))
+            return pdr_fail(err, PDR_E_FULL, "the tables of endpoints and targets have no room for %u ranks of %.64s (max_endpoints %u, max_targets %u)",
+                            count_targets(&e), e.name, g->head->max_endpoints, g->head->max_targets);
+        draining = g->endpoints[at].draining;
         pdr_registry_remove(g, at);
         at = PDR_NONE;
     }
+    __atomic_store_n(&g->head->grouping, 1u, __ATOMIC_RELEASE);
     if (at == PDR_NONE) {
-        code = add(g, &e, &at, err);
+        code = add(g, &e, draining, &at, err);
     } else {
         pdr_endpoint_rec *rec = &g->endpoints[at];
         rec->e = e;
         for (uint32_t i = 0; i < rec->targets; i++) fill_target(&g->targets[rec->first_target + i], &e, at, i);
     }
+    if (!code) group(g, at);
+    __atomic_store_n(&g->head->grouping, 0u, __ATOMIC_RELEASE);
     if (code) return code;
-    group(g, at);
     *id = at;
     return PDR_OK;
 }
@@ -270,23 +310,30 @@ void pdr_registry_open_until(pdr_target *t, uint64_t until_ns)
 
 void pdr_registry_reopen(const pdr_registry *g, uint32_t target)
 {
-    const pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
+    pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
+    rec->opened_ns = 0;
     for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], 0);
 }
 
 void pdr_registry_success(const pdr_registry *g, uint32_t target)
 {
-    g->endpoints[g->targets[target].endpoint].failures = 0;
+    pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
+    rec->failures = rec->openings = 0;
     pdr_registry_reopen(g, target);
 }
 
-void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t now_ns)
+void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t sent_ns, uint64_t now_ns)
 {
     pdr_target       *t = &g->targets[target];
     pdr_endpoint_rec *rec = &g->endpoints[t->endpoint];
     rec->failures++;
     g->infos[target].failures++;
     if (!hard && rec->failures < threshold) return;
+    if (rec->opened_ns && sent_ns < rec->opened_ns) return;
+    for (uint32_t i = 0; i < rec->openings && open_ns < OPEN_MOST_NS; i++) open_ns *= 2;
+    if (open_ns > OPEN_MOST_NS) open_ns = OPEN_MOST_NS;
+    rec->openings++;
+    rec->opened_ns = now_ns;
     for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], now_ns + open_ns);
 }
 

@@ -62,6 +62,8 @@ typedef struct pdr_endpoint_rec {
     uint32_t     bookings;   /* legs of live bookings */
     uint32_t     name_hash;
     uint32_t     group[3], group_hash[3]; /* topology: host, rack, zone; PDR_NO_GROUP */
+    uint32_t     openings;   /* times in a row that its breaker opened */
+    uint64_t     opened_ns;  /* the last time, 0: it has answered since */
     pdr_endpoint e;
 } pdr_endpoint_rec;
 
@@ -72,6 +74,7 @@ typedef struct pdr_registry_head {
     uint32_t hosts, racks, zones;       /* group numbers given out, at most max_endpoints each */
     uint32_t pick;                      /* sequence for last_pick */
     uint32_t high;                      /* endpoints[] beyond this are free */
+    uint32_t grouping;                  /* a put is under way: groups may be half made */
 } pdr_registry_head;
 
 typedef struct pdr_registry {
@@ -98,16 +101,21 @@ pdr_endpoint_rec *pdr_registry_at(const pdr_registry *g, uint32_t id);
 void pdr_registry_remove(const pdr_registry *g, uint32_t id);
 /* Frees the slot of a removed endpoint without bookings. */
 void pdr_registry_reap(const pdr_registry *g, uint32_t id);
-/* Lists and groups from the endpoints: after any change, and in repair. */
+/* Lists from the endpoints: after any change. */
 void pdr_registry_relist(const pdr_registry *g);
+/* High mark, targets taken and, where a put was cut short, groups from the endpoints; bookings and lists are made anew later. */
+void pdr_registry_repair(const pdr_registry *g);
 /* The breaker of all ranks of an endpoint, or of one target. 0: closed. */
 void pdr_registry_open_until(pdr_target *t, uint64_t until_ns);
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns); /* PDR_STATE_* */
 
-/* One leg ended well or badly: counts and breaker. `hard`: nothing could be sent at all, so the endpoint is taken out at once. */
+/*
+ * One leg ended well or badly: counts and breaker. `hard`: nothing could be sent at all, so the endpoint is taken out at once: for open_ns, doubled up to
+ * 30 s each time that a leg sent after the last opening (sent_ns) fails again. Those sent before it tell nothing new.
+ */
 void pdr_registry_success(const pdr_registry *g, uint32_t target);
 void pdr_registry_reopen(const pdr_registry *g, uint32_t target); /* it has begun to answer: the breaker closes, failures stay counted */
-void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t now_ns);
+void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t sent_ns, uint64_t now_ns);
 
 /* First invariant that does not hold, as a sentence in why; 0 if all hold. */
 int pdr_registry_check(const pdr_registry *g, char *why, size_t cap);

@@ -224,6 +224,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     __atomic_store_n(&r->ready, 0u, __ATOMIC_RELEASE);
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
     pdr_books_open(&b, r);
+    pdr_registry_repair(&b.registry); /* it may have been saved in the middle of a call */
     pdr_hold_init(&b.hold, r->config.max_held);
     pdr_ledger_init(&b.ledger, r->config.max_bookings, r->config.max_leases);
     for (uint32_t i = 0; i < r->config.max_endpoints; i++) {
@@ -261,13 +262,7 @@ int pdr_router_config(const pdr_router *r, pdr_config *out)
 static void repair(pdr_books *b)
 {
     pdr_index_repair(b->index);
-    for (uint32_t i = 0; i < b->r->config.max_endpoints; i++)
-        if (b->registry.endpoints[i].slot != PDR_SLOT_FREE && i >= b->registry.head->high) b->registry.head->high = i + 1;
-    memset(b->registry.taken, 0, b->r->config.max_targets);
-    for (uint32_t i = 0; i < b->registry.head->high; i++) {
-        const pdr_endpoint_rec *rec = &b->registry.endpoints[i];
-        if (rec->slot != PDR_SLOT_FREE) memset(b->registry.taken + rec->first_target, 1, rec->targets);
-    }
+    pdr_registry_repair(&b->registry);
     pdr_ledger_rebuild(&b->ledger);
     /* a queue entry and its booking name each other; where one of the two was not yet or no longer written, both go */
     for (uint32_t i = 0; i < b->r->config.max_held; i++) {
@@ -297,6 +292,7 @@ int pdr_books_lock(pdr_books *b, pdr_router *r, uint64_t now_ns)
         r->stats.lock_recoveries++;
         pdr_lock_repaired(&r->lock);
     }
+    if (now_ns > INT64_MAX) now_ns = 0; /* 292 years: that is no clock, and sums with it would overflow */
     if (now_ns > r->clock_ns)
         r->clock_ns = now_ns;
     else if (now_ns && r->clock_ns - now_ns > 1000000000u) /* processes race by microseconds; a second is a clock of another kind */

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define PROMPT_TOKENS_MAX (1ull << 32)
+
 static uint64_t text_tokens(const pdr_books *b, uint64_t bytes) { return bytes * b->r->learnt.tokens_per_byte_q20 >> 20; }
 
 static void make_job(const pdr_books *b, const pdr_prompt *p, const pdr_request *q, pdr_job *job)
@@ -13,6 +15,7 @@ static void make_job(const pdr_books *b, const pdr_prompt *p, const pdr_request 
     memset(job, 0, offsetof(pdr_job, exclude));
     job->prompt_tokens = p->prompt_tokens ? p->prompt_tokens : text_tokens(b, p->prompt_bytes);
     if (!job->prompt_tokens) job->prompt_tokens = 1;
+    if (job->prompt_tokens > PROMPT_TOKENS_MAX) job->prompt_tokens = PROMPT_TOKENS_MAX; /* sums and products of it stay in 64 bits */
     if (p->flags & PDR_PROMPT_TOKENS)
         job->block_millitokens = b->r->config.block_bytes / 4 * 1000u;
     else
@@ -211,8 +214,9 @@ void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
     uint32_t slot = k->held;
     k->refusal = code;
     k->ready_ns = b->now_ns;
-    k->held = PDR_NONE;
+    /* the state first: a kill behind it leaves a refusal that its owner will hear of, never a ticket that is gone */
     __atomic_store_n(&k->state, (uint32_t)PDR_BOOKING_REFUSED, __ATOMIC_RELEASE);
+    k->held = PDR_NONE;
     pdr_hold_remove(&b->hold, slot);
     pdr_booking_announce(&b->ledger, k);
     if (code == PDR_E_EXPIRED)
@@ -252,28 +256,43 @@ static void release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choic
 {
     const pdr_job   job = b->hold.slots[slot].job;
     pdr_log_record *record = pdr_log_begin(b, &job, choice);
-    k->held = PDR_NONE;
     k->ready_ns = b->now_ns;
-    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) {
-        k->held = slot; /* stays held: no rooms left, which its deadline will tell */
-        return;
-    }
+    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return; /* stays held: no rooms left, which its deadline will tell */
+    k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
     pdr_hold_remove(&b->hold, slot);
     pdr_booking_announce(&b->ledger, k);
     b->r->stats.released++;
     pdr_log_end(b, record, k, PDR_SEND, pdr_lease_id(&b->ledger, k->lease), 0);
 }
 
+/*
+ * A policy that is no expected time says nothing about waiting: it chooses among those that can take the request now, if there are any. Else one busy
+ * server that happens to be next would stop everybody.
+ */
+#define NOT_NOW (1ull << 40) /* above all costs of such policies */
+static void plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t uncached = job->prompt_tokens - pdr_matched_tokens(job, b->depth[list[i]]);
+        b->planned_us[list[i]] = pdr_gate_open(b, list[i], uncached) ? 0 : NOT_NOW;
+    }
+}
+
 /* One held request's turn: released, refused, or planned for where it waits. */
 static void serve(pdr_books *b, uint32_t slot)
 {
-    const pdr_held *s = &b->hold.slots[slot];
-    pdr_booking    *k = pdr_booking_at(&b->ledger, s->booking);
+    const pdr_held   *s = &b->hold.slots[slot];
+    const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
+    pdr_booking      *k = pdr_booking_at(&b->ledger, s->booking);
     pdr_choice      choice;
     match_sample(b, s);
     pdr_view v = view_of(b, &s->job);
     v.planned_us = b->planned_us;
-    if (pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, 0, 0, &choice)) {
+    if (!policy->topology) {
+        plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
+        plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
+    }
+    if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, &choice)) {
         if (!choice.retry_ns) pdr_refuse_held(b, k, PDR_E_NO_PAIR);
         return;
     }
@@ -287,12 +306,15 @@ static void serve(pdr_books *b, uint32_t slot)
 
 void pdr_release_held(pdr_books *b)
 {
-    uint32_t order[PDR_HELD_WINDOW], n;
-    if (__builtin_expect(!b->hold.head->held, 1)) return;
+    uint32_t order[PDR_HELD_WINDOW], n, held = b->hold.head->held;
+    if (__builtin_expect(!held, 1)) return;
     for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0;
     for (uint32_t i = 0; i < b->registry.head->single_n; i++) b->planned_us[b->registry.single[i]] = 0;
-    n = pdr_hold_order(&b->hold, ageing_us(b), b->now_ns, order, PDR_HELD_WINDOW);
-    for (uint32_t i = 0; i < n; i++) serve(b, order[i]);
+    do { /* again if all that were looked at have gone: there may be room for more */
+        held = b->hold.head->held;
+        n = pdr_hold_order(&b->hold, ageing_us(b), b->now_ns, order, PDR_HELD_WINDOW);
+        for (uint32_t i = 0; i < n; i++) serve(b, order[i]);
+    } while (n == PDR_HELD_WINDOW && b->hold.head->held + n == held);
 }
 
 /* ---- what the log keeps */

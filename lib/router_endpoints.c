@@ -34,27 +34,36 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
     }
 }
 
+static void forget_prefixes(pdr_books *b, uint32_t first_target, uint32_t targets)
+{
+    for (uint32_t i = 0; i < targets; i++) pdr_index_clear(b->index, first_target + i);
+}
+
 /* Adds or updates one; *changed 0 if it was there just so. */
 static int put_locked(pdr_books *b, const pdr_endpoint *e, uint32_t *id, int *added, int *changed, pdr_error *err)
 {
-    uint32_t     at = PDR_NONE;
+    uint32_t     at = PDR_NONE, first = 0, ranks = 0;
     pdr_endpoint old;
     *added = 1;
     if (e->name[0] && !pdr_registry_find(&b->registry, e->name, &at)) {
         old = b->registry.endpoints[at].e;
+        first = b->registry.endpoints[at].first_target;
+        ranks = b->registry.endpoints[at].targets;
         *added = 0;
     }
     int code = pdr_registry_put(&b->registry, e, id, err);
     if (code) return code;
     pdr_endpoint_rec *rec = &b->registry.endpoints[*id];
-    if (!*added && *id == at) {
+    if (!*added && rec->targets == ranks) {
         *changed = memcmp(&old, &rec->e, sizeof old) != 0;
         if (same_server(&old, &rec->e)) return PDR_OK;
     } else {
         *changed = 1;
+        forget_prefixes(b, first, ranks); /* of the record that it had with another number of ranks */
     }
     forget_server(b, rec); /* a server of which nothing is known; the slot's last one may have left something */
-    rec->failures = rec->down = 0;
+    rec->failures = rec->down = rec->openings = 0;
+    rec->opened_ns = 0;
     for (uint32_t i = 0; i < rec->targets; i++) pdr_fit_capacity(b, rec->first_target + i);
     return PDR_OK;
 }
@@ -101,8 +110,7 @@ int pdr_endpoint_drain(pdr_router *r, uint32_t id, int on, pdr_error *err)
 
 static void remove_locked(pdr_books *b, uint32_t id)
 {
-    const pdr_endpoint_rec *rec = &b->registry.endpoints[id];
-    for (uint32_t i = 0; i < rec->targets; i++) pdr_index_clear(b->index, rec->first_target + i);
+    forget_prefixes(b, b->registry.endpoints[id].first_target, b->registry.endpoints[id].targets);
     pdr_registry_remove(&b->registry, id);
 }
 
@@ -126,7 +134,8 @@ int pdr_endpoint_health(pdr_router *r, uint32_t id, int up, uint64_t now_ns, pdr
     pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, id);
     if (rec && up && rec->down) { /* it is back, with an empty cache for all we know */
         forget_server(&b, rec);
-        rec->failures = 0;
+        rec->failures = rec->openings = 0;
+        rec->opened_ns = 0;
     }
     if (rec && rec->down != (up ? 0u : 1u)) {
         rec->down = up ? 0 : 1;
@@ -210,27 +219,71 @@ static int named(const pdr_endpoint *e, size_t n, const char *name)
     return 0;
 }
 
+static uint32_t ranks_of(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
+
+static void mark(uint8_t *taken, uint32_t first, uint32_t n, uint8_t value) { memset(taken + first, value, n); }
+
+/* First fit, as pdr_registry_put() does it; 0 if there is no such run. */
+static int take_run(const pdr_books *b, uint8_t *taken, uint32_t n)
+{
+    for (uint32_t i = 0, run = 0; i < b->registry.head->max_targets; i++) {
+        run = taken[i] ? 0 : run + 1;
+        if (run < n) continue;
+        mark(taken, i + 1 - n, n, 1);
+        return 1;
+    }
+    return 0;
+}
+
+/*
+ * Goes through the document as it will be applied, on a copy of the marks of taken targets: whoever is pruned or gets another number of ranks gives
+ * its place back at once, unless it has bookings.
+ */
+static int ranks_fit(const pdr_books *b, const pdr_endpoint *e, size_t n, int prune, pdr_error *err)
+{
+    const pdr_registry *g = &b->registry;
+    uint8_t            *taken = (uint8_t *)b->scratch.prefill_cost;
+    uint32_t            id, records = 0;
+    memcpy(taken, g->taken, g->head->max_targets);
+    for (uint32_t i = 0; i < g->head->max_endpoints; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        int                     leaves = rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !named(e, n, rec->e.name);
+        records += rec->slot == PDR_SLOT_FREE || leaves;
+        if (leaves) mark(taken, rec->first_target, rec->targets, 0);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const pdr_endpoint_rec *rec = NULL;
+        if (e[i].flags & PDR_ENDPOINT_OUT) continue;
+        if (!pdr_registry_find(g, e[i].name, &id)) rec = &g->endpoints[id];
+        if (rec && rec->targets == ranks_of(&e[i])) continue;
+        if (rec && !rec->bookings) {
+            mark(taken, rec->first_target, rec->targets, 0);
+            records++;
+        }
+        if (!records)
+            return pdr_fail(err, PDR_E_FULL, "the document has more endpoints than there are places free (max_endpoints %u)", g->head->max_endpoints);
+        if (!take_run(b, taken, ranks_of(&e[i])))
+            return pdr_fail(err, PDR_E_FULL, "the table of targets has no room for the %u ranks of %.64s (max_targets %u)", ranks_of(&e[i]), e[i].name,
+                            g->head->max_targets);
+        records--;
+    }
+    return PDR_OK;
+}
+
 /* Whether the whole document can be carried out, before anything is changed: either all of it is, or nothing. */
 static int apply_fits(const pdr_books *b, const pdr_endpoint *e, size_t n, int prune, pdr_error *err)
 {
-    uint32_t id, places = b->registry.head->max_endpoints, fresh = 0, leaving = 0;
+    uint32_t id;
     for (size_t i = 0; i < n; i++) {
         int code = pdr_registry_validate(&e[i], err);
         if (code) return code;
         if (e[i].flags & PDR_ENDPOINT_OUT) continue;
-        fresh += pdr_registry_find(&b->registry, e[i].name, &id) ? 1 : 0;
         id = pdr_registry_clash(&b->registry, &e[i]);
         if (id != PDR_NONE && !prune && !named(e, n, b->registry.endpoints[id].e.name))
             return pdr_fail(err, PDR_E_EXISTS, "%.64s has the address %.64s:%u, which is registered under the name %.64s", e[i].name, e[i].host,
                             e[i].port, b->registry.endpoints[id].e.name);
     }
-    for (uint32_t i = 0; i < places; i++) {
-        const pdr_endpoint_rec *rec = &b->registry.endpoints[i];
-        leaving += rec->slot == PDR_SLOT_FREE || (rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !named(e, n, rec->e.name));
-    }
-    if (fresh > leaving)
-        return pdr_fail(err, PDR_E_FULL, "the document has %u new endpoints, but only %u places are free (max_endpoints %u)", fresh, leaving, places);
-    return PDR_OK;
+    return ranks_fit(b, e, n, prune, err);
 }
 
 static void prune_others(pdr_books *b, const pdr_endpoint *e, size_t n, pdr_apply_report *report)

@@ -73,7 +73,7 @@ static void learn_usage(pdr_books *b, const pdr_booking *k, const pdr_exchange_l
     b->r->stats.prompt_tokens_reported += leg->prompt_tokens;
 }
 
-static void apply_verdict(pdr_books *b, const pdr_exchange_leg *leg, uint32_t target)
+static void apply_verdict(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg *leg, uint32_t target)
 {
     const pdr_config *c = &b->r->config;
     uint64_t          open_ns = c->breaker_open_ms * 1000000ull;
@@ -81,9 +81,9 @@ static void apply_verdict(pdr_books *b, const pdr_exchange_leg *leg, uint32_t ta
     if (leg->answered) pdr_registry_reopen(&b->registry, target); /* one that always dies after its first bytes still adds up */
     if (leg->verdict == PDR_VERDICT_GOOD) pdr_registry_success(&b->registry, target);
     if (leg->verdict == PDR_VERDICT_FAILED)
-        pdr_registry_failure(&b->registry, target, leg->failure == PDR_FAIL_CONNECT, c->breaker_failures, open_ns, b->now_ns);
+        pdr_registry_failure(&b->registry, target, leg->failure == PDR_FAIL_CONNECT, c->breaker_failures, open_ns, k->booked_ns, b->now_ns);
     if (leg->verdict == PDR_VERDICT_SUSPECT) /* counts, but alone never takes anybody out */
-        pdr_registry_failure(&b->registry, target, 0, c->breaker_failures * 4, open_ns, b->now_ns);
+        pdr_registry_failure(&b->registry, target, 0, c->breaker_failures * 4, open_ns, k->booked_ns, b->now_ns);
     if (leg->verdict == PDR_VERDICT_BUSY) {
         uint64_t rest = leg->retry_after_ms ? leg->retry_after_ms : 100, now = b->now_ns;
         pdr_target *t = &b->registry.targets[target];
@@ -103,8 +103,8 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
         learn_slowness(b, k, fx->prefill_us);
         pdr_booking_prefilled(&b->ledger, k, b->now_ns);
     }
-    apply_verdict(b, p, k->mode == PDR_MODE_PD ? k->prefill : PDR_NONE);
-    apply_verdict(b, d, k->decode);
+    apply_verdict(b, k, p, k->mode == PDR_MODE_PD ? k->prefill : PDR_NONE);
+    apply_verdict(b, k, d, k->decode);
     if (d->usage) learn_usage(b, k, d);
     if (p->usage || d->usage) learn_cache(b, k, p->usage ? p->cached_tokens : d->cached_tokens);
     if (fx->release) pdr_give_back(b, k);

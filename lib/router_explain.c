@@ -23,16 +23,15 @@ static void list_candidate(const pdr_books *b, pdr_listing *l, uint32_t target, 
     l->out[l->n - 1] = c;
 }
 
-/* Those that are in no list: down or draining. */
-static void list_absent(const pdr_books *b, pdr_listing *l, const pdr_ask *a, uint32_t role)
+/* All candidates for one leg, also those that are down or draining. Who serves alone is listed once, for decode. */
+static void list_role(const pdr_books *b, pdr_listing *l, uint32_t role, const pdr_ask *a, const pdr_choice *choice)
 {
-    pdr_choice none = {.prefill = PDR_NONE, .decode = PDR_NONE};
     for (uint32_t id = 0; id < b->registry.head->high; id++) {
         const pdr_endpoint_rec *rec = &b->registry.endpoints[id];
-        if (rec->slot != PDR_SLOT_USED || (!rec->down && !rec->draining) || !(rec->e.role & role)) continue;
+        if (rec->slot != PDR_SLOT_USED || (rec->e.role == PDR_ROLE_BOTH ? PDR_ROLE_DECODE : rec->e.role) != role) continue;
         for (uint32_t i = 0; i < rec->targets; i++) {
-            list_candidate(b, l, rec->first_target + i, role, a, &none);
-            if (l->n <= l->cap) l->out[l->n - 1].barred = rec->down ? PDR_BARRED_DOWN : PDR_BARRED_DRAINING;
+            list_candidate(b, l, rec->first_target + i, role, a, choice);
+            if ((rec->down || rec->draining) && l->n <= l->cap) l->out[l->n - 1].barred = rec->down ? PDR_BARRED_DOWN : PDR_BARRED_DRAINING;
         }
     }
 }
@@ -54,11 +53,8 @@ int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes,
     code = pdr_ask_make(&b, prompt, hashes, hashes_n, request, &ask, err);
     if (!code) {
         code = pdr_decide(&b, &ask, &choice, &retry_ms, err);
-        for (uint32_t i = 0; i < b.registry.head->prefill_n; i++) list_candidate(&b, &l, b.registry.prefill[i], PDR_ROLE_PREFILL, &ask, &choice);
-        list_absent(&b, &l, &ask, PDR_ROLE_PREFILL);
-        for (uint32_t i = 0; i < b.registry.head->decode_n; i++) list_candidate(&b, &l, b.registry.decode[i], PDR_ROLE_DECODE, &ask, &choice);
-        for (uint32_t i = 0; i < b.registry.head->single_n; i++) list_candidate(&b, &l, b.registry.single[i], PDR_ROLE_DECODE, &ask, &choice);
-        list_absent(&b, &l, &ask, PDR_ROLE_DECODE);
+        list_role(&b, &l, PDR_ROLE_PREFILL, &ask, &choice);
+        list_role(&b, &l, PDR_ROLE_DECODE, &ask, &choice);
         if (!code) pdr_decision_dry(&b, &ask, &choice, &d);
         d.retry_after_ms = retry_ms;
     }

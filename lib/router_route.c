@@ -147,7 +147,9 @@ static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice
     uint64_t  longest = b->now_ns + b->r->config.hold_max_wait_ms * 1000000ull;
     s->enqueued_ns = k->enqueued_ns = b->now_ns;
     s->deadline_ns = a->request.deadline_ns && a->request.deadline_ns < longest ? a->request.deadline_ns : longest;
-    s->priority = a->prompt->priority + a->request.priority;
+    if (__builtin_add_overflow(a->prompt->priority, (int64_t)a->request.priority, &s->priority)) /* clients may ask for any */
+        s->priority = a->request.priority > 0 ? INT64_MAX : INT64_MIN;
+    s->single_only = a->single_only ? 1 : 0;
     s->size_us = x.work;
     k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
     k->prompt_tokens = a->job.prompt_tokens;

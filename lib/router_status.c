@@ -184,7 +184,8 @@ int pdr_status_json(pdr_router *r, uint64_t now_ns, char *buf, size_t cap, size_
     pdr_row         row;
     uint32_t        id = 0, rank = 0, rows = 0;
     struct pdr_text t = {buf, cap, 0};
-    int             code = pdr_books_lock(&b, r, now_ns);
+    if (!buf && cap) return PDR_E_INVALID;
+    int code = pdr_books_lock(&b, r, now_ns);
     if (code) return code;
     gauges(&b, &s);
     put(&t, "{\"version\":");
@@ -250,8 +251,8 @@ static void sample(struct pdr_text *t, const char *name, const char *suffix, con
     put(t, name);
     put(t, suffix);
     if (w) {
-        put(t, "{endpoint="); /* JSON's escapes are a superset of what a label value needs here: names are checked hosts and pod names */
-        put_json(t, w->rec->e.name);
+        put(t, "{endpoint=");
+        pdr_text_label(t, w->rec->e.name, strlen(w->rec->e.name));
         put(t, ",role=\"");
         put(t, role_names[w->rec->e.role & 3]);
         if (w->t->rank != PDR_NONE) {
@@ -270,7 +271,8 @@ int pdr_status_prometheus(pdr_router *r, uint64_t now_ns, char *buf, size_t cap,
     pdr_books       b;
     pdr_stats       s;
     struct pdr_text t = {buf, cap, 0};
-    int             code = pdr_books_lock(&b, r, now_ns);
+    if (!buf && cap) return PDR_E_INVALID;
+    int code = pdr_books_lock(&b, r, now_ns);
     if (code) return code;
     gauges(&b, &s);
     for (size_t i = 0; i < COUNTERS; i++) {

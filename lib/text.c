@@ -84,6 +84,22 @@ void pdr_text_json(struct pdr_text *t, const char *s, size_t n)
     PDR_TEXT_LITERAL(t, "\"");
 }
 
+void pdr_text_label(struct pdr_text *t, const char *s, size_t n)
+{
+    size_t length;
+    PDR_TEXT_LITERAL(t, "\"");
+    for (size_t i = 0; i < n; i += length ? length : 1) {
+        length = utf8_length((const unsigned char *)s + i, n - i);
+        if (!length)
+            PDR_TEXT_LITERAL(t, "\xEF\xBF\xBD");
+        else if (s[i] == '"' || s[i] == '\\' || s[i] == '\n')
+            put_escape(t, (unsigned char)s[i]);
+        else
+            pdr_text_put(t, s + i, length);
+    }
+    PDR_TEXT_LITERAL(t, "\"");
+}
+
 int pdr_text_end(const struct pdr_text *t, size_t *need)
 {
     if (need) *need = t->len;

@@ -33,6 +33,9 @@ void pdr_text_u64(struct pdr_text *t, uint64_t value);
 /* A JSON string with its quotes, from any bytes: control characters and what is not UTF-8 are escaped (\u00XX, \ufffd).
  */
 void pdr_text_json(struct pdr_text *t, const char *s, size_t n);
+/* The value of a label in Prometheus's text format with its quotes: \\, \" and \n are its only escapes; what is not UTF-8
+ * becomes U+FFFD. */
+void pdr_text_label(struct pdr_text *t, const char *s, size_t n);
 /* What the public functions of the form (buf, cap, need) answer: PDR_OK, or PDR_E_NOSPACE if it did not fit and was not
  * just asked. */
 int pdr_text_end(const struct pdr_text *t, size_t *need);
