@@ -149,6 +149,29 @@ static void do_simdjson_ids(const body *b)
 }
 #endif
 
+/* Allocations are counted: the C library's own, so only there. */
+static unsigned long allocations;
+#if defined(__GLIBC__)
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *p, size_t size);
+void *malloc(size_t size)
+{
+    allocations++;
+    return __libc_malloc(size);
+}
+void *calloc(size_t n, size_t size)
+{
+    allocations++;
+    return __libc_calloc(n, size);
+}
+void *realloc(void *p, size_t size)
+{
+    allocations++;
+    return __libc_realloc(p, size);
+}
+#endif
+
 static double now_ns(void)
 {
     struct timespec t;
@@ -236,9 +259,11 @@ int main(int argc, char **argv)
             if (!strcmp(columns[c].name, "simdjson-ids") && bodies[i].api != PDR_API_GENERATE) continue;
             ns = best(columns[c].f, &bodies[i], rounds);
             printf(" %12.0f", ns);
+            allocations = 0;
+            columns[c].f(&bodies[i]);
             if (json)
-                fprintf(json, "%s\n{\"name\":\"%s/%s\",\"ns\":%.1f,\"allocs\":0,\"note\":\"\"}", i + c ? "," : "",
-                        columns[c].name, bodies[i].name, ns);
+                fprintf(json, "%s\n{\"name\":\"%s/%s\",\"ns\":%.1f,\"allocs\":%lu,\"note\":\"\"}", i + c ? "," : "",
+                        columns[c].name, bodies[i].name, ns, allocations);
         }
         printf("\n");
         fflush(stdout);
