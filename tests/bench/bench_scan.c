@@ -155,17 +155,17 @@ static unsigned long allocations;
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *p, size_t size);
-void *malloc(size_t size)
+__attribute__((visibility("default"))) void *malloc(size_t size)
 {
     allocations++;
     return __libc_malloc(size);
 }
-void *calloc(size_t n, size_t size)
+__attribute__((visibility("default"))) void *calloc(size_t n, size_t size)
 {
     allocations++;
     return __libc_calloc(n, size);
 }
-void *realloc(void *p, size_t size)
+__attribute__((visibility("default"))) void *realloc(void *p, size_t size)
 {
     allocations++;
     return __libc_realloc(p, size);
