@@ -51,7 +51,8 @@ enum { RECLAIM = 4 }; /* shares of cleared targets per 16 blocks stored */
 static void begin(pdr_index *ix)
 {
     __atomic_store_n(&ix->dirty, 1u, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    /* The compiler's order is enough: a process that is killed has made all its stores up to some instruction, and none after it. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 static void end(pdr_index *ix)
