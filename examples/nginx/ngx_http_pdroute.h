@@ -29,6 +29,9 @@
 
 extern ngx_module_t ngx_http_pdroute_module;
 
+/* Calls between the module's files need no detour through the dynamic linker; nginx itself asks for other symbols. */
+#pragma GCC visibility push(hidden)
+
 typedef struct ngx_http_pdroute_zone_s ngx_http_pdroute_zone_t;
 typedef struct ngx_http_pdroute_peer_s ngx_http_pdroute_peer_t;
 typedef struct ngx_http_pdroute_idle_s ngx_http_pdroute_idle_t;
@@ -62,6 +65,8 @@ struct ngx_http_pdroute_zone_s {
     ngx_uint_t                leased;   /* 1: lease is open */
     ngx_connection_t         *wake;     /* lease.wake_fd in the event loop */
     ngx_event_t               tick;     /* every 100 ms */
+    ngx_queue_t               idle;     /* all kept connections, the one kept longest last */
+    ngx_queue_t               young;    /* jobs since the last tick: most are over before they need a timer */
     ngx_http_pdroute_peer_t **peers;    /* by endpoint id, max_endpoints of them */
     ngx_rbtree_t              held;     /* jobs by ticket */
     ngx_rbtree_node_t         held_sentinel;
@@ -109,7 +114,9 @@ struct ngx_http_pdroute_peer_s {
 
 /* A connection between two requests; allocated in its pool, once. */
 struct ngx_http_pdroute_idle_s {
-    ngx_queue_t              queue;
+    ngx_queue_t              queue; /* of the peer */
+    ngx_queue_t              age;   /* of the zone */
+    ngx_msec_t               since;
     ngx_connection_t        *c;
     ngx_http_pdroute_peer_t *peer;
     uint32_t                 generation;
@@ -126,6 +133,8 @@ ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_peer_t *peer, ngx_conne
 /* Keeps a connection for the next request, or closes it. */
 void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_idle_t *idle);
 void ngx_http_pdroute_peer_close(ngx_connection_t *c);
+/* Closes what was kept for longer than keepalive_timeout. */
+void ngx_http_pdroute_peer_expire(ngx_http_pdroute_zone_t *zone);
 /* Closes what is kept: the worker was restarted. */
 void ngx_http_pdroute_peer_flush(ngx_http_pdroute_peer_t *peer);
 
@@ -149,13 +158,21 @@ typedef struct {
     ngx_uint_t status;
     int64_t    content_length; /* -1: not said */
     uint64_t   retry_after_ms; /* 0: not said */
-    size_t     length;         /* of the head in bytes */
+    size_t     length;         /* of the head in bytes, interim heads in front of it included */
+    size_t     skip;           /* of those interim heads */
     unsigned   chunked : 1;
     unsigned   close : 1; /* the connection ends with the answer */
     unsigned   event_stream : 1;
     unsigned   json : 1;
     unsigned   encoded : 1; /* Content-Encoding other than identity */
 } ngx_http_pdroute_head_t;
+
+/* One header line at *p; moves *p behind it. NGX_OK, NGX_DONE at the empty line, NGX_AGAIN, NGX_ERROR. */
+typedef struct {
+    u_char *name, *value;
+    size_t  name_len, value_len;
+} ngx_http_pdroute_line_t;
+ngx_int_t ngx_http_pdroute_line_next(u_char **p, u_char *last, ngx_http_pdroute_line_t *line);
 
 /* Reads a whole head: NGX_OK, NGX_AGAIN (not complete), NGX_ERROR. Interim (1xx) heads in front are skipped. */
 ngx_int_t ngx_http_pdroute_head_parse(u_char *p, u_char *last, ngx_http_pdroute_head_t *head);
@@ -169,6 +186,7 @@ enum {
     PDROUTE_LEG_WAIT,    /* head (and perhaps first bytes) read; the exchange has not said what to do with the body */
     PDROUTE_LEG_DRAIN,   /* body is read and thrown away */
     PDROUTE_LEG_RELAY,   /* body goes to the client: the connection is in the hands of ngx_http_upstream_t */
+    PDROUTE_LEG_FLUSH,   /* answered early: the rest of the request is still sent, so that the connection can be kept */
     PDROUTE_LEG_DONE     /* closed or given back */
 };
 
@@ -191,7 +209,6 @@ struct ngx_http_pdroute_leg_s {
     ngx_http_pdroute_head_t    head;
     int64_t                    rest; /* content still to come with Content-Length; -1: until close */
     ngx_http_pdroute_chunked_t chunked;
-    pdr_response               response;
     ngx_recv_pt                recv; /* the connection's own, while relaying */
     ngx_event_handler_pt       relay_handler; /* the upstream code's */
     ngx_event_t                failed; /* reports a broken relay from the event loop, not from inside nginx's handlers */
@@ -205,6 +222,7 @@ struct ngx_http_pdroute_leg_s {
     unsigned                   read_usage : 1; /* feed the body to `response` */
     unsigned                   drain : 1;      /* DRAIN was asked for before there was a head */
     unsigned                   preread : 1;    /* relay: u->buffer has `read_len` bytes already */
+    pdr_response               response;       /* last: not cleared with the rest */
 };
 
 /* Connects and sends; failures are reported to the exchange, also at once. */
@@ -213,8 +231,8 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg);
 void ngx_http_pdroute_leg_cancel(ngx_http_pdroute_leg_t *leg);
 /* From now on read and throw away. */
 void ngx_http_pdroute_leg_drain(ngx_http_pdroute_leg_t *leg);
-/* The client's request (and its memory) goes away while the leg stays. */
-void ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg);
+/* The client's request (and its memory) goes away while the leg stays. NGX_ERROR: out of memory. */
+ngx_int_t ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg);
 /* Takes note of answer bytes without framing: usage and PDR_EV_BODY. */
 void ngx_http_pdroute_leg_content(ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end);
 /* The answer is complete: reports it. `clean`: nothing but the answer was on the connection. */
@@ -235,7 +253,7 @@ void ngx_http_pdroute_leg_forget(ngx_http_pdroute_leg_t *leg); /* frees `read` *
  * One client request with its exchange and legs. Outlives the request when a leg still has to be drained. Recycled by its zone.
  */
 struct ngx_http_pdroute_job_s {
-    ngx_queue_t                  queue;
+    ngx_queue_t                  queue; /* of the zone: young, or free */
     ngx_http_pdroute_zone_t     *zone;
     ngx_http_pdroute_loc_conf_t *conf;
     ngx_http_request_t          *r; /* NULL once the answer is on its way out or the client is gone */
@@ -254,9 +272,8 @@ struct ngx_http_pdroute_job_s {
     uint64_t                     held_ns;    /* when it was held */
     uint32_t                     reason;     /* PDR_ERR_*, when an answer of ours was sent */
     ngx_str_t                    peer_names[2]; /* for variables; text in peer_text */
-    pdr_prompt                   prompt;
-    pdr_decision                 decision;
-    pdr_exchange                 exchange;
+    unsigned                     young : 1; /* in the zone's list */
+    unsigned                     old : 1;   /* has lived for a tick: has a timer of its own */
     unsigned                     referenced : 1; /* the request's pool still points here (variables) */
     unsigned                     begun : 1;      /* exchange is alive */
     unsigned                     finished : 1;
@@ -269,8 +286,12 @@ struct ngx_http_pdroute_job_s {
     unsigned                     has_body : 1;    /* the client sent a body, perhaps an empty one */
     unsigned                     raw_body : 1;    /* not a JSON object: nothing to cut out */
     unsigned                     head_request : 1; /* method HEAD: answers have no body */
-    u_char                       peer_text[2][272];
     char                         why[64]; /* name of the error for $pdroute_why */
+    /* from here on not cleared */
+    pdr_prompt                   prompt;
+    pdr_decision                 decision;
+    pdr_exchange                 exchange;
+    u_char                       peer_text[2][272];
 };
 
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);
@@ -283,6 +304,7 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
 /* The client's request ends: legs keep what they need of it, job->r is NULL afterwards. */
 void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job);
+void ngx_http_pdroute_job_grown(ngx_http_pdroute_job_t *job);
 
 /* ------------------------------------------------------------------------------------------------------------- handler */
 
@@ -329,5 +351,7 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
 void      ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone);
 /* The lease ended while this process was stopped: opens a new one. */
 ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone);
+
+#pragma GCC visibility pop
 
 #endif

@@ -44,6 +44,30 @@ static ngx_int_t refuse(ngx_http_request_t *r, ngx_uint_t status, const char *co
     return ngx_http_pdroute_send(r, status, "application/json", &body, 0);
 }
 
+/*
+ * Of a body that is longer than what was read together with the head, nginx keeps the two parts apart, and the scan would need a copy of all. So the
+ * first part is moved into a buffer that has room for the rest, and nginx reads on behind it.
+ */
+static ngx_int_t single_buffer(ngx_http_request_t *r)
+{
+    ngx_http_core_loc_conf_t *clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+    size_t                    preread = (size_t)(r->header_in->last - r->header_in->pos);
+    off_t                     length = r->headers_in.content_length_n;
+    ngx_buf_t                *b;
+
+#if (NGX_HTTP_V2)
+    if (r->stream) return NGX_OK;
+#endif
+    if (preread == 0 || length <= (off_t)preread || length > (off_t)clcf->client_body_buffer_size) return NGX_OK;
+    if (length - (off_t)preread <= r->header_in->end - r->header_in->last) return NGX_OK; /* fits behind it already */
+    b = ngx_create_temp_buf(r->pool, (size_t)length);
+    if (b == NULL) return NGX_ERROR;
+    b->last = ngx_cpymem(b->last, r->header_in->pos, preread);
+    r->header_in->pos = r->header_in->last;
+    r->header_in = b;
+    return NGX_OK;
+}
+
 ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_pdroute_module);
@@ -59,7 +83,7 @@ ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
                     conf->zone->config.max_body);
         return refuse(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE, "too_large", (char *)message);
     }
-    r->request_body_in_single_buf = 1;
+    if (single_buffer(r) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     rc = ngx_http_read_client_request_body(r, body_handler);
     return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
 }
@@ -102,7 +126,7 @@ static ngx_int_t map_body(ngx_http_request_t *r, ngx_buf_t *b, ngx_str_t *body)
 static ngx_int_t get_body(ngx_http_request_t *r, ngx_str_t *body)
 {
     ngx_chain_t *cl;
-    ngx_buf_t   *b, *only = NULL;
+    ngx_buf_t   *b, *first = NULL, *last = NULL;
     ngx_uint_t   parts = 0;
     size_t       size = 0;
     u_char      *p;
@@ -114,14 +138,16 @@ static ngx_int_t get_body(ngx_http_request_t *r, ngx_str_t *body)
         b = cl->buf;
         if (ngx_buf_special(b) || ngx_buf_size(b) == 0) continue;
         size += (size_t)ngx_buf_size(b);
-        only = b;
-        parts++;
+        if (first == NULL) first = b;
+        /* see single_buffer(): two buffers, one piece of memory */
+        if (last == NULL || !ngx_buf_in_memory(last) || !ngx_buf_in_memory(b) || last->last != b->pos) parts++;
+        last = b;
     }
     if (parts == 0) return NGX_OK;
-    if (parts == 1 && !ngx_buf_in_memory(only)) return map_body(r, only, body);
+    if (parts == 1 && !ngx_buf_in_memory(first)) return map_body(r, first, body);
     body->len = size;
     if (parts == 1) {
-        body->data = only->pos;
+        body->data = first->pos;
         return NGX_OK;
     }
     p = body->data = ngx_pnalloc(r->pool, size);
@@ -237,16 +263,19 @@ static void body_handler(ngx_http_request_t *r)
 
 /* --------------------------------------------------------------------------------------------------------------- decide */
 
+/* For variables, which are read when the peer may be another's. */
 static void remember_peer(ngx_http_pdroute_job_t *job, int leg, uint32_t endpoint, const char *host, uint32_t port)
 {
-    ngx_str_t *name = &job->peer_names[leg];
+    ngx_http_pdroute_peer_t *peer;
+    ngx_str_t               *name = &job->peer_names[leg];
 
     name->len = 0;
     name->data = job->peer_text[leg];
     if (endpoint == PDR_NONE) return;
-    name->len = (size_t)(ngx_snprintf(name->data, sizeof(job->peer_text[leg]),
-                                      ngx_strchr(host, ':') ? "[%s]:%uD" : "%s:%uD", host, port) -
-                         name->data);
+    peer = ngx_http_pdroute_peer_get(job->zone, endpoint, host, port);
+    if (peer == NULL) return;
+    name->len = peer->name.len;
+    ngx_memcpy(name->data, peer->name.data, peer->name.len);
 }
 
 static void decided(ngx_http_pdroute_job_t *job)
@@ -263,7 +292,7 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
 {
     ngx_http_pdroute_zone_t *zone = job->zone;
     pdr_request              request;
-    pdr_decision             d;
+    pdr_decision             other, *d = job->decided ? &other : &job->decision; /* variables keep showing the last pair */
     int                      rc, again = 1;
 
     do {
@@ -276,16 +305,16 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
             request.excluded = job->exchange.excluded;
             ngx_memcpy(request.exclude, job->exchange.exclude, sizeof(request.exclude));
         }
-        pdr_init_struct(&d, sizeof(d));
-        rc = pdr_route_prompt(zone->router, &job->prompt, job->hashes, job->prompt.blocks, &request, &d, err);
+        pdr_init_struct(d, sizeof(*d));
+        rc = pdr_route_prompt(zone->router, &job->prompt, job->hashes, job->prompt.blocks, &request, d, err);
         /* the process was stopped for so long that its lease ended */
     } while (rc == PDR_E_LEASE && again-- && (ngx_http_pdroute_zone_renew(zone), zone->leased));
     if (rc != PDR_OK) {
-        job->decision.retry_after_ms = d.retry_after_ms;
+        job->decision.retry_after_ms = d->retry_after_ms;
         return rc;
     }
-    job->decision = d;
-    if (d.outcome == PDR_SEND) decided(job);
+    if (d == &other) job->decision = other;
+    if (job->decision.outcome == PDR_SEND) decided(job);
     return PDR_OK;
 }
 

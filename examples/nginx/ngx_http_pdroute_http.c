@@ -3,23 +3,29 @@
 
 /* ------------------------------------------------------------------------------------------------------------------ head */
 
-static ngx_uint_t name_is(const u_char *p, size_t len, const char *name, size_t n)
+/* `word` in lower case, of letters and '-' and '/' only. */
+static ngx_uint_t same(const u_char *p, const char *word, size_t n)
 {
-    return len == n && ngx_strncasecmp((u_char *)p, (u_char *)name, n) == 0;
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        if ((p[i] | 0x20) != (u_char)word[i]) return 0;
+    }
+    return 1;
 }
 
 static ngx_uint_t contains(const u_char *p, size_t len, const char *word)
 {
-    return ngx_strlcasestrn((u_char *)p, (u_char *)p + len, (u_char *)word, ngx_strlen(word) - 1) != NULL;
-}
-
-static ngx_uint_t starts(const u_char *p, size_t len, const char *word)
-{
     size_t n = ngx_strlen(word);
-    return len >= n && ngx_strncasecmp((u_char *)p, (u_char *)word, n) == 0;
+
+    for (; len >= n; p++, len--) {
+        if (same(p, word, n)) return 1;
+    }
+    return 0;
 }
 
-#define NAME_IS(p, len, text) name_is(p, len, text, sizeof(text) - 1)
+#define STARTS(p, len, word) ((len) >= sizeof(word) - 1 && same(p, word, sizeof(word) - 1))
+#define IS(p, len, word)     ((len) == sizeof(word) - 1 && same(p, word, sizeof(word) - 1))
 
 /* Retry-After in seconds; its other form, a date, is passed to the client but not understood here. */
 static uint64_t retry_after(const u_char *p, size_t len)
@@ -34,61 +40,79 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
 
     switch (name_len) {
     case 14:
-        if (!NAME_IS(name, name_len, "Content-Length")) break;
+        if (!IS(name, name_len, "content-length")) break;
         n = ngx_atoof((u_char *)value, len);
         if (n < 0 || (head->content_length >= 0 && head->content_length != n)) return NGX_ERROR;
         head->content_length = n;
         break;
     case 17:
-        if (NAME_IS(name, name_len, "Transfer-Encoding") && contains(value, len, "chunked")) head->chunked = 1;
+        if (IS(name, name_len, "transfer-encoding") && contains(value, len, "chunked")) head->chunked = 1;
         break;
     case 10:
-        if (!NAME_IS(name, name_len, "Connection")) break;
+        if (!IS(name, name_len, "connection")) break;
         if (contains(value, len, "close")) head->close = 1;
         else if (contains(value, len, "keep-alive")) head->close = 0;
         break;
     case 11:
-        if (NAME_IS(name, name_len, "Retry-After")) head->retry_after_ms = retry_after(value, len);
+        if (IS(name, name_len, "retry-after")) head->retry_after_ms = retry_after(value, len);
         break;
     case 12:
-        if (!NAME_IS(name, name_len, "Content-Type")) break;
-        head->event_stream = starts(value, len, "text/event-stream");
-        head->json = starts(value, len, "application/json");
+        if (!IS(name, name_len, "content-type")) break;
+        head->json = STARTS(value, len, "application/json");
+        head->event_stream = !head->json && STARTS(value, len, "text/event-stream");
         break;
     case 16:
-        if (NAME_IS(name, name_len, "Content-Encoding")) head->encoded = !NAME_IS(value, len, "identity");
+        if (IS(name, name_len, "content-encoding")) head->encoded = !IS(value, len, "identity");
         break;
     default: break;
     }
     return NGX_OK;
 }
 
+ngx_int_t ngx_http_pdroute_line_next(u_char **pos, u_char *last, ngx_http_pdroute_line_t *line)
+{
+    u_char *p = *pos, *eol, *end, *colon, *value;
+
+    eol = memchr(p, '\n', (size_t)(last - p));
+    if (eol == NULL) return NGX_AGAIN;
+    *pos = eol + 1;
+    end = eol > p && eol[-1] == '\r' ? eol - 1 : eol;
+    if (end == p) return NGX_DONE;
+    colon = memchr(p, ':', (size_t)(end - p));
+    if (colon == NULL || colon == p) return NGX_ERROR;
+    for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++) { /* void */ }
+    while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
+    /* what another reader could take for the end of a line, or of the text */
+    if (memchr(value, '\r', (size_t)(end - value)) || memchr(p, '\0', (size_t)(end - p))) return NGX_ERROR;
+    line->name = p;
+    line->name_len = (size_t)(colon - p);
+    line->value = value;
+    line->value_len = (size_t)(end - value);
+    return NGX_OK;
+}
+
 /* One head: the status line and headers up to the empty line. */
 static ngx_int_t parse_one(u_char *p, u_char *last, ngx_http_pdroute_head_t *head)
 {
-    u_char *start = p, *eol, *end, *colon, *value;
+    ngx_http_pdroute_line_t line;
+    u_char                 *start = p, *eol;
+    ngx_int_t               rc;
 
     ngx_memzero(head, sizeof(*head));
     head->content_length = -1;
     eol = memchr(p, '\n', (size_t)(last - p));
-    if (last - p >= 5 && ngx_strncmp(p, "HTTP/", 5) != 0) return NGX_ERROR;
+    if (last - p >= 5 && ngx_memcmp(p, "HTTP/", 5) != 0) return NGX_ERROR;
     if (eol == NULL) return NGX_AGAIN;
-    if (eol - p < 12 || ngx_strncmp(p, "HTTP/1.", 7) != 0 || p[8] != ' ') return NGX_ERROR;
+    if (eol - p < 12 || ngx_memcmp(p, "HTTP/1.", 7) != 0 || p[8] != ' ') return NGX_ERROR;
     if (p[9] < '1' || p[9] > '9' || p[10] < '0' || p[10] > '9' || p[11] < '0' || p[11] > '9') return NGX_ERROR;
     head->status = (ngx_uint_t)((p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0'));
     head->close = p[7] == '0';
-    for (p = eol + 1;; p = eol + 1) {
-        eol = memchr(p, '\n', (size_t)(last - p));
-        if (eol == NULL) return NGX_AGAIN;
-        end = eol > p && eol[-1] == '\r' ? eol - 1 : eol;
-        if (end == p) break;
-        colon = memchr(p, ':', (size_t)(end - p));
-        if (colon == NULL || colon == p) return NGX_ERROR;
-        for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++) { /* void */ }
-        while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
-        if (header(head, p, (size_t)(colon - p), value, (size_t)(end - value)) != NGX_OK) return NGX_ERROR;
+    p = eol + 1;
+    while ((rc = ngx_http_pdroute_line_next(&p, last, &line)) == NGX_OK) {
+        if (header(head, line.name, line.name_len, line.value, line.value_len) != NGX_OK) return NGX_ERROR;
     }
-    head->length = (size_t)(eol + 1 - start);
+    if (rc != NGX_DONE) return rc;
+    head->length = (size_t)(p - start);
     if (head->chunked) head->content_length = -1; /* RFC 9112 §6.3 */
     return NGX_OK;
 }
@@ -103,8 +127,10 @@ ngx_int_t ngx_http_pdroute_head_parse(u_char *p, u_char *last, ngx_http_pdroute_
         p += head->length;
         if (p == last) return NGX_AGAIN;
     }
-    if (rc == NGX_OK) head->length += (size_t)(p - start);
-    return rc;
+    if (rc != NGX_OK) return rc;
+    head->skip = (size_t)(p - start);
+    head->length += head->skip;
+    return NGX_OK;
 }
 
 /* --------------------------------------------------------------------------------------------------------------- chunked */

@@ -6,6 +6,7 @@
 
 #define FREE_JOBS_MAX 1024
 #define ARM_MAX_MS    3600000
+#define AFTER_LEGS    (offsetof(ngx_http_pdroute_job_t, legs) + sizeof(((ngx_http_pdroute_job_t *)0)->legs))
 
 static void run(ngx_http_pdroute_job_t *job);
 
@@ -80,12 +81,14 @@ ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http
         job = ngx_alloc(sizeof(*job), r->connection->log);
         if (job == NULL) return NULL;
     }
-    ngx_memzero(job, sizeof(*job));
+    ngx_memzero(job, offsetof(ngx_http_pdroute_job_t, legs));
+    ngx_memzero((u_char *)job + AFTER_LEGS, offsetof(ngx_http_pdroute_job_t, prompt) - AFTER_LEGS);
     job->zone = zone;
     job->conf = conf;
     job->r = r;
     job->head_request = r->method == NGX_HTTP_HEAD;
     for (i = 0; i < 2; i++) {
+        ngx_memzero(&job->legs[i], offsetof(ngx_http_pdroute_leg_t, response));
         job->legs[i].job = job;
         job->legs[i].which = (uint32_t)i;
         job->legs[i].failed.handler = failed_handler;
@@ -105,6 +108,13 @@ ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http
     return job;
 }
 
+static void leave_young(ngx_http_pdroute_job_t *job)
+{
+    if (!job->young) return;
+    job->young = 0;
+    ngx_queue_remove(&job->queue);
+}
+
 static ngx_uint_t leg_is_over(const ngx_http_pdroute_leg_t *leg)
 {
     return leg->state == PDROUTE_LEG_IDLE || leg->state == PDROUTE_LEG_DONE;
@@ -119,6 +129,7 @@ void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job)
     if (--job->locks || job->referenced || job->r || (job->begun && !job->finished)) return;
     if (!leg_is_over(&job->legs[0]) || !leg_is_over(&job->legs[1])) return;
     if (job->timer.timer_set) ngx_del_timer(&job->timer);
+    leave_young(job);
     ngx_http_pdroute_unpost(&job->legs[0].failed);
     ngx_http_pdroute_unpost(&job->legs[1].failed);
     if (zone->free_jobs_n < FREE_JOBS_MAX) {
@@ -140,18 +151,40 @@ void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job)
         (void)pdr_host_wake_pending(job->zone->host);
     }
     job->r = NULL;
-    for (i = 0; i < 2; i++) ngx_http_pdroute_leg_detach(&job->legs[i]);
+    for (i = 0; i < 2; i++) {
+        if (ngx_http_pdroute_leg_detach(&job->legs[i]) == NGX_OK) continue;
+        job->legs[i].out = NULL;
+        ngx_http_pdroute_leg_fail(&job->legs[i], PDR_FAIL_RESET);
+    }
     job->hashes = NULL;
     ngx_str_null(&job->body);
 }
 
-/* Moved only when the time came nearer; a timer that fires early looks again. Not cancelable: an exiting worker waits for its requests. */
+void ngx_http_pdroute_job_grown(ngx_http_pdroute_job_t *job)
+{
+    leave_young(job);
+    job->old = 1;
+    ngx_http_pdroute_job_arm(job);
+}
+
+/*
+ * A job that is over before the next tick needs no timer, only a mark that the worker must not exit. Later the timer is moved only when the time came nearer;
+ * one that fires early looks again. Not cancelable: an exiting worker waits for its requests.
+ */
 void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job)
 {
     uint64_t now, deadline, ms = ARM_MAX_MS;
 
     if (job->finished || (!job->begun && !job->is_held)) {
+        leave_young(job);
         if (job->timer.timer_set) ngx_del_timer(&job->timer);
+        return;
+    }
+    if (!job->old) {
+        if (job->young) return;
+        job->young = 1;
+        job->zone->tick.cancelable = 0;
+        ngx_queue_insert_tail(&job->zone->young, &job->queue);
         return;
     }
     now = pdr_host_now_ns();
@@ -231,7 +264,7 @@ static void finish(ngx_http_pdroute_job_t *job)
 
     job->finished = 1;
     for (i = 0; i < 2; i++) {
-        if (job->legs[i].state != PDROUTE_LEG_RELAY) ngx_http_pdroute_leg_cancel(&job->legs[i]);
+        if (job->legs[i].state != PDROUTE_LEG_RELAY && job->legs[i].state != PDROUTE_LEG_FLUSH) ngx_http_pdroute_leg_cancel(&job->legs[i]);
     }
 }
 

@@ -24,9 +24,28 @@ void ngx_http_pdroute_leg_forget(ngx_http_pdroute_leg_t *leg)
     leg->read_owned = 0;
 }
 
+/* A complete answer to a request of which not everything is sent yet. */
+static ngx_uint_t must_flush(ngx_http_pdroute_leg_t *leg)
+{
+    if (leg->c == NULL || leg->out == NULL || !leg->complete || !leg->keepalive) return 0;
+    return ngx_http_pdroute_leg_detach(leg) == NGX_OK;
+}
+
 void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg)
 {
     leg->serial++;
+    if (leg->state != PDROUTE_LEG_FLUSH && must_flush(leg)) {
+        leg->state = PDROUTE_LEG_FLUSH;
+        ngx_http_pdroute_leg_forget(leg);
+        leg->c->data = leg;
+        leg->c->read->handler = read_handler;
+        leg->c->write->handler = write_handler;
+        leg->c->log = leg->c->pool->log = leg->c->read->log = leg->c->write->log = ngx_cycle->log;
+        ngx_add_timer(leg->c->write, leg->job->conf->send_timeout);
+        ngx_post_event(leg->c->write, &ngx_posted_events);
+        return;
+    }
+    if (leg->out) leg->keepalive = 0;
     leg->state = PDROUTE_LEG_DONE;
     leg->out = NULL;
     ngx_http_pdroute_leg_forget(leg);
@@ -75,10 +94,19 @@ static void send_request(ngx_http_pdroute_leg_t *leg)
     rest = c->send_chain(c, leg->out, 0);
     if (rest == NGX_CHAIN_ERROR) {
         leg->out = NULL;
-        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
+        if (leg->state == PDROUTE_LEG_FLUSH) {
+            leg->keepalive = 0;
+            ngx_http_pdroute_leg_release(leg);
+        } else {
+            ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
+        }
         return;
     }
     leg->out = rest;
+    if (rest == NULL && leg->state == PDROUTE_LEG_FLUSH) {
+        ngx_http_pdroute_leg_release(leg);
+        return;
+    }
     if (rest) ngx_add_timer(c->write, leg->job->conf->send_timeout);
     else if (c->write->timer_set) ngx_del_timer(c->write);
     if (ngx_handle_write_event(c->write, 0) != NGX_OK) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
@@ -151,6 +179,10 @@ static void on_write(ngx_http_pdroute_leg_t *leg)
 {
     ngx_connection_t *c = leg->c;
 
+    if (c->write->timedout && leg->state == PDROUTE_LEG_FLUSH) {
+        ngx_http_pdroute_leg_release(leg);
+        return;
+    }
     if (c->write->timedout) {
         ngx_http_pdroute_leg_fail(leg, leg->state == PDROUTE_LEG_CONNECT ? PDR_FAIL_CONNECT : PDR_FAIL_TIMEOUT);
         return;
@@ -166,19 +198,16 @@ static void on_write(ngx_http_pdroute_leg_t *leg)
     if (leg->out) send_request(leg);
 }
 
-void ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg)
+ngx_int_t ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg)
 {
     ngx_chain_t *cl;
     size_t       size = 0;
     u_char      *p;
 
-    if (leg->out == NULL || leg->out == &leg->own_link) return;
+    if (leg->out == NULL || leg->out == &leg->own_link) return NGX_OK;
     for (cl = leg->out; cl; cl = cl->next) size += (size_t)(cl->buf->last - cl->buf->pos);
     p = leg->own_out = ngx_alloc(size, ngx_cycle->log);
-    if (p == NULL) {
-        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
-        return;
-    }
+    if (p == NULL) return NGX_ERROR;
     for (cl = leg->out; cl; cl = cl->next) p = ngx_cpymem(p, cl->buf->pos, cl->buf->last - cl->buf->pos);
     ngx_memzero(&leg->own_buf, sizeof(leg->own_buf));
     leg->own_buf.pos = leg->own_buf.start = leg->own_out;
@@ -188,6 +217,7 @@ void ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg)
     leg->own_link.buf = &leg->own_buf;
     leg->own_link.next = NULL;
     leg->out = &leg->own_link;
+    return NGX_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- answers */
@@ -205,7 +235,7 @@ void ngx_http_pdroute_leg_complete(ngx_http_pdroute_leg_t *leg, ngx_uint_t clean
 {
     if (leg->complete) return;
     leg->complete = 1;
-    leg->keepalive = clean && !leg->head.close && leg->out == NULL;
+    leg->keepalive = clean && !leg->head.close;
     if (leg->state == PDROUTE_LEG_DRAIN) ngx_http_pdroute_leg_release(leg);
     ngx_http_pdroute_job_event(leg->job, PDR_EV_END, leg, 0);
 }
@@ -217,7 +247,8 @@ ngx_uint_t ngx_http_pdroute_leg_begin_body(ngx_http_pdroute_leg_t *leg)
 
     ngx_memzero(&leg->chunked, sizeof(leg->chunked));
     leg->rest = head->content_length;
-    leg->read_usage = (head->json || head->event_stream) && !head->encoded;
+    /* decode's usage tells of prefill's cache as well (captures of SGLang 0.5.23: both legs report the same cached_tokens) */
+    leg->read_usage = leg->which == PDR_LEG_DECODE && (head->json || head->event_stream) && !head->encoded && !leg->complete;
     if (leg->read_usage)
         pdr_response_init(&leg->response, head->event_stream ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
     if (leg->job->head_request || head->status == NGX_HTTP_NO_CONTENT || head->status == NGX_HTTP_NOT_MODIFIED) leg->rest = 0;
@@ -243,6 +274,7 @@ static void drain(ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
     }
     end = leg->rest >= 0 && last - p > leg->rest ? p + leg->rest : last;
     if (leg->rest >= 0) leg->rest -= end - p;
+    if (leg->rest == 0) leg->body_seen = 1; /* its end says it all */
     ngx_http_pdroute_leg_content(leg, p, end);
     if (leg->serial == serial && leg->rest == 0) ngx_http_pdroute_leg_complete(leg, end == last);
 }
@@ -328,13 +360,24 @@ static ngx_int_t read_more(ngx_http_pdroute_leg_t *leg)
     return NGX_AGAIN;
 }
 
+/* The whole answer came with its head: its end is reported at once, and first byte and usage with it. 0: it did not. */
+static ngx_uint_t whole_answer(ngx_http_pdroute_leg_t *leg)
+{
+    size_t body = leg->read_len - leg->head.length;
+
+    if (leg->complete || (!ngx_http_pdroute_leg_begin_body(leg) && (leg->rest < 0 || body < (size_t)leg->rest))) return 0;
+    leg->body_seen = 1;
+    ngx_http_pdroute_leg_content(leg, leg->read + leg->head.length, leg->read + leg->head.length + leg->rest);
+    ngx_http_pdroute_leg_complete(leg, body == (size_t)leg->rest);
+    return 1;
+}
+
 /* The exchange knows the head; what it did not ask for has defaults: a good prefill answer is read and thrown away, everything else waits. */
 static void after_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
 
-    if (!leg->complete && leg->which != PDR_LEG_PREFILL && ngx_http_pdroute_leg_begin_body(leg)) {
-        ngx_http_pdroute_leg_complete(leg, leg->read_len == leg->head.length); /* there is nothing to wait for */
+    if (leg->which != PDR_LEG_PREFILL && whole_answer(leg)) {
         if (leg->serial != serial || leg->state != PDROUTE_LEG_WAIT) return;
     }
     if (!leg->body_seen && leg->read_len > leg->head.length) {
@@ -403,8 +446,9 @@ static void handle(ngx_event_t *ev, void (*handler)(ngx_http_pdroute_leg_t *))
 
     client = job->r ? job->r->connection : NULL;
     ngx_http_pdroute_job_enter(job);
-    if (c->close) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET); /* worker_shutdown_timeout is over */
-    else handler(leg);
+    if (!c->close) handler(leg);
+    else if (leg->state == PDROUTE_LEG_FLUSH) ngx_http_pdroute_leg_release(leg);
+    else ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET); /* worker_shutdown_timeout is over */
     ngx_http_pdroute_job_leave(job);
     if (client) ngx_http_run_posted_requests(client);
 }

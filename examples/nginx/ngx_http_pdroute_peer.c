@@ -77,20 +77,38 @@ static void ignore(ngx_event_t *ev)
     (void)ev;
 }
 
-/* Anything that happens to a kept connection ends it: closed by the worker, too old, or nginx exits. */
+static void forget(ngx_http_pdroute_idle_t *idle)
+{
+    ngx_queue_remove(&idle->queue);
+    ngx_queue_remove(&idle->age);
+    idle->peer->idle_n--;
+}
+
+/* Anything that happens to a kept connection ends it: closed by the worker, or nginx exits. */
 static void idle_handler(ngx_event_t *ev)
 {
     ngx_connection_t        *c = ev->data;
     ngx_http_pdroute_idle_t *idle = c->data;
     char                     byte;
 
-    if (!c->close && !ev->timedout && recv(c->fd, &byte, 1, MSG_PEEK) == -1 && ngx_socket_errno == NGX_EAGAIN) {
+    if (!c->close && recv(c->fd, &byte, 1, MSG_PEEK) == -1 && ngx_socket_errno == NGX_EAGAIN) {
         ev->ready = 0;
         if (ngx_handle_read_event(ev, 0) == NGX_OK) return;
     }
-    ngx_queue_remove(&idle->queue);
-    idle->peer->idle_n--;
+    forget(idle);
     ngx_http_pdroute_peer_close(c);
+}
+
+void ngx_http_pdroute_peer_expire(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_http_pdroute_idle_t *idle;
+
+    while (!ngx_queue_empty(&zone->idle)) {
+        idle = ngx_queue_data(ngx_queue_last(&zone->idle), ngx_http_pdroute_idle_t, age);
+        if ((ngx_msec_int_t)(ngx_current_msec - idle->since) < (ngx_msec_int_t)zone->keepalive_timeout) return;
+        forget(idle);
+        ngx_http_pdroute_peer_close(idle->c);
+    }
 }
 
 void ngx_http_pdroute_peer_close(ngx_connection_t *c)
@@ -106,10 +124,9 @@ void ngx_http_pdroute_peer_flush(ngx_http_pdroute_peer_t *peer)
 
     while (!ngx_queue_empty(&peer->idle)) {
         idle = ngx_queue_data(ngx_queue_head(&peer->idle), ngx_http_pdroute_idle_t, queue);
-        ngx_queue_remove(&idle->queue);
+        forget(idle);
         ngx_http_pdroute_peer_close(idle->c);
     }
-    peer->idle_n = 0;
 }
 
 ngx_connection_t *ngx_http_pdroute_peer_take(ngx_http_pdroute_peer_t *peer, ngx_http_pdroute_idle_t **idle)
@@ -118,12 +135,10 @@ ngx_connection_t *ngx_http_pdroute_peer_take(ngx_http_pdroute_peer_t *peer, ngx_
 
     if (ngx_queue_empty(&peer->idle)) return NULL;
     *idle = ngx_queue_data(ngx_queue_head(&peer->idle), ngx_http_pdroute_idle_t, queue);
-    ngx_queue_remove(&(*idle)->queue);
-    peer->idle_n--;
+    forget(*idle);
     c = (*idle)->c;
     c->idle = 0;
     c->sent = 0;
-    if (c->read->timer_set) ngx_del_timer(c->read);
     return c;
 }
 
@@ -138,7 +153,6 @@ void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_
         return;
     }
     if (c->write->timer_set) ngx_del_timer(c->write);
-    ngx_add_timer(c->read, zone->keepalive_timeout);
     c->data = idle;
     c->idle = 1; /* closed when the worker exits gracefully */
     c->read->delayed = 0;
@@ -147,6 +161,8 @@ void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_
     c->log = c->pool->log = c->read->log = c->write->log = ngx_cycle->log;
     ngx_queue_insert_head(&peer->idle, &idle->queue);
     peer->idle_n++;
+    idle->since = ngx_current_msec;
+    ngx_queue_insert_head(&zone->idle, &idle->age);
     if (c->read->ready) idle_handler(c->read);
 }
 

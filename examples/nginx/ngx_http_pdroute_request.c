@@ -102,15 +102,21 @@ static ngx_int_t target(ngx_http_request_t *r, ngx_str_t *uri)
 static ngx_int_t make_tail(ngx_http_pdroute_leg_t *leg, ngx_str_t *tail)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    size_t                  need = 0, size = TAIL_FIRST;
+    char                    text[TAIL_FIRST];
+    size_t                  need = 0;
     int                     rc;
 
-    do { /* a second time only for batches with many rooms */
-        tail->data = ngx_pnalloc(job->r->pool, size);
-        if (tail->data == NULL) return NGX_ERROR;
-        rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, (char *)tail->data, size, &need);
-    } while (rc == PDR_E_NOSPACE && need > size && (size = need));
+    rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, text, sizeof(text), &need);
+    if (rc != PDR_OK && rc != PDR_E_NOSPACE) return NGX_ERROR;
     tail->len = need;
+    tail->data = ngx_pnalloc(job->r->pool, need + 1);
+    if (tail->data == NULL) return NGX_ERROR;
+    if (rc == PDR_OK) {
+        ngx_memcpy(tail->data, text, need);
+        return NGX_OK;
+    }
+    /* a batch with many rooms */
+    rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, (char *)tail->data, need, &need);
     return rc == PDR_OK ? NGX_OK : NGX_ERROR;
 }
 
@@ -150,6 +156,15 @@ static ngx_int_t add_body(ngx_http_pdroute_leg_t *leg, ngx_chain_t *cl, size_t *
     return NGX_OK;
 }
 
+static u_char *put_number(u_char *p, size_t n)
+{
+    u_char digits[20], *d = digits + sizeof(digits);
+
+    do *--d = (u_char)('0' + n % 10);
+    while (n /= 10);
+    return ngx_cpymem(p, d, digits + sizeof(digits) - d);
+}
+
 ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg)
 {
     ngx_http_pdroute_job_t *job = leg->job;
@@ -172,7 +187,10 @@ ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg)
     p = ngx_cpymem(p, uri.data, uri.len);
     p = ngx_cpymem(p, " HTTP/1.1\r\nHost: ", 17);
     p = ngx_cpymem(p, leg->peer->name.data, leg->peer->name.len);
-    if (job->has_body) p = ngx_sprintf(p, "\r\nContent-Length: %uz", length);
+    if (job->has_body) {
+        p = ngx_cpymem(p, "\r\nContent-Length: ", 18);
+        p = put_number(p, length);
+    }
     *p++ = '\r';
     *p++ = '\n';
     cl->buf->last = ngx_cpymem(p, job->headers.data, job->headers.len);

@@ -185,62 +185,50 @@ static ngx_int_t no_buffering(ngx_http_request_t *r)
     return NGX_OK;
 }
 
-static ngx_int_t read_headers(ngx_http_request_t *r)
+static ngx_int_t add_line(ngx_http_request_t *r, ngx_http_upstream_main_conf_t *umcf, const ngx_http_pdroute_line_t *line)
 {
-    ngx_http_upstream_main_conf_t *umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
-    ngx_http_upstream_t           *u = r->upstream;
-    ngx_http_upstream_header_t    *hh;
-    ngx_table_elt_t               *h;
-    ngx_int_t                      rc;
+    ngx_http_upstream_header_t *hh;
+    ngx_table_elt_t            *h = ngx_list_push(&r->upstream->headers_in.headers);
+    size_t                      i;
 
-    while ((rc = ngx_http_parse_header_line(r, &u->buffer, 1)) == NGX_OK) {
-        h = ngx_list_push(&u->headers_in.headers);
-        if (h == NULL) return NGX_ERROR;
-        h->hash = r->header_hash;
-        h->key.len = (size_t)(r->header_name_end - r->header_name_start);
-        h->value.len = (size_t)(r->header_end - r->header_start);
-        h->key.data = ngx_pnalloc(r->pool, h->key.len + 1 + h->value.len + 1 + h->key.len);
-        if (h->key.data == NULL) {
-            h->hash = 0;
-            return NGX_ERROR;
-        }
-        h->value.data = h->key.data + h->key.len + 1;
-        h->lowcase_key = h->value.data + h->value.len + 1;
-        *ngx_cpymem(h->key.data, r->header_name_start, h->key.len) = '\0';
-        *ngx_cpymem(h->value.data, r->header_start, h->value.len) = '\0';
-        if (h->key.len == r->lowcase_index) ngx_memcpy(h->lowcase_key, r->lowcase_header, h->key.len);
-        else ngx_strlow(h->lowcase_key, h->key.data, h->key.len);
-        hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key, h->key.len);
-        if (hh && hh->handler(r, h, hh->offset) != NGX_OK) return NGX_ERROR;
+    if (h == NULL) return NGX_ERROR;
+    h->hash = 0;
+    h->key.len = line->name_len;
+    h->value.len = line->value_len;
+    h->key.data = ngx_pnalloc(r->pool, line->name_len + 1 + line->value_len + 1 + line->name_len);
+    if (h->key.data == NULL) return NGX_ERROR;
+    h->value.data = h->key.data + line->name_len + 1;
+    h->lowcase_key = h->value.data + line->value_len + 1;
+    *ngx_cpymem(h->key.data, line->name, line->name_len) = '\0';
+    *ngx_cpymem(h->value.data, line->value, line->value_len) = '\0';
+    for (i = 0; i < line->name_len; i++) {
+        h->lowcase_key[i] = ngx_tolower(line->name[i]);
+        h->hash = ngx_hash(h->hash, h->lowcase_key[i]);
     }
-    return rc;
+    hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key, h->key.len);
+    return hh && hh->handler(r, h, hh->offset) != NGX_OK ? NGX_ERROR : NGX_OK;
 }
 
+/* The head is complete and known to be good: the leg has read it. */
 static ngx_int_t process_header(ngx_http_request_t *r)
 {
-    ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
-    ngx_http_pdroute_leg_t *leg = job->relay;
-    ngx_http_upstream_t    *u = r->upstream;
-    ngx_http_status_t       status;
-    ngx_int_t               rc;
+    ngx_http_pdroute_job_t        *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
+    ngx_http_upstream_main_conf_t *umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
+    ngx_http_pdroute_leg_t        *leg = job->relay;
+    ngx_http_upstream_t           *u = r->upstream;
+    ngx_http_pdroute_line_t        line;
+    u_char                        *p = u->buffer.pos + leg->head.skip, *eol;
+    ngx_int_t                      rc;
 
-    /* the head is complete and was looked at by the leg: interim answers in front of it are skipped here */
-    do {
-        ngx_memzero(&status, sizeof(status));
-        r->state = 0;
-        rc = ngx_http_parse_status_line(r, &u->buffer, &status);
-        if (rc != NGX_OK) return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-        rc = read_headers(r);
-    } while (rc == NGX_HTTP_PARSE_HEADER_DONE && status.code < 200);
-    if (rc == NGX_ERROR) return NGX_ERROR;
-    if (rc != NGX_HTTP_PARSE_HEADER_DONE) return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-
-    u->state->status = status.code;
-    u->headers_in.status_n = status.code;
-    u->headers_in.status_line.len = (size_t)(status.end - status.start);
-    u->headers_in.status_line.data = ngx_pnalloc(r->pool, u->headers_in.status_line.len);
-    if (u->headers_in.status_line.data == NULL) return NGX_ERROR;
-    ngx_memcpy(u->headers_in.status_line.data, status.start, u->headers_in.status_line.len);
+    eol = memchr(p, '\n', (size_t)(u->buffer.last - p));
+    u->headers_in.status_n = u->state->status = leg->head.status;
+    u->headers_in.status_line.data = p + 9; /* behind "HTTP/1.x " */
+    u->headers_in.status_line.len = (size_t)(eol - (p + 9)) - (eol[-1] == '\r');
+    for (p = eol + 1; (rc = ngx_http_pdroute_line_next(&p, u->buffer.last, &line)) == NGX_OK;) {
+        if (add_line(r, umcf, &line) != NGX_OK) return NGX_ERROR;
+    }
+    if (rc != NGX_DONE) return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    u->buffer.pos = p;
     /* empty ones, so that nginx sends its own */
     if (u->headers_in.server == NULL && add_empty(u, "Server", (u_char *)"server") != NGX_OK) return NGX_ERROR;
     if (u->headers_in.date == NULL && add_empty(u, "Date", (u_char *)"date") != NGX_OK) return NGX_ERROR;
@@ -374,6 +362,9 @@ static ngx_int_t prepare(ngx_http_pdroute_leg_t *leg, ngx_http_request_t *r)
     u->input_filter_ctx = r;
     u->buffering = 0;
     u->accel = 1;
+    /* a short answer needs no more than itself */
+    if (leg->head.content_length >= 0 && (size_t)leg->head.content_length < size - ngx_min(leg->head.length, size))
+        size = leg->head.length + (size_t)leg->head.content_length;
     if (size < leg->read_len + 1) size = leg->read_len + 1;
     u->buffer.start = ngx_palloc(r->pool, size);
     if (u->buffer.start == NULL) return NGX_ERROR;

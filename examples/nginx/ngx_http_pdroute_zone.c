@@ -245,6 +245,17 @@ ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone)
     return wake_open(zone);
 }
 
+/* Jobs that have lived for a tick get a timer of their own. */
+static void arm_young(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_http_pdroute_job_t *job;
+
+    while (!ngx_queue_empty(&zone->young)) {
+        job = ngx_queue_data(ngx_queue_head(&zone->young), ngx_http_pdroute_job_t, queue);
+        ngx_http_pdroute_job_grown(job);
+    }
+}
+
 static void tick_handler(ngx_event_t *ev)
 {
     ngx_http_pdroute_zone_t *zone = ev->data;
@@ -252,6 +263,9 @@ static void tick_handler(ngx_event_t *ev)
     (void)ngx_http_pdroute_zone_renew(zone);
     (void)pdr_host_tick(zone->host, pdr_host_now_ns());
     take_released(zone);
+    arm_young(zone);
+    ngx_http_pdroute_peer_expire(zone);
+    ev->cancelable = 1;
     ngx_add_timer(ev, TICK_MS);
 }
 
@@ -259,6 +273,8 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
 {
     ngx_rbtree_init(&zone->held, &zone->held_sentinel, ngx_rbtree_insert_value);
     ngx_queue_init(&zone->free_jobs);
+    ngx_queue_init(&zone->young);
+    ngx_queue_init(&zone->idle);
     zone->peers = ngx_pcalloc(cycle->pool, zone->config.max_endpoints * sizeof(*zone->peers));
     zone->hashes = ngx_palloc(cycle->pool, zone->config.max_blocks * sizeof(*zone->hashes));
     if (zone->peers == NULL || zone->hashes == NULL) return NGX_ERROR;
@@ -266,7 +282,7 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
     zone->tick.handler = tick_handler;
     zone->tick.data = zone;
     zone->tick.log = cycle->log;
-    zone->tick.cancelable = 1; /* an exiting worker does not wait for it */
+    zone->tick.cancelable = 1; /* an exiting worker does not wait for it, unless there are young jobs */
     ngx_add_timer(&zone->tick, TICK_MS);
     return NGX_OK;
 }

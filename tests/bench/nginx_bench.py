@@ -34,7 +34,12 @@ http {{
     access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
     keepalive_requests 1000000; client_max_body_size 8m; client_header_buffer_size 32k; client_body_buffer_size 256k;
     default_type application/json;
-    server {{ {listen}
+    upstream answer {{ server unix:{dir}/answer.sock; keepalive 64; keepalive_requests 1000000; }}
+    proxy_http_version 1.1;
+    server {{ {listen} # the whole body is read, then the answer fetched
+        location / {{ proxy_pass http://answer; proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_set_header Connection ""; }}
+    }}
+    server {{ listen unix:{dir}/answer.sock;
         location / {{ return 200 '{{"id":"x","object":"chat.completion","choices":[{{"index":0,"message":{{"role":"assistant","content":"ok"}}}}],"usage":{{"prompt_tokens":10,"completion_tokens":1,"total_tokens":11}}}}'; }}
     }}
 }}
