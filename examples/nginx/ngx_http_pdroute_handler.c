@@ -46,7 +46,8 @@ static ngx_int_t refuse(ngx_http_request_t *r, ngx_uint_t status, const char *co
 
 /*
  * Of a body that is longer than what was read together with the head, nginx keeps the two parts apart, and the scan would need a copy of all. So the
- * first part is moved into a buffer that has room for the rest, and nginx reads on behind it.
+ * first part is moved into a buffer that has room for the rest, and nginx reads on behind it. Its own buffer is back in place before the request ends:
+ * nginx looks into it for the next request when this one's memory is gone.
  */
 static ngx_int_t single_buffer(ngx_http_request_t *r)
 {
@@ -63,6 +64,8 @@ static ngx_int_t single_buffer(ngx_http_request_t *r)
     b = ngx_create_temp_buf(r->pool, (size_t)length);
     if (b == NULL) return NGX_ERROR;
     b->last = ngx_cpymem(b->last, r->header_in->pos, preread);
+    b->tag = (ngx_buf_tag_t)&ngx_http_pdroute_module;
+    b->shadow = r->header_in;
     r->header_in->pos = r->header_in->last;
     r->header_in = b;
     return NGX_OK;
@@ -239,6 +242,7 @@ static void body_handler(ngx_http_request_t *r)
     pdr_error                    err;
     int                          rc;
 
+    if (r->header_in->tag == (ngx_buf_tag_t)&ngx_http_pdroute_module) r->header_in = r->header_in->shadow;
     if (job == NULL || get_body(r, &job->body) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;

@@ -249,8 +249,10 @@ ngx_uint_t ngx_http_pdroute_leg_begin_body(ngx_http_pdroute_leg_t *leg)
     leg->rest = head->content_length;
     /* decode's usage tells of prefill's cache as well (captures of SGLang 0.5.23: both legs report the same cached_tokens) */
     leg->read_usage = leg->which == PDR_LEG_DECODE && (head->json || head->event_stream) && !head->encoded && !leg->complete;
-    if (leg->read_usage)
+    if (leg->read_usage) {
+        pdr_init_struct(&leg->response, sizeof(leg->response));
         pdr_response_init(&leg->response, head->event_stream ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
+    }
     if (leg->job->head_request || head->status == NGX_HTTP_NO_CONTENT || head->status == NGX_HTTP_NOT_MODIFIED) leg->rest = 0;
     else if (head->chunked) return 0;
     return leg->rest == 0;

@@ -34,7 +34,8 @@ def gateway_class():
 
 @pytest.fixture(scope="session")
 def shared_fleet():
-    with harness.start(prefill=2, decode=2, speed=0) as fleet:
+    # a context that holds the largest bodies of the tests: a refusal of one leg would cut the other short
+    with harness.start(prefill=2, decode=2, speed=0, context=20_000_000, capacity=60_000_000) as fleet:
         yield fleet
 
 

@@ -44,8 +44,7 @@ def test_bytes(size, chunked, storing, fleet):
     sent = odd_chat(SIZES[size])
     pieces = (sent[i:i + 60_001] for i in range(0, len(sent), 60_001))
     answer = httpx.post(storing.url + PATHS["chat"], content=pieces if chunked else sent, headers=JSON, timeout=30)
-    # the simulated context is small: what counts here is what arrived
-    assert answer.status_code in (200, 400), answer.text
+    assert answer.status_code == 200, answer.text
     for leg in both_legs(fleet, PATHS["chat"]):
         assert strip_tail(leg.body) == sent
         assert leg.header("content-length") == str(len(leg.body)) and leg.header("transfer-encoding") is None
@@ -53,7 +52,7 @@ def test_bytes(size, chunked, storing, fleet):
 
 def test_20_megabytes(storing, fleet):
     sent = odd_chat(20_000_000)
-    httpx.post(storing.url + PATHS["chat"], content=sent, headers=JSON, timeout=60)
+    assert httpx.post(storing.url + PATHS["chat"], content=sent, headers=JSON, timeout=120).status_code == 200
     for leg in both_legs(fleet, PATHS["chat"]):
         assert strip_tail(leg.body) == sent
 

@@ -175,8 +175,7 @@ def test_held_requests(start_fleet, make_gateway):
         t.join(20)
     assert [getattr(a, "status_code", a) for a in answers] == [200] * 8
     assert block_stats(gw)["held_now"] == 0
-    held = [e for e in gw.log() if "held=" in e["why"]]
-    assert len(held) == 8
+    assert wait_for(lambda: len([e for e in gw.log() if "held=" in e["why"]]) == 8, timeout=3)
 
 
 def test_client_of_a_held_request_leaves(start_fleet, make_gateway):
