@@ -147,19 +147,6 @@ static void group(const pdr_registry *g, uint32_t id)
     regroup(g);
 }
 
-void pdr_registry_repair(const pdr_registry *g)
-{
-    for (uint32_t i = 0; i < g->head->max_endpoints; i++)
-        if (g->endpoints[i].slot != PDR_SLOT_FREE && i >= g->head->high) g->head->high = i + 1;
-    memset(g->taken, 0, g->head->max_targets);
-    for (uint32_t i = 0; i < g->head->high; i++) {
-        const pdr_endpoint_rec *rec = &g->endpoints[i];
-        if (rec->slot != PDR_SLOT_FREE) memset(g->taken + rec->first_target, 1, rec->targets);
-    }
-    if (g->head->grouping) regroup(g);
-    g->head->grouping = 0;
-}
-
 /* First run of n free targets; PDR_NONE if there is none. */
 static uint32_t find_run(const pdr_registry *g, uint32_t n)
 {
@@ -178,6 +165,31 @@ static void fill_target(pdr_target *t, const pdr_endpoint *e, uint32_t id, uint3
     t->dp_size = e->dp_size > 1 ? e->dp_size : 1;
     if (e->kv_capacity) t->kv_capacity = e->kv_capacity;
     if (e->max_running) t->max_running = e->max_running;
+}
+
+/* Copies head->update to its record; in repair once more, so that no record stays half the old and half the new. */
+static void update(const pdr_registry *g)
+{
+    uint32_t          at = g->head->updating - 1;
+    pdr_endpoint_rec *rec = &g->endpoints[at];
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    rec->e = g->head->update;
+    for (uint32_t i = 0; i < rec->targets; i++) fill_target(&g->targets[rec->first_target + i], &rec->e, at, i);
+    __atomic_store_n(&g->head->updating, 0u, __ATOMIC_RELEASE);
+}
+
+void pdr_registry_repair(const pdr_registry *g)
+{
+    if (g->head->updating) update(g);
+    for (uint32_t i = 0; i < g->head->max_endpoints; i++)
+        if (g->endpoints[i].slot != PDR_SLOT_FREE && i >= g->head->high) g->head->high = i + 1;
+    memset(g->taken, 0, g->head->max_targets);
+    for (uint32_t i = 0; i < g->head->high; i++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[i];
+        if (rec->slot != PDR_SLOT_FREE) memset(g->taken + rec->first_target, 1, rec->targets);
+    }
+    if (g->head->grouping) regroup(g);
+    g->head->grouping = 0;
 }
 
 /* Whether n targets and a record can be had once this endpoint has been removed. */
@@ -244,9 +256,9 @@ int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id
     if (at == PDR_NONE) {
         code = add(g, &e, draining, &at, err);
     } else {
-        pdr_endpoint_rec *rec = &g->endpoints[at];
-        rec->e = e;
-        for (uint32_t i = 0; i < rec->targets; i++) fill_target(&g->targets[rec->first_target + i], &e, at, i);
+        g->head->update = e;
+        __atomic_store_n(&g->head->updating, at + 1, __ATOMIC_RELEASE);
+        update(g);
     }
     if (!code) group(g, at);
     __atomic_store_n(&g->head->grouping, 0u, __ATOMIC_RELEASE);

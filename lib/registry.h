@@ -75,6 +75,8 @@ typedef struct pdr_registry_head {
     uint32_t pick;                      /* sequence for last_pick */
     uint32_t high;                      /* endpoints[] beyond this are free */
     uint32_t grouping;                  /* a put is under way: groups may be half made */
+    uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
+    pdr_endpoint update;
 } pdr_registry_head;
 
 typedef struct pdr_registry {
@@ -103,7 +105,7 @@ void pdr_registry_remove(const pdr_registry *g, uint32_t id);
 void pdr_registry_reap(const pdr_registry *g, uint32_t id);
 /* Lists from the endpoints: after any change. */
 void pdr_registry_relist(const pdr_registry *g);
-/* High mark, targets taken and, where a put was cut short, groups from the endpoints; bookings and lists are made anew later. */
+/* A record half replaced, high mark, targets taken and, where a put was cut short, groups from the endpoints; bookings and lists are made anew later. */
 void pdr_registry_repair(const pdr_registry *g);
 /* The breaker of all ranks of an endpoint, or of one target. 0: closed. */
 void pdr_registry_open_until(pdr_target *t, uint64_t until_ns);

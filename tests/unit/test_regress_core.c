@@ -483,6 +483,8 @@ static void check_groups(const pdr_books *b, int call, int store)
     for (uint32_t i = 0; i < b->registry.head->high; i++) {
         const pdr_endpoint_rec *x = &b->registry.endpoints[i];
         if (x->slot != PDR_SLOT_USED) continue;
+        if (!strcmp(x->e.name, "d0") && !!strcmp(x->e.host, "10.0.1.1") == !strcmp(x->e.topology_zone, "b"))
+            fail_msg("call %d, store %d: %s is half old and half new", call, store, x->e.name);
         if (x->group[0] >= b->registry.head->hosts || x->group[2] >= b->registry.head->zones)
             fail_msg("call %d, store %d: a group number beyond their count", call, store);
         for (uint32_t k = 0; k < x->targets; k++)
