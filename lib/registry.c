@@ -129,6 +129,13 @@ static void set_groups(const pdr_registry *g, uint32_t id, uint32_t limit)
     }
 }
 
+static int same_topology(const pdr_endpoint *a, const pdr_endpoint *b)
+{
+    for (int kind = 0; kind < GROUPS; kind++)
+        if (strcmp((const char *)a + group_text[kind], (const char *)b + group_text[kind])) return 0;
+    return 1;
+}
+
 static void regroup(const pdr_registry *g)
 {
     pdr_registry_head *h = g->head;
@@ -239,6 +246,7 @@ int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id
 {
     pdr_endpoint e = *in;
     uint32_t     at = PDR_NONE, draining = 0;
+    int          grouped = 0; /* it has its groups already */
     int          code = pdr_registry_validate(&e, err);
     if (code) return code;
     pdr_registry_default_name(&e);
@@ -256,11 +264,12 @@ int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id
     if (at == PDR_NONE) {
         code = add(g, &e, draining, &at, err);
     } else {
+        grouped = same_topology(&g->endpoints[at].e, &e);
         g->head->update = e;
         __atomic_store_n(&g->head->updating, at + 1, __ATOMIC_RELEASE);
         update(g);
     }
-    if (!code) group(g, at);
+    if (!code && !grouped) group(g, at);
     __atomic_store_n(&g->head->grouping, 0u, __ATOMIC_RELEASE);
     if (code) return code;
     *id = at;
