@@ -63,6 +63,7 @@ struct ngx_http_pdroute_zone_s {
     /* of this worker process */
     pdr_host_lease            lease;
     ngx_uint_t                leased;   /* 1: lease is open */
+    time_t                    lease_refused; /* when the log was last told that there is none to be had */
     ngx_connection_t         *wake;     /* lease.wake_fd in the event loop */
     ngx_event_t               tick;     /* every 100 ms */
     ngx_queue_t               idle;     /* all kept connections, the one kept longest last */

@@ -169,13 +169,17 @@ static ngx_int_t get_body(ngx_http_request_t *r, ngx_str_t *body)
     return NGX_OK;
 }
 
+#define BOM_BYTES "\xef\xbb\xbf\xfe\xff"
+
 /* Whether an engine could take the body of a path without PD for a JSON object, and so find owned members in it. */
 static ngx_uint_t is_object(ngx_http_request_t *r, const ngx_str_t *body)
 {
     size_t           i = 0;
     ngx_table_elt_t *type = r->headers_in.content_type;
 
-    while (i < body->len && (body->data[i] == ' ' || (body->data[i] >= '\t' && body->data[i] <= '\r'))) i++;
+    /* behind white space, and behind a byte order mark or the zeros of UTF-16 and UTF-32, which Python's json takes as well */
+    while (i < body->len && (body->data[i] == ' ' || (body->data[i] >= '\t' && body->data[i] <= '\r') || body->data[i] == 0 ||
+                             ngx_strlchr((u_char *)BOM_BYTES, (u_char *)BOM_BYTES + 5, body->data[i]))) i++;
     if (i == body->len || body->data[i] == '[') return 0;
     if (body->data[i] == '{') return 1;
     return type && ngx_strlcasestrn(type->value.data, type->value.data + type->value.len, (u_char *)"json", 4 - 1) != NULL;

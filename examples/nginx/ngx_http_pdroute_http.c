@@ -71,7 +71,7 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
 
 ngx_int_t ngx_http_pdroute_line_next(u_char **pos, u_char *last, ngx_http_pdroute_line_t *line)
 {
-    u_char *p = *pos, *eol, *end, *colon, *value;
+    u_char *p = *pos, *eol, *end, *colon, *value, *c;
 
     eol = memchr(p, '\n', (size_t)(last - p));
     if (eol == NULL) return NGX_AGAIN;
@@ -80,6 +80,9 @@ ngx_int_t ngx_http_pdroute_line_next(u_char **pos, u_char *last, ngx_http_pdrout
     if (end == p) return NGX_DONE;
     colon = memchr(p, ':', (size_t)(end - p));
     if (colon == NULL || colon == p) return NGX_ERROR;
+    for (c = p; c < colon; c++) { /* no client would take such a name */
+        if (*c <= ' ' || *c == 0x7f) return NGX_ERROR;
+    }
     for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++) { /* void */ }
     while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
     /* what another reader could take for the end of a line, or of the text */

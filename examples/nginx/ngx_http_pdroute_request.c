@@ -22,8 +22,30 @@ static ngx_uint_t named_in(const ngx_str_t *connection, const ngx_table_elt_t *h
     return 0;
 }
 
-/* Headers that belong to one connection, or that this request gets anew. */
-static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t *h, const ngx_table_elt_t *connection)
+/* A Connection header that may name others: neither "keep-alive" nor "close". There may be several. */
+static ngx_uint_t names_headers(const ngx_table_elt_t *h)
+{
+    if (h->hash == 0 || !equals(h, "connection", 10)) return 0;
+    return !(h->value.len == 10 && ngx_strncasecmp(h->value.data, (u_char *)"keep-alive", 10) == 0) &&
+           !(h->value.len == 5 && ngx_strncasecmp(h->value.data, (u_char *)"close", 5) == 0);
+}
+
+static ngx_uint_t named_in_any(const ngx_http_request_t *r, const ngx_table_elt_t *h)
+{
+    const ngx_list_part_t *part;
+    const ngx_table_elt_t *other;
+    ngx_uint_t             i;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        for (other = part->elts, i = 0; i < part->nelts; i++) {
+            if (names_headers(&other[i]) && named_in(&other[i].value, h)) return 1;
+        }
+    }
+    return 0;
+}
+
+/* Headers that belong to one connection, or that this request gets anew. `named`: a Connection header may name some. */
+static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t *h, ngx_uint_t named)
 {
     static const ngx_str_t names[] = {ngx_string("host"), ngx_string("content-length"), ngx_string("transfer-encoding"),
                                       ngx_string("connection"), ngx_string("keep-alive"), ngx_string("proxy-connection"),
@@ -36,7 +58,7 @@ static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t 
     }
     /* an answer whose usage is to be read cannot be compressed; nginx's gzip does that for the client */
     if (job->api != PDR_API_OTHER && equals(h, "accept-encoding", 15)) return 1;
-    if (connection && named_in(&connection->value, h)) return 1;
+    if (named && named_in_any(job->r, h)) return 1;
     return pdr_header_owned((char *)h->key.data, h->key.len) == 1;
 }
 
@@ -45,23 +67,22 @@ static ngx_int_t collect_headers(ngx_http_pdroute_job_t *job)
 {
     ngx_http_request_t *r = job->r;
     ngx_list_part_t    *part;
-    ngx_table_elt_t    *h, *connection = NULL;
-    ngx_uint_t          i;
+    ngx_table_elt_t    *h;
+    ngx_uint_t          i, named = 0;
     size_t              size = 2;
     u_char             *p;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         for (h = part->elts, i = 0; i < part->nelts; i++) {
             size += h[i].key.len + h[i].value.len + 4;
-            /* more than "keep-alive" or "close": names of headers */
-            if (h[i].value.len > 10 && equals(&h[i], "connection", 10)) connection = &h[i];
+            named |= names_headers(&h[i]);
         }
     }
     p = job->headers.data = ngx_pnalloc(r->pool, size);
     if (p == NULL) return NGX_ERROR;
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         for (h = part->elts, i = 0; i < part->nelts; i++) {
-            if (h[i].hash == 0 || stays_here(job, &h[i], connection)) continue;
+            if (h[i].hash == 0 || stays_here(job, &h[i], named)) continue;
             p = ngx_cpymem(p, h[i].key.data, h[i].key.len);
             *p++ = ':';
             *p++ = ' ';

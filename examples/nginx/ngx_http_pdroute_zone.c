@@ -223,7 +223,10 @@ static ngx_int_t lease_open(ngx_http_pdroute_zone_t *zone)
     pdr_init_struct(&zone->lease, sizeof(zone->lease));
     ngx_sprintf(name, "nginx worker %P%Z", ngx_pid);
     if (pdr_host_lease_open(zone->host, (char *)name, pdr_host_now_ns(), &zone->lease, &err) != PDR_OK) {
-        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0, "pdroute_zone \"%V\": no lease: %s", &zone->name, err.message);
+        if (ngx_time() != zone->lease_refused) { /* ticks and requests try again */
+            zone->lease_refused = ngx_time();
+            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute_zone \"%V\": no lease: %s", &zone->name, err.message);
+        }
         return NGX_ERROR;
     }
     zone->leased = 1;
@@ -278,7 +281,9 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
     zone->peers = ngx_pcalloc(cycle->pool, zone->config.max_endpoints * sizeof(*zone->peers));
     zone->hashes = ngx_palloc(cycle->pool, zone->config.max_blocks * sizeof(*zone->hashes));
     if (zone->peers == NULL || zone->hashes == NULL) return NGX_ERROR;
-    if (lease_open(zone) != NGX_OK) return NGX_ERROR;
+    /* without a lease requests are refused until there is one: workers of older configurations may hold them all, but nginx gives a worker that
+     * does not start up for good */
+    (void)lease_open(zone);
     zone->tick.handler = tick_handler;
     zone->tick.data = zone;
     zone->tick.log = cycle->log;

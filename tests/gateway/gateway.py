@@ -179,11 +179,11 @@ class Nginx:
         return time.monotonic() - began
 
     def errors(self):
-        return "".join((self.dir / f).read_text() for f in ("error.log", "stderr") if (self.dir / f).exists())
+        return "".join((self.dir / f).read_text(errors="replace") for f in ("error.log", "stderr") if (self.dir / f).exists())
 
     def log(self):
         """Access log since the last mark() as dictionaries, oldest first."""
-        text = (self.dir / "access.log").read_text()
+        text = (self.dir / "access.log").read_text(errors="replace")
         return [json.loads(line) for line in text.splitlines()[self.marked:] if line]
 
     def mark(self):

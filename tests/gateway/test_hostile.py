@@ -1,0 +1,146 @@
+"""Clients, operators and processes that mean no good."""
+
+import ctypes
+import json
+import re
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from block import Block
+from conftest import block_stats
+from gateway import endpoints_of
+from sglang_sim.harness import wait_for
+from test_failures import open_request
+from traffic import PATHS, all_received, body, both_legs, error_of
+
+JSON = "Content-Type: application/json\r\n"
+
+
+def raw(gw, lines, sent, timeout=10):
+    """The answer to a request whose head is written by hand."""
+    with socket.create_connection(("127.0.0.1", gw.port), timeout) as s:
+        s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(sent)}\r\n{lines}\r\n".encode() + sent)
+        answer = b""
+        while b"\r\n\r\n" not in answer and (piece := s.recv(65536)):
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize("connection", ["X-Hop", "close, X-Hop", "X-Hop\r\nConnection: something-else", "something-else\r\nConnection: x-hOP",
+                                        "keep-alive\r\nConnection: X-Hop\r\nConnection: close"])
+def test_headers_named_in_connection_end_here(connection, gw, fleet):
+    answer = raw(gw, f"{JSON}Connection: {connection}\r\nX-Hop: 1\r\nX-Other: 1\r\n", json.dumps(body("chat")).encode())
+    assert answer.startswith(b"HTTP/1.1 200")
+    for leg in both_legs(fleet, PATHS["chat"]):
+        assert leg.header("x-hop") is None and leg.header("x-other") == "1"
+
+
+def test_more_workers_than_leases(start_fleet, make_gateway):
+    """Workers of older configurations hold all leases: the new one refuses until one is free, and then serves."""
+    fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
+    gw = make_gateway(fleet, config={"max_leases": 2})
+    busy = []
+    for _ in range(2):
+        for worker in fleet.workers:
+            worker.fault(kind="hang", count=1)
+        n = len(all_received(fleet, PATHS["chat"]))
+        busy.append(open_request(gw))
+        assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == n + 2, timeout=5)
+        before = set(gw.worker_pids())
+        gw.reload()
+        # the old one is "shutting down" by then, and takes nothing any more
+        assert wait_for(lambda: set(gw.worker_pids()) and not set(gw.worker_pids()) & before, timeout=10), gw.errors()
+        time.sleep(0.3)
+    assert gw.worker_pids(), "nginx gave up its worker"
+    refused = httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=5)
+    assert refused.status_code == 503
+    assert "max_leases 2" in gw.errors()
+    busy[0].close()
+    assert wait_for(lambda: httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=5).status_code == 200, timeout=5, interval=0.1)
+    busy[1].close()
+    assert wait_for(lambda: block_stats(gw)["leases"] == 1, timeout=5)
+
+
+@pytest.mark.parametrize("sent", ['\ufeff{"bootstrap_room":5}'.encode(), '\ufeff{"bootstrap_room":5}'.encode("utf-16-le"), '{"bootstrap_room":5}'.encode("utf-16-be"),
+                                  '{"bootstrap_room":5}'.encode("utf-32-be")], ids=["BOM", "UTF-16 with BOM", "UTF-16", "UTF-32"])
+def test_owned_members_in_another_encoding(sent, gw, fleet, client):
+    """Python reads such a body as JSON, on any path and without a Content-Type."""
+    answer = client.post("/invocations", content=sent)
+    assert answer.status_code == 400
+    assert not all_received(fleet)
+
+
+class Canned:
+    """A worker that answers everything with the same bytes."""
+
+    def __init__(self, answer):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.answer, self.connections = answer, 0
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with s:
+                received = b""
+                while b"\r\n\r\n" not in received and (piece := s.recv(65536)):
+                    received += piece
+                s.sendall(self.answer)
+                s.shutdown(socket.SHUT_WR)
+                while s.recv(65536):
+                    pass
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+@pytest.mark.parametrize("line", [b"X-A: a\0b", b"X-A: a\rb", b"Bad Header: x", b"Bad\x01: x", b"no colon", b": no name", b"Content-Length: -2"], ids=repr)
+def test_head_that_is_not_http(line, fleet, make_gateway):
+    """Seen before anything goes to the client: another server is asked, this one is blamed."""
+    bad = Canned(b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{}")
+    try:
+        endpoints = [e for e in endpoints_of(fleet) if e["role"] == "prefill"] + [{"role": "decode", "host": "127.0.0.1", "port": bad.port}]
+        gw = make_gateway(endpoints, config={"retry_max": 4294967295})
+        answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=5)
+        assert answer.status_code == 502 and error_of(answer)["code"] == "decode_failed"
+        both = make_gateway(endpoints + [e for e in endpoints_of(fleet) if e["role"] == "decode"])
+        for i in range(6):
+            assert httpx.post(both.url + PATHS["chat"], json=body("chat", text=str(i)), timeout=10).status_code == 200
+        assert bad.connections <= 4  # one above; three doubtful failures open a breaker
+    finally:
+        bad.close()
+
+
+class Endpoint(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_uint32) for n in "struct_size role flags port bootstrap_port dp_size max_running reserved".split()] + \
+        [("kv_capacity", ctypes.c_uint64)] + [(n, ctypes.c_char * size) for n, size in
+                                              (("name", 128), ("host", 256), ("bootstrap_host", 256), ("topology_host", 64),
+                                               ("topology_rack", 64), ("topology_zone", 64), ("labels", 512))]
+
+
+def put(gw, name, port):
+    endpoint = Endpoint(struct_size=ctypes.sizeof(Endpoint), role=2, port=port, name=name.encode("utf-8", "surrogateescape"), host=b"127.0.0.1")
+    with Block(gw.block) as block:
+        block.call("pdr_endpoint_put", block.router, ctypes.byref(endpoint), ctypes.c_uint64(1), None)
+
+
+def test_names_in_prometheus(fleet, make_gateway):
+    """Whatever an endpoint is called, a scraper can read all lines: of escapes there are three."""
+    names = ['a"b\\c', "x\ny", "ü{}=", "%s%n", "\x01", "a\x7fb", "\udcff"]
+    gw = make_gateway(fleet)
+    for i, name in enumerate(names):
+        put(gw, name, 10000 + i)
+    line = re.compile(r'[a-z_]+(\{([a-z_]+="([^"\\\n]|\\["\\n])*",?)*\})? -?[\d.eE+naNIif]+')
+    text = httpx.get(gw.url + "/pdroute?format=prometheus").text
+    assert [each for each in text.split("\n") if each and not each.startswith("#") and not line.fullmatch(each)] == []
+    found = {each["name"] for each in httpx.get(gw.url + "/pdroute").json()["targets_detail"]}
+    assert found >= set(names[:-1]) and "\ufffd" in found
