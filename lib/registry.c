@@ -179,7 +179,7 @@ static void update(const pdr_registry *g)
 {
     uint32_t          at = g->head->updating - 1;
     pdr_endpoint_rec *rec = &g->endpoints[at];
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     rec->e = g->head->update;
     for (uint32_t i = 0; i < rec->targets; i++) fill_target(&g->targets[rec->first_target + i], &rec->e, at, i);
     __atomic_store_n(&g->head->updating, 0u, __ATOMIC_RELEASE);
