@@ -46,36 +46,36 @@ static inline void ngx_http_pdroute_unpost(ngx_event_t *ev)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------- configuration */
+/* ---------------------------------------------------------------------------------------------------- configuration */
 
 /* One router block: what the configuration says, and this process's use of it. */
 struct ngx_http_pdroute_zone_s {
-    ngx_str_t                 name;
-    ngx_str_t                 file;        /* path of the block */
-    ngx_str_t                 config_file; /* JSON: pdr_config and endpoints */
-    ngx_str_t                 config_text;
-    ngx_uint_t                recreate;
-    pdr_config                config; /* resolved */
-    pdr_limits                limits;
-    pdr_host                 *host; /* mapped by the master, used by all workers */
-    pdr_router               *router;
+    ngx_str_t name;
+    ngx_str_t file;        /* path of the block */
+    ngx_str_t config_file; /* JSON: pdr_config and endpoints */
+    ngx_str_t config_text;
+    ngx_uint_t recreate;
+    pdr_config config; /* resolved */
+    pdr_limits limits;
+    pdr_host *host; /* mapped by the master, used by all workers */
+    pdr_router *router;
 
     /* of this worker process */
-    pdr_host_lease            lease;
-    ngx_uint_t                leased;   /* 1: lease is open */
-    time_t                    lease_refused; /* when the log was last told that there is none to be had */
-    ngx_connection_t         *wake;     /* lease.wake_fd in the event loop */
-    ngx_event_t               tick;     /* every 100 ms */
-    ngx_queue_t               idle;     /* all kept connections, the one kept longest last */
-    ngx_queue_t               young;    /* jobs since the last tick: most are over before they need a timer */
-    ngx_http_pdroute_peer_t **peers;    /* by endpoint id, max_endpoints of them */
-    ngx_rbtree_t              held;     /* jobs by ticket */
-    ngx_rbtree_node_t         held_sentinel;
-    ngx_queue_t               free_jobs;
-    ngx_uint_t                free_jobs_n;
-    uint64_t                 *hashes;   /* scratch of config.max_blocks for one scan */
-    ngx_uint_t                keepalive; /* idle connections per worker address */
-    ngx_msec_t                keepalive_timeout;
+    pdr_host_lease lease;
+    ngx_uint_t leased;               /* 1: lease is open */
+    time_t lease_refused;            /* when the log was last told that there is none to be had */
+    ngx_connection_t *wake;          /* lease.wake_fd in the event loop */
+    ngx_event_t tick;                /* every 100 ms */
+    ngx_queue_t idle;                /* all kept connections, the one kept longest last */
+    ngx_queue_t young;               /* jobs since the last tick: most are over before they need a timer */
+    ngx_http_pdroute_peer_t **peers; /* by endpoint id, max_endpoints of them */
+    ngx_rbtree_t held;               /* jobs by ticket */
+    ngx_rbtree_node_t held_sentinel;
+    ngx_queue_t free_jobs;
+    ngx_uint_t free_jobs_n;
+    uint64_t *hashes;     /* scratch of config.max_blocks for one scan */
+    ngx_uint_t keepalive; /* idle connections per worker address */
+    ngx_msec_t keepalive_timeout;
 };
 
 typedef struct {
@@ -83,44 +83,46 @@ typedef struct {
 } ngx_http_pdroute_main_conf_t;
 
 typedef struct {
-    ngx_str_t                zone_name;
-    ngx_str_t                status_name;
-    u_char                  *conf_file; /* where `pdroute` was written, for messages */
-    ngx_uint_t               conf_line;
+    ngx_str_t zone_name;
+    ngx_str_t status_name;
+    u_char *conf_file; /* where `pdroute` was written, for messages */
+    ngx_uint_t conf_line;
     ngx_http_pdroute_zone_t *zone;
     ngx_http_pdroute_zone_t *status;
-    ngx_msec_t               connect_timeout;
-    ngx_msec_t               send_timeout; /* between two writes */
-    ngx_msec_t               read_timeout; /* between two reads of an answer that has begun */
-    size_t                   buffer_size;
+    ngx_msec_t connect_timeout;
+    ngx_msec_t send_timeout; /* between two writes */
+    ngx_msec_t read_timeout; /* between two reads of an answer that has begun */
+    size_t buffer_size;
     ngx_http_upstream_conf_t upstream; /* of the relay */
 } ngx_http_pdroute_loc_conf_t;
 
-/* --------------------------------------------------------------------------------------------------------------- peers */
+/* ------------------------------------------------------------------------------------------------------------ peers */
 
-/* A worker's address as this process knows it. Lives as long as the process; replaced in place when the endpoint moves. */
+/*
+ * A worker's address as this process knows it. Lives as long as the process; replaced in place when the endpoint moves.
+ */
 struct ngx_http_pdroute_peer_s {
-    uint32_t        generation; /* counts address changes: connections of older ones are not kept */
-    uint32_t        port;
-    ngx_uint_t      usable; /* sockaddr is set */
-    ngx_str_t       name;   /* "host:port", for logs and the Host header */
-    ngx_sockaddr_t  sockaddr;
-    socklen_t       socklen;
-    time_t          resolved; /* when a name was last resolved, 0: host is an address */
-    ngx_queue_t     idle;     /* ngx_http_pdroute_idle_t, most recent first */
-    ngx_uint_t      idle_n;
-    char            host[256];
-    u_char          name_text[272];
+    uint32_t generation; /* counts address changes: connections of older ones are not kept */
+    uint32_t port;
+    ngx_uint_t usable; /* sockaddr is set */
+    ngx_str_t name;    /* "host:port", for logs and the Host header */
+    ngx_sockaddr_t sockaddr;
+    socklen_t socklen;
+    time_t resolved;  /* when a name was last resolved, 0: host is an address */
+    ngx_queue_t idle; /* ngx_http_pdroute_idle_t, most recent first */
+    ngx_uint_t idle_n;
+    char host[256];
+    u_char name_text[272];
 };
 
 /* A connection between two requests; allocated in its pool, once. */
 struct ngx_http_pdroute_idle_s {
-    ngx_queue_t              queue; /* of the peer */
-    ngx_queue_t              age;   /* of the zone */
-    ngx_msec_t               since;
-    ngx_connection_t        *c;
+    ngx_queue_t queue; /* of the peer */
+    ngx_queue_t age;   /* of the zone */
+    ngx_msec_t since;
+    ngx_connection_t *c;
     ngx_http_pdroute_peer_t *peer;
-    uint32_t                 generation;
+    uint32_t generation;
 };
 
 /* The peer of an endpoint, made or moved as needed; NULL: out of memory. usable 0: its name does not resolve. */
@@ -139,17 +141,17 @@ void ngx_http_pdroute_peer_expire(ngx_http_pdroute_zone_t *zone);
 /* Closes what is kept: the worker was restarted. */
 void ngx_http_pdroute_peer_flush(ngx_http_pdroute_peer_t *peer);
 
-/* ---------------------------------------------------------------------------------------------------------------- HTTP */
+/* ------------------------------------------------------------------------------------------------------------- HTTP */
 
 /* Chunked framing, read incrementally. */
 typedef struct {
     ngx_uint_t state;
-    uint64_t   size; /* of the present chunk, still to come */
+    uint64_t size; /* of the present chunk, still to come */
 } ngx_http_pdroute_chunked_t;
 
 /*
- * The next piece of content in [*pos, last): NGX_OK with *begin and *end, NGX_AGAIN when more is needed, NGX_DONE after the last
- * chunk and trailers, NGX_ERROR. Moves *pos.
+ * The next piece of content in [*pos, last): NGX_OK with *begin and *end, NGX_AGAIN when more is needed, NGX_DONE after
+ * the last chunk and trailers, NGX_ERROR. Moves *pos.
  */
 ngx_int_t ngx_http_pdroute_chunked_next(ngx_http_pdroute_chunked_t *ch, u_char **pos, u_char *last, u_char **begin,
                                         u_char **end);
@@ -157,28 +159,28 @@ ngx_int_t ngx_http_pdroute_chunked_next(ngx_http_pdroute_chunked_t *ch, u_char *
 /* What a response head says about status and framing. */
 typedef struct {
     ngx_uint_t status;
-    int64_t    content_length; /* -1: not said */
-    uint64_t   retry_after_ms; /* 0: not said */
-    size_t     length;         /* of the head in bytes, interim heads in front of it included */
-    size_t     skip;           /* of those interim heads */
-    unsigned   chunked : 1;
-    unsigned   close : 1; /* the connection ends with the answer */
-    unsigned   event_stream : 1;
-    unsigned   json : 1;
-    unsigned   encoded : 1; /* Content-Encoding other than identity */
+    int64_t content_length;  /* -1: not said */
+    uint64_t retry_after_ms; /* 0: not said */
+    size_t length;           /* of the head in bytes, interim heads in front of it included */
+    size_t skip;             /* of those interim heads */
+    unsigned chunked : 1;
+    unsigned close : 1; /* the connection ends with the answer */
+    unsigned event_stream : 1;
+    unsigned json : 1;
+    unsigned encoded : 1; /* Content-Encoding other than identity */
 } ngx_http_pdroute_head_t;
 
 /* One header line at *p; moves *p behind it. NGX_OK, NGX_DONE at the empty line, NGX_AGAIN, NGX_ERROR. */
 typedef struct {
     u_char *name, *value;
-    size_t  name_len, value_len;
+    size_t name_len, value_len;
 } ngx_http_pdroute_line_t;
 ngx_int_t ngx_http_pdroute_line_next(u_char **p, u_char *last, ngx_http_pdroute_line_t *line);
 
 /* Reads a whole head: NGX_OK, NGX_AGAIN (not complete), NGX_ERROR. Interim (1xx) heads in front are skipped. */
 ngx_int_t ngx_http_pdroute_head_parse(u_char *p, u_char *last, ngx_http_pdroute_head_t *head);
 
-/* ---------------------------------------------------------------------------------------------------------------- legs */
+/* ------------------------------------------------------------------------------------------------------------- legs */
 
 enum {
     PDROUTE_LEG_IDLE = 0,
@@ -193,37 +195,37 @@ enum {
 
 /* One request to one worker and its answer. */
 struct ngx_http_pdroute_leg_s {
-    ngx_http_pdroute_job_t    *job;
-    uint32_t                   which; /* PDR_LEG_* */
-    uint32_t                   attempt;
-    ngx_uint_t                 state;
-    ngx_http_pdroute_peer_t   *peer;
-    ngx_http_pdroute_idle_t   *idle; /* the connection's own record, its place in the pool later */
-    ngx_connection_t          *c;
-    ngx_chain_t               *out;       /* of the request: not sent yet */
-    u_char                    *own_out;   /* copy of what was not sent when the client's request ended, with its chain */
-    ngx_chain_t                own_link;
-    ngx_buf_t                  own_buf;
-    u_char                    *read;      /* head and first body bytes, until it is known what to do with them */
-    size_t                     read_len;
-    uint32_t                   serial;    /* counts starts and ends: what a handler began with may be gone after an event */
-    ngx_http_pdroute_head_t    head;
-    int64_t                    rest; /* content still to come with Content-Length; -1: until close */
+    ngx_http_pdroute_job_t *job;
+    uint32_t which; /* PDR_LEG_* */
+    uint32_t attempt;
+    ngx_uint_t state;
+    ngx_http_pdroute_peer_t *peer;
+    ngx_http_pdroute_idle_t *idle; /* the connection's own record, its place in the pool later */
+    ngx_connection_t *c;
+    ngx_chain_t *out; /* of the request: not sent yet */
+    u_char *own_out;  /* copy of what was not sent when the client's request ended, with its chain */
+    ngx_chain_t own_link;
+    ngx_buf_t own_buf;
+    u_char *read; /* head and first body bytes, until it is known what to do with them */
+    size_t read_len;
+    uint32_t serial; /* counts starts and ends: what a handler began with may be gone after an event */
+    ngx_http_pdroute_head_t head;
+    int64_t rest; /* content still to come with Content-Length; -1: until close */
     ngx_http_pdroute_chunked_t chunked;
-    ngx_recv_pt                recv; /* the connection's own, while relaying */
-    ngx_event_handler_pt       relay_handler; /* the upstream code's */
-    ngx_event_t                failed; /* reports a broken relay from the event loop, not from inside nginx's handlers */
-    uint32_t                   fail_detail;
-    unsigned                   read_owned : 1; /* `read` is malloc'ed; else it is the process's scratch, for this call */
-    unsigned                   cached : 1;    /* connection came from the pool */
-    unsigned                   received : 1;  /* at least one byte */
-    unsigned                   body_seen : 1; /* PDR_EV_BODY was reported */
-    unsigned                   complete : 1;  /* answer was read to its end */
-    unsigned                   keepalive : 1;
-    unsigned                   read_usage : 1; /* feed the body to `response` */
-    unsigned                   drain : 1;      /* DRAIN was asked for before there was a head */
-    unsigned                   preread : 1;    /* relay: u->buffer has `read_len` bytes already */
-    pdr_response               response;       /* last: not cleared with the rest */
+    ngx_recv_pt recv;                   /* the connection's own, while relaying */
+    ngx_event_handler_pt relay_handler; /* the upstream code's */
+    ngx_event_t failed; /* reports a broken relay from the event loop, not from inside nginx's handlers */
+    uint32_t fail_detail;
+    unsigned read_owned : 1; /* `read` is malloc'ed; else it is the process's scratch, for this call */
+    unsigned cached : 1;     /* connection came from the pool */
+    unsigned received : 1;   /* at least one byte */
+    unsigned body_seen : 1;  /* PDR_EV_BODY was reported */
+    unsigned complete : 1;   /* answer was read to its end */
+    unsigned keepalive : 1;
+    unsigned read_usage : 1; /* feed the body to `response` */
+    unsigned drain : 1;      /* DRAIN was asked for before there was a head */
+    unsigned preread : 1;    /* relay: u->buffer has `read_len` bytes already */
+    pdr_response response;   /* last: not cleared with the rest */
 };
 
 /* Connects and sends; failures are reported to the exchange, also at once. */
@@ -246,53 +248,54 @@ ngx_uint_t ngx_http_pdroute_leg_begin_body(ngx_http_pdroute_leg_t *leg);
 void ngx_http_pdroute_leg_fail(ngx_http_pdroute_leg_t *leg, uint32_t detail);
 void ngx_http_pdroute_leg_forget(ngx_http_pdroute_leg_t *leg); /* frees `read` */
 
-/* ---------------------------------------------------------------------------------------------------------------- jobs */
+/* ------------------------------------------------------------------------------------------------------------- jobs */
 
-#define PDROUTE_JOB_ACTIONS 32
+#define PDROUTE_JOB_ACTIONS 24 /* three times what one event may bring */
 
 /*
- * One client request with its exchange and legs. Outlives the request when a leg still has to be drained. Recycled by its zone.
+ * One client request with its exchange and legs. Outlives the request when a leg still has to be drained. Recycled by
+ * its zone.
  */
 struct ngx_http_pdroute_job_s {
-    ngx_queue_t                  queue; /* of the zone: young, or free */
-    ngx_http_pdroute_zone_t     *zone;
+    ngx_queue_t queue; /* of the zone: young, or free */
+    ngx_http_pdroute_zone_t *zone;
     ngx_http_pdroute_loc_conf_t *conf;
-    ngx_http_request_t          *r; /* NULL once the answer is on its way out or the client is gone */
-    ngx_str_t                    body;
-    uint64_t                    *hashes; /* prompt.blocks of them, in r->pool */
-    ngx_str_t                    headers; /* client's headers that pass, as lines; in r->pool */
-    uint32_t                     api;
-    ngx_http_pdroute_leg_t      *relay; /* the leg that answers the client */
-    ngx_http_pdroute_leg_t       legs[2]; /* by PDR_LEG_* */
-    ngx_event_t                  timer;
-    ngx_rbtree_node_t            held; /* key: ticket */
-    pdr_action                   actions[PDROUTE_JOB_ACTIONS];
-    ngx_uint_t                   actions_n;
-    ngx_uint_t                   locks;      /* handlers that use the job right now */
-    uint32_t                     attempts;   /* decisions taken */
-    uint64_t                     held_ns;    /* when it was held */
-    uint32_t                     reason;     /* PDR_ERR_*, when an answer of ours was sent */
-    ngx_str_t                    peer_names[2]; /* for variables; text in peer_text */
-    unsigned                     young : 1; /* in the zone's list */
-    unsigned                     old : 1;   /* has lived for a tick: has a timer of its own */
-    unsigned                     referenced : 1; /* the request's pool still points here (variables) */
-    unsigned                     begun : 1;      /* exchange is alive */
-    unsigned                     finished : 1;
-    unsigned                     is_held : 1;
-    unsigned                     was_held : 1;
-    unsigned                     running : 1; /* actions are being carried out */
-    unsigned                     stopping : 1; /* the relay ends because we want it to */
-    unsigned                     in_relay : 1; /* nginx's upstream code is on the stack */
-    unsigned                     decided : 1; /* `decision` holds a pair */
-    unsigned                     has_body : 1;    /* the client sent a body, perhaps an empty one */
-    unsigned                     raw_body : 1;    /* not a JSON object: nothing to cut out */
-    unsigned                     head_request : 1; /* method HEAD: answers have no body */
-    char                         why[64]; /* name of the error for $pdroute_why */
+    ngx_http_request_t *r; /* NULL once the answer is on its way out or the client is gone */
+    ngx_str_t body;
+    uint64_t *hashes;  /* prompt.blocks of them, in r->pool */
+    ngx_str_t headers; /* client's headers that pass, as lines; in r->pool */
+    uint32_t api;
+    ngx_http_pdroute_leg_t *relay;  /* the leg that answers the client */
+    ngx_http_pdroute_leg_t legs[2]; /* by PDR_LEG_* */
+    ngx_event_t timer;
+    ngx_rbtree_node_t held; /* key: ticket */
+    pdr_action actions[PDROUTE_JOB_ACTIONS];
+    ngx_uint_t actions_n;
+    ngx_uint_t locks;        /* handlers that use the job right now */
+    uint32_t attempts;       /* decisions taken */
+    uint64_t held_ns;        /* when it was held */
+    uint32_t reason;         /* PDR_ERR_*, when an answer of ours was sent */
+    ngx_str_t peer_names[2]; /* for variables; text in peer_text */
+    unsigned young : 1;      /* in the zone's list */
+    unsigned old : 1;        /* has lived for a tick: has a timer of its own */
+    unsigned referenced : 1; /* the request's pool still points here (variables) */
+    unsigned begun : 1;      /* exchange is alive */
+    unsigned finished : 1;
+    unsigned is_held : 1;
+    unsigned was_held : 1;
+    unsigned running : 1;      /* actions are being carried out */
+    unsigned stopping : 1;     /* the relay ends because we want it to */
+    unsigned in_relay : 1;     /* nginx's upstream code is on the stack */
+    unsigned decided : 1;      /* `decision` holds a pair */
+    unsigned has_body : 1;     /* the client sent a body, perhaps an empty one */
+    unsigned raw_body : 1;     /* not a JSON object: nothing to cut out */
+    unsigned head_request : 1; /* method HEAD: answers have no body */
+    char why[64];              /* name of the error for $pdroute_why */
     /* from here on not cleared */
-    pdr_prompt                   prompt;
-    pdr_decision                 decision;
-    pdr_exchange                 exchange;
-    u_char                       peer_text[2][272];
+    pdr_prompt prompt;
+    pdr_decision decision;
+    pdr_exchange exchange;
+    u_char peer_text[2][272];
 };
 
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);
@@ -301,18 +304,19 @@ void ngx_http_pdroute_job_enter(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job);
 /* Starts the exchange with job->decision. */
 void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job);
-void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg, uint32_t detail);
+void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg,
+                                uint32_t detail);
 /* The client's request ends: legs keep what they need of it, job->r is NULL afterwards. */
 void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_grown(ngx_http_pdroute_job_t *job);
 
-/* ------------------------------------------------------------------------------------------------------------- handler */
+/* ---------------------------------------------------------------------------------------------------------- handler */
 
 ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r);
 /* Decides (or decides again) for a job; NULL decision on failure is answered. */
 void ngx_http_pdroute_route(ngx_http_pdroute_job_t *job);
-int  ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_error *err);
+int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_error *err);
 /* A held request may go, or was refused. */
 void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_hold(ngx_http_pdroute_job_t *job);
@@ -324,7 +328,7 @@ ngx_int_t ngx_http_pdroute_send(ngx_http_request_t *r, ngx_uint_t status, const 
                                 uint64_t retry_after_ms);
 void ngx_http_pdroute_check_client(ngx_http_request_t *r);
 
-/* ------------------------------------------------------------------------------------------------- request, relay, rest */
+/* --------------------------------------------------------------------------------------------- request, relay, rest */
 
 /* The chain of a leg's request, in r->pool; NULL: out of memory. */
 ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg);
@@ -345,11 +349,11 @@ ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_pdroute_add_variables(ngx_conf_t *cf);
 
 /* Configuration time: reads and checks the JSON; maps the block. */
-char     *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
+char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
 ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
 /* Of a worker process. */
 ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t *cycle);
-void      ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone);
+void ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone);
 /* The lease ended while this process was stopped: opens a new one. */
 ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone);
 

@@ -3,13 +3,13 @@
 
 static void body_handler(ngx_http_request_t *r);
 
-/* ---------------------------------------------------------------------------------------------------------------- entry */
+/* ------------------------------------------------------------------------------------------------------------ entry */
 
 static uint32_t api_of(ngx_http_request_t *r)
 {
     static const struct {
         ngx_str_t uri;
-        uint32_t  api;
+        uint32_t api;
     } paths[] = {{ngx_string("/v1/chat/completions"), PDR_API_CHAT},
                  {ngx_string("/v1/completions"), PDR_API_COMPLETIONS},
                  {ngx_string("/generate"), PDR_API_GENERATE}};
@@ -32,8 +32,8 @@ static ngx_uint_t method_fits(ngx_http_request_t *r)
 /* An error before there is a job. */
 static ngx_int_t refuse(ngx_http_request_t *r, ngx_uint_t status, const char *code, const char *message)
 {
-    u_char    text[512];
-    size_t    need = 0;
+    u_char text[512];
+    size_t need = 0;
     ngx_str_t body;
     ngx_int_t rc = ngx_http_discard_request_body(r);
 
@@ -45,16 +45,17 @@ static ngx_int_t refuse(ngx_http_request_t *r, ngx_uint_t status, const char *co
 }
 
 /*
- * Of a body that is longer than what was read together with the head, nginx keeps the two parts apart, and the scan would need a copy of all. So the
- * first part is moved into a buffer that has room for the rest, and nginx reads on behind it. Its own buffer is back in place before the request ends:
- * nginx looks into it for the next request when this one's memory is gone.
+ * Of a body that is longer than what was read together with the head, nginx keeps the two parts apart, and the scan
+ * would need a copy of all. So the first part is moved into a buffer that has room for the rest, and nginx reads on
+ * behind it. Its own buffer is back in place before the request ends: nginx looks into it for the next request when
+ * this one's memory is gone.
  */
 static ngx_int_t single_buffer(ngx_http_request_t *r)
 {
     ngx_http_core_loc_conf_t *clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
-    size_t                    preread = (size_t)(r->header_in->last - r->header_in->pos);
-    off_t                     length = r->headers_in.content_length_n;
-    ngx_buf_t                *b;
+    size_t preread = (size_t)(r->header_in->last - r->header_in->pos);
+    off_t length = r->headers_in.content_length_n;
+    ngx_buf_t *b;
 
 #if (NGX_HTTP_V2)
     if (r->stream) return NGX_OK;
@@ -74,13 +75,12 @@ static ngx_int_t single_buffer(ngx_http_request_t *r)
 ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_pdroute_module);
-    ngx_int_t                    rc;
-    u_char                       message[128];
+    ngx_int_t rc;
+    u_char message[128];
 
     rc = ngx_http_pdroute_local(r, conf->zone);
     if (rc != NGX_DECLINED) return rc;
-    if (!method_fits(r))
-        return refuse(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed", "this path takes POST requests");
+    if (!method_fits(r)) return refuse(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed", "this path takes POST requests");
     if (r->headers_in.content_length_n > 0 && (uint64_t)r->headers_in.content_length_n > conf->zone->config.max_body) {
         ngx_sprintf(message, "the body has %O bytes, at most %uL are taken%Z", r->headers_in.content_length_n,
                     conf->zone->config.max_body);
@@ -91,10 +91,10 @@ ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
     return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
 }
 
-/* ----------------------------------------------------------------------------------------------------------------- body */
+/* ------------------------------------------------------------------------------------------------------------- body */
 
 typedef struct {
-    void  *data;
+    void *data;
     size_t size;
 } mapping_t;
 
@@ -108,7 +108,7 @@ static void unmap(void *data)
 static ngx_int_t map_body(ngx_http_request_t *r, ngx_buf_t *b, ngx_str_t *body)
 {
     ngx_pool_cleanup_t *cln = ngx_pool_cleanup_add(r->pool, sizeof(mapping_t));
-    mapping_t          *map;
+    mapping_t *map;
 
     if (cln == NULL) return NGX_ERROR;
     map = cln->data;
@@ -129,11 +129,11 @@ static ngx_int_t map_body(ngx_http_request_t *r, ngx_buf_t *b, ngx_str_t *body)
 static ngx_int_t get_body(ngx_http_request_t *r, ngx_str_t *body)
 {
     ngx_chain_t *cl;
-    ngx_buf_t   *b, *first = NULL, *last = NULL;
-    ngx_uint_t   parts = 0;
-    size_t       size = 0;
-    u_char      *p;
-    ssize_t      n;
+    ngx_buf_t *b, *first = NULL, *last = NULL;
+    ngx_uint_t parts = 0;
+    size_t size = 0;
+    u_char *p;
+    ssize_t n;
 
     ngx_str_null(body);
     if (r->request_body == NULL) return NGX_OK;
@@ -174,22 +174,26 @@ static ngx_int_t get_body(ngx_http_request_t *r, ngx_str_t *body)
 /* Whether an engine could take the body of a path without PD for a JSON object, and so find owned members in it. */
 static ngx_uint_t is_object(ngx_http_request_t *r, const ngx_str_t *body)
 {
-    size_t           i = 0;
+    size_t i = 0;
     ngx_table_elt_t *type = r->headers_in.content_type;
 
-    /* behind white space, and behind a byte order mark or the zeros of UTF-16 and UTF-32, which Python's json takes as well */
-    while (i < body->len && (body->data[i] == ' ' || (body->data[i] >= '\t' && body->data[i] <= '\r') || body->data[i] == 0 ||
-                             ngx_strlchr((u_char *)BOM_BYTES, (u_char *)BOM_BYTES + 5, body->data[i]))) i++;
+    /* behind white space, and behind a byte order mark or the zeros of UTF-16 and UTF-32, which Python's json takes as
+     * well */
+    while (i < body->len &&
+           (body->data[i] == ' ' || (body->data[i] >= '\t' && body->data[i] <= '\r') || body->data[i] == 0 ||
+            ngx_strlchr((u_char *)BOM_BYTES, (u_char *)BOM_BYTES + 5, body->data[i])))
+        i++;
     if (i == body->len || body->data[i] == '[') return 0;
     if (body->data[i] == '{') return 1;
-    return type && ngx_strlcasestrn(type->value.data, type->value.data + type->value.len, (u_char *)"json", 4 - 1) != NULL;
+    return type &&
+           ngx_strlcasestrn(type->value.data, type->value.data + type->value.len, (u_char *)"json", 4 - 1) != NULL;
 }
 
 static int scan(ngx_http_pdroute_job_t *job, pdr_error *err)
 {
     ngx_http_pdroute_zone_t *zone = job->zone;
-    size_t                   size;
-    int                      rc;
+    size_t size;
+    int rc;
 
     job->prompt.api = job->api;
     if (job->api == PDR_API_OTHER && !is_object(job->r, &job->body)) {
@@ -215,20 +219,26 @@ static int scan(ngx_http_pdroute_job_t *job, pdr_error *err)
 static const char *code_name(int code)
 {
     switch (code) {
-    case PDR_E_NO_PAIR: return pdr_reason_name(PDR_ERR_NO_PAIR);
-    case PDR_E_QUEUE_FULL: return pdr_reason_name(PDR_ERR_QUEUE_FULL);
-    case PDR_E_EXPIRED: return pdr_reason_name(PDR_ERR_HELD_TIMEOUT);
-    case PDR_E_TOO_LARGE: return pdr_reason_name(PDR_ERR_TOO_LARGE);
+    case PDR_E_NO_PAIR:
+        return pdr_reason_name(PDR_ERR_NO_PAIR);
+    case PDR_E_QUEUE_FULL:
+        return pdr_reason_name(PDR_ERR_QUEUE_FULL);
+    case PDR_E_EXPIRED:
+        return pdr_reason_name(PDR_ERR_HELD_TIMEOUT);
+    case PDR_E_TOO_LARGE:
+        return pdr_reason_name(PDR_ERR_TOO_LARGE);
     case PDR_E_PARSE:
     case PDR_E_TOO_DEEP:
-    case PDR_E_UNSUPPORTED: return pdr_reason_name(PDR_ERR_BAD_REQUEST);
-    default: return "internal_error";
+    case PDR_E_UNSUPPORTED:
+        return pdr_reason_name(PDR_ERR_BAD_REQUEST);
+    default:
+        return "internal_error";
     }
 }
 
 static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error *err, uint64_t retry_after_ms)
 {
-    u_char      text[320];
+    u_char text[320];
     const char *message = err->message[0] ? err->message : pdr_strerror(code);
 
     if (code == PDR_E_PARSE || code == PDR_E_TOO_DEEP) {
@@ -242,9 +252,9 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
 static void body_handler(ngx_http_request_t *r)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_pdroute_module);
-    ngx_http_pdroute_job_t      *job = ngx_http_pdroute_job_new(r, conf);
-    pdr_error                    err;
-    int                          rc;
+    ngx_http_pdroute_job_t *job = ngx_http_pdroute_job_new(r, conf);
+    pdr_error err;
+    int rc;
 
     if (r->header_in->tag == (ngx_buf_tag_t)&ngx_http_pdroute_module) r->header_in = r->header_in->shadow;
     if (job == NULL || get_body(r, &job->body) != NGX_OK) {
@@ -264,18 +274,20 @@ static void body_handler(ngx_http_request_t *r)
     job->has_body = r->headers_in.content_length_n >= 0 || r->headers_in.chunked;
     pdr_init_struct(&err, sizeof(err));
     rc = scan(job, &err);
-    if (rc != PDR_OK) respond_code(job, rc, &err, 0);
-    else ngx_http_pdroute_route(job);
+    if (rc != PDR_OK)
+        respond_code(job, rc, &err, 0);
+    else
+        ngx_http_pdroute_route(job);
     ngx_http_pdroute_job_leave(job);
 }
 
-/* --------------------------------------------------------------------------------------------------------------- decide */
+/* ----------------------------------------------------------------------------------------------------------- decide */
 
 /* For variables, which are read when the peer may be another's. */
 static void remember_peer(ngx_http_pdroute_job_t *job, int leg, uint32_t endpoint, const char *host, uint32_t port)
 {
     ngx_http_pdroute_peer_t *peer;
-    ngx_str_t               *name = &job->peer_names[leg];
+    ngx_str_t *name = &job->peer_names[leg];
 
     name->len = 0;
     name->data = job->peer_text[leg];
@@ -292,16 +304,17 @@ static void decided(ngx_http_pdroute_job_t *job)
 
     job->decided = 1;
     job->attempts++;
-    remember_peer(job, PDR_LEG_PREFILL, d->mode == PDR_MODE_SINGLE ? PDR_NONE : d->prefill, d->prefill_host, d->prefill_port);
+    remember_peer(job, PDR_LEG_PREFILL, d->mode == PDR_MODE_SINGLE ? PDR_NONE : d->prefill, d->prefill_host,
+                  d->prefill_port);
     remember_peer(job, PDR_LEG_DECODE, d->decode, d->decode_host, d->decode_port);
 }
 
 int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_error *err)
 {
     ngx_http_pdroute_zone_t *zone = job->zone;
-    pdr_request              request;
-    pdr_decision             other, *d = job->decided ? &other : &job->decision; /* variables keep showing the last pair */
-    int                      rc, again = 1;
+    pdr_request request;
+    pdr_decision other, *d = job->decided ? &other : &job->decision; /* variables keep showing the last pair */
+    int rc, again = 1;
 
     do {
         pdr_init_struct(&request, sizeof(request));
@@ -329,16 +342,19 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
 void ngx_http_pdroute_route(ngx_http_pdroute_job_t *job)
 {
     pdr_error err;
-    int       rc;
+    int rc;
 
     pdr_init_struct(&err, sizeof(err));
     rc = ngx_http_pdroute_decide(job, 0, &err);
-    if (rc != PDR_OK) respond_code(job, rc, &err, job->decision.retry_after_ms);
-    else if (job->decision.outcome == PDR_HELD) ngx_http_pdroute_hold(job);
-    else ngx_http_pdroute_job_begin(job);
+    if (rc != PDR_OK)
+        respond_code(job, rc, &err, job->decision.retry_after_ms);
+    else if (job->decision.outcome == PDR_HELD)
+        ngx_http_pdroute_hold(job);
+    else
+        ngx_http_pdroute_job_begin(job);
 }
 
-/* ----------------------------------------------------------------------------------------------------------------- held */
+/* ------------------------------------------------------------------------------------------------------------- held */
 
 void ngx_http_pdroute_hold(ngx_http_pdroute_job_t *job)
 {
@@ -359,14 +375,14 @@ void ngx_http_pdroute_unhold(ngx_http_pdroute_job_t *job)
 void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job)
 {
     pdr_decision d;
-    pdr_error    err;
-    int          rc;
+    pdr_error err;
+    int rc;
 
     if (!job->is_held || job->r == NULL) return;
     pdr_init_struct(&err, sizeof(err));
     pdr_init_struct(&d, sizeof(d));
-    rc = pdr_ticket_take(job->zone->router, job->decision.booking, job->hashes, job->prompt.blocks, pdr_host_now_ns(), &d,
-                         &err);
+    rc = pdr_ticket_take(job->zone->router, job->decision.booking, job->hashes, job->prompt.blocks, pdr_host_now_ns(),
+                         &d, &err);
     if (rc == PDR_E_AGAIN || rc == PDR_E_BUSY) return;
     ngx_http_pdroute_job_enter(job);
     ngx_http_pdroute_unhold(job);
@@ -383,15 +399,15 @@ void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job)
     ngx_http_pdroute_job_leave(job);
 }
 
-/* --------------------------------------------------------------------------------------------------------------- client */
+/* ----------------------------------------------------------------------------------------------------------- client */
 
 /* Something happened on the client's connection while the legs are under way. */
 void ngx_http_pdroute_check_client(ngx_http_request_t *r)
 {
     ngx_connection_t *c = r->connection;
-    ngx_event_t      *rev = c->read;
-    char              byte;
-    ssize_t           n;
+    ngx_event_t *rev = c->read;
+    char byte;
+    ssize_t n;
 
     if (!c->error) {
 #if (NGX_HTTP_V2)
@@ -413,7 +429,7 @@ void ngx_http_pdroute_check_client(ngx_http_request_t *r)
     ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
 }
 
-/* -------------------------------------------------------------------------------------------------------------- answers */
+/* ---------------------------------------------------------------------------------------------------------- answers */
 
 static ngx_int_t add_header(ngx_http_request_t *r, const char *name, u_char *value, size_t len)
 {
@@ -431,10 +447,10 @@ static ngx_int_t add_header(ngx_http_request_t *r, const char *name, u_char *val
 ngx_int_t ngx_http_pdroute_send(ngx_http_request_t *r, ngx_uint_t status, const char *type, ngx_str_t *body,
                                 uint64_t retry_after_ms)
 {
-    ngx_buf_t  *b;
+    ngx_buf_t *b;
     ngx_chain_t out;
-    ngx_int_t   rc;
-    u_char     *text;
+    ngx_int_t rc;
+    u_char *text;
 
     r->headers_out.status = status;
     r->headers_out.content_length_n = (off_t)body->len;
@@ -465,9 +481,9 @@ void ngx_http_pdroute_respond(ngx_http_pdroute_job_t *job, ngx_uint_t status, co
                               uint64_t retry_after_ms)
 {
     ngx_http_request_t *r = job->r;
-    u_char              text[1024];
-    size_t              need = 0;
-    ngx_str_t           body;
+    u_char text[1024];
+    size_t need = 0;
+    ngx_str_t body;
 
     ngx_cpystrn((u_char *)job->why, (u_char *)code, sizeof(job->why));
     if (r == NULL) return;

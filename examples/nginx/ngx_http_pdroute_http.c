@@ -1,7 +1,7 @@
 /* Response heads and chunked framing, for connections that no ngx_http_request_t belongs to. */
 #include "ngx_http_pdroute.h"
 
-/* ------------------------------------------------------------------------------------------------------------------ head */
+/* ------------------------------------------------------------------------------------------------------------- head */
 
 /* `word` in lower case, of letters and '-' and '/' only. */
 static ngx_uint_t same(const u_char *p, const char *word, size_t n)
@@ -34,7 +34,8 @@ static uint64_t retry_after(const u_char *p, size_t len)
     return seconds < 0 ? 0 : (uint64_t)seconds * 1000;
 }
 
-static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_t name_len, const u_char *value, size_t len)
+static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_t name_len, const u_char *value,
+                        size_t len)
 {
     off_t n;
 
@@ -50,8 +51,10 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
         break;
     case 10:
         if (!IS(name, name_len, "connection")) break;
-        if (contains(value, len, "close")) head->close = 1;
-        else if (contains(value, len, "keep-alive")) head->close = 0;
+        if (contains(value, len, "close"))
+            head->close = 1;
+        else if (contains(value, len, "keep-alive"))
+            head->close = 0;
         break;
     case 11:
         if (IS(name, name_len, "retry-after")) head->retry_after_ms = retry_after(value, len);
@@ -64,7 +67,8 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
     case 16:
         if (IS(name, name_len, "content-encoding")) head->encoded = !IS(value, len, "identity");
         break;
-    default: break;
+    default:
+        break;
     }
     return NGX_OK;
 }
@@ -83,7 +87,7 @@ ngx_int_t ngx_http_pdroute_line_next(u_char **pos, u_char *last, ngx_http_pdrout
     for (c = p; c < colon; c++) { /* no client would take such a name */
         if (*c <= ' ' || *c == 0x7f) return NGX_ERROR;
     }
-    for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++) { /* void */ }
+    for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++) continue;
     while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
     /* what another reader could take for the end of a line, or of the text */
     if (memchr(value, '\r', (size_t)(end - value)) || memchr(p, '\0', (size_t)(end - p))) return NGX_ERROR;
@@ -98,8 +102,8 @@ ngx_int_t ngx_http_pdroute_line_next(u_char **pos, u_char *last, ngx_http_pdrout
 static ngx_int_t parse_one(u_char *p, u_char *last, ngx_http_pdroute_head_t *head)
 {
     ngx_http_pdroute_line_t line;
-    u_char                 *start = p, *eol;
-    ngx_int_t               rc;
+    u_char *start = p, *eol;
+    ngx_int_t rc;
 
     ngx_memzero(head, sizeof(*head));
     head->content_length = -1;
@@ -122,7 +126,7 @@ static ngx_int_t parse_one(u_char *p, u_char *last, ngx_http_pdroute_head_t *hea
 
 ngx_int_t ngx_http_pdroute_head_parse(u_char *p, u_char *last, ngx_http_pdroute_head_t *head)
 {
-    u_char   *start = p;
+    u_char *start = p;
     ngx_int_t rc;
 
     while ((rc = parse_one(p, last, head)) == NGX_OK && head->status < 200) {
@@ -136,9 +140,20 @@ ngx_int_t ngx_http_pdroute_head_parse(u_char *p, u_char *last, ngx_http_pdroute_
     return NGX_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- chunked */
+/* ---------------------------------------------------------------------------------------------------------- chunked */
 
-enum { CH_SIZE_FIRST = 0, CH_SIZE, CH_EXTENSION, CH_DATA, CH_DATA_CR, CH_DATA_LF, CH_TRAILER_START, CH_TRAILER, CH_END_LF, CH_DONE };
+enum {
+    CH_SIZE_FIRST = 0,
+    CH_SIZE,
+    CH_EXTENSION,
+    CH_DATA,
+    CH_DATA_CR,
+    CH_DATA_LF,
+    CH_TRAILER_START,
+    CH_TRAILER,
+    CH_END_LF,
+    CH_DONE
+};
 
 static int hex(u_char c)
 {
@@ -151,8 +166,8 @@ ngx_int_t ngx_http_pdroute_chunked_next(ngx_http_pdroute_chunked_t *ch, u_char *
                                         u_char **end)
 {
     u_char *p = *pos;
-    int     digit;
-    size_t  n;
+    int digit;
+    size_t n;
 
     for (; p < last; p++) {
         switch (ch->state) {
@@ -183,9 +198,12 @@ ngx_int_t ngx_http_pdroute_chunked_next(ngx_http_pdroute_chunked_t *ch, u_char *
             if (ch->size == 0) ch->state = CH_DATA_CR;
             return NGX_OK;
         case CH_DATA_CR:
-            if (*p == '\n') ch->state = CH_SIZE_FIRST;
-            else if (*p == '\r') ch->state = CH_DATA_LF;
-            else return NGX_ERROR;
+            if (*p == '\n')
+                ch->state = CH_SIZE_FIRST;
+            else if (*p == '\r')
+                ch->state = CH_DATA_LF;
+            else
+                return NGX_ERROR;
             break;
         case CH_DATA_LF:
             if (*p != '\n') return NGX_ERROR;
@@ -201,7 +219,8 @@ ngx_int_t ngx_http_pdroute_chunked_next(ngx_http_pdroute_chunked_t *ch, u_char *
         case CH_END_LF:
             if (*p != '\n') return NGX_ERROR;
             goto done;
-        default: return NGX_ERROR; /* bytes after the end */
+        default:
+            return NGX_ERROR; /* bytes after the end */
         }
     }
     *pos = p;

@@ -1,6 +1,6 @@
 /*
- * The exchange of one client request: what legs, client and clock do goes in as events, and the actions that come out are carried
- * out. Nothing is decided here.
+ * The exchange of one client request: what legs, client and clock do goes in as events, and the actions that come out
+ * are carried out. Nothing is decided here.
  */
 #include "ngx_http_pdroute.h"
 
@@ -10,16 +10,18 @@
 
 static void run(ngx_http_pdroute_job_t *job);
 
-/* --------------------------------------------------------------------------------------------------------------- life */
+/* ------------------------------------------------------------------------------------------------------------- life */
 
 static void timer_handler(ngx_event_t *ev)
 {
     ngx_http_pdroute_job_t *job = ev->data;
-    ngx_connection_t       *client = job->r ? job->r->connection : NULL;
+    ngx_connection_t *client = job->r ? job->r->connection : NULL;
 
     ngx_http_pdroute_job_enter(job);
-    if (job->is_held) ngx_http_pdroute_take(job);
-    else ngx_http_pdroute_job_event(job, PDR_EV_TICK, NULL, 0);
+    if (job->is_held)
+        ngx_http_pdroute_take(job);
+    else
+        ngx_http_pdroute_job_event(job, PDR_EV_TICK, NULL, 0);
     ngx_http_pdroute_job_arm(job);
     ngx_http_pdroute_job_leave(job);
     if (client) ngx_http_run_posted_requests(client);
@@ -30,13 +32,15 @@ static void failed_handler(ngx_event_t *ev)
 {
     ngx_http_pdroute_leg_t *leg = ev->data;
     ngx_http_pdroute_job_t *job = leg->job;
-    ngx_connection_t       *client = job->r ? job->r->connection : NULL;
-    uint32_t                detail = leg->fail_detail;
+    ngx_connection_t *client = job->r ? job->r->connection : NULL;
+    uint32_t detail = leg->fail_detail;
 
     ngx_http_pdroute_job_enter(job);
     leg->fail_detail = 0;
-    if (detail) ngx_http_pdroute_leg_fail(leg, detail);
-    else run(job);
+    if (detail)
+        ngx_http_pdroute_leg_fail(leg, detail);
+    else
+        run(job);
     ngx_http_pdroute_job_leave(job);
     if (client) ngx_http_run_posted_requests(client);
 }
@@ -65,10 +69,10 @@ static void request_ends(void *data)
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf)
 {
     ngx_http_pdroute_zone_t *zone = conf->zone;
-    ngx_http_pdroute_job_t  *job;
-    ngx_http_cleanup_t      *end;
-    ngx_pool_cleanup_t      *free;
-    ngx_uint_t               i;
+    ngx_http_pdroute_job_t *job;
+    ngx_http_cleanup_t *end;
+    ngx_pool_cleanup_t *free;
+    ngx_uint_t i;
 
     end = ngx_http_cleanup_add(r, 0);
     free = ngx_pool_cleanup_add(r->pool, 0);
@@ -120,7 +124,10 @@ static ngx_uint_t leg_is_over(const ngx_http_pdroute_leg_t *leg)
     return leg->state == PDROUTE_LEG_IDLE || leg->state == PDROUTE_LEG_DONE;
 }
 
-void ngx_http_pdroute_job_enter(ngx_http_pdroute_job_t *job) { job->locks++; }
+void ngx_http_pdroute_job_enter(ngx_http_pdroute_job_t *job)
+{
+    job->locks++;
+}
 
 void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job)
 {
@@ -168,8 +175,9 @@ void ngx_http_pdroute_job_grown(ngx_http_pdroute_job_t *job)
 }
 
 /*
- * A job that is over before the next tick needs no timer, only a mark that the worker must not exit. Later the timer is moved only when the time came nearer;
- * one that fires early looks again. Not cancelable: an exiting worker waits for its requests.
+ * A job that is over before the next tick needs no timer, only a mark that the worker must not exit. Later the timer is
+ * moved only when the time came nearer; one that fires early looks again. Not cancelable: an exiting worker waits for
+ * its requests.
  */
 void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job)
 {
@@ -201,11 +209,11 @@ void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job)
     ngx_add_timer(&job->timer, (ngx_msec_t)ms);
 }
 
-/* ------------------------------------------------------------------------------------------------------------- actions */
+/* ---------------------------------------------------------------------------------------------------------- actions */
 
 static void push(ngx_http_pdroute_job_t *job, const pdr_action *actions, size_t n)
 {
-    size_t     i;
+    size_t i;
     ngx_uint_t j, kept;
 
     for (i = 0; i < n && actions[i].type; i++) {
@@ -227,9 +235,9 @@ static void push(ngx_http_pdroute_job_t *job, const pdr_action *actions, size_t 
 static void reroute(ngx_http_pdroute_job_t *job)
 {
     pdr_action acts[PDR_MAX_ACTIONS];
-    pdr_error  err;
-    size_t     n = PDR_MAX_ACTIONS;
-    int        code;
+    pdr_error err;
+    size_t n = PDR_MAX_ACTIONS;
+    int code;
 
     if (job->r == NULL) { /* nobody waits for an answer any more */
         ngx_http_pdroute_job_event(job, PDR_EV_CLIENT_GONE, NULL, 0);
@@ -246,14 +254,22 @@ static void reroute(ngx_http_pdroute_job_t *job)
 static const char *reason_text(uint32_t reason)
 {
     switch (reason) {
-    case PDR_ERR_PREFILL_FAILED: return "the prefill server did not complete the request";
-    case PDR_ERR_DECODE_FAILED: return "the decode server did not complete the request";
-    case PDR_ERR_PREFILL_TIMEOUT: return "the prefill server did not answer in time";
-    case PDR_ERR_DECODE_TIMEOUT: return "the decode server did not answer in time";
-    case PDR_ERR_NO_PAIR: return "no prefill and decode server is available at present";
-    case PDR_ERR_QUEUE_FULL: return "all servers are busy and the queue is full";
-    case PDR_ERR_HELD_TIMEOUT: return "all servers were busy for too long";
-    default: return "the request could not be completed";
+    case PDR_ERR_PREFILL_FAILED:
+        return "the prefill server did not complete the request";
+    case PDR_ERR_DECODE_FAILED:
+        return "the decode server did not complete the request";
+    case PDR_ERR_PREFILL_TIMEOUT:
+        return "the prefill server did not answer in time";
+    case PDR_ERR_DECODE_TIMEOUT:
+        return "the decode server did not answer in time";
+    case PDR_ERR_NO_PAIR:
+        return "no prefill and decode server is available at present";
+    case PDR_ERR_QUEUE_FULL:
+        return "all servers are busy and the queue is full";
+    case PDR_ERR_HELD_TIMEOUT:
+        return "all servers were busy for too long";
+    default:
+        return "the request could not be completed";
     }
 }
 
@@ -264,7 +280,8 @@ static void finish(ngx_http_pdroute_job_t *job)
 
     job->finished = 1;
     for (i = 0; i < 2; i++) {
-        if (job->legs[i].state != PDROUTE_LEG_RELAY && job->legs[i].state != PDROUTE_LEG_FLUSH) ngx_http_pdroute_leg_cancel(&job->legs[i]);
+        if (job->legs[i].state != PDROUTE_LEG_RELAY && job->legs[i].state != PDROUTE_LEG_FLUSH)
+            ngx_http_pdroute_leg_cancel(&job->legs[i]);
     }
 }
 
@@ -285,7 +302,9 @@ static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
     case PDR_ACT_RELAY:
         if (leg) ngx_http_pdroute_relay(leg);
         break;
-    case PDR_ACT_ROUTE: reroute(job); break;
+    case PDR_ACT_ROUTE:
+        reroute(job);
+        break;
     case PDR_ACT_RESPOND:
         job->reason = act->reason;
         ngx_http_pdroute_respond(job, act->status, pdr_reason_name(act->reason), reason_text(act->reason),
@@ -295,8 +314,11 @@ static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
         job->reason = act->reason;
         ngx_http_pdroute_relay_abort(job, act->reason, reason_text(act->reason));
         break;
-    case PDR_ACT_FINISH: finish(job); break;
-    default: break;
+    case PDR_ACT_FINISH:
+        finish(job);
+        break;
+    default:
+        break;
     }
 }
 
@@ -334,22 +356,30 @@ static void run(ngx_http_pdroute_job_t *job)
 void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job)
 {
     pdr_action acts[PDR_MAX_ACTIONS];
-    size_t     n = PDR_MAX_ACTIONS;
+    size_t n = PDR_MAX_ACTIONS;
 
     pdr_init_struct(&job->exchange, sizeof(job->exchange));
     ngx_memzero(acts, sizeof(acts));
     job->begun = 1;
     (void)pdr_exchange_begin(job->zone->router, &job->exchange, &job->decision, job->zone->lease.id, pdr_host_now_ns(),
                              acts, &n);
+    if (n == 0 || acts[0].type == 0) { /* cannot be, unless header and library are of different versions */
+        job->begun = 0;
+        (void)pdr_ticket_cancel(job->zone->router, job->decision.booking, pdr_host_now_ns());
+        ngx_http_pdroute_respond(job, NGX_HTTP_INTERNAL_SERVER_ERROR, "internal_error", "the exchange did not begin",
+                                 0);
+        return;
+    }
     push(job, acts, n);
     run(job);
 }
 
-void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg, uint32_t detail)
+void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg,
+                                uint32_t detail)
 {
     pdr_action acts[PDR_MAX_ACTIONS];
-    pdr_event  ev;
-    size_t     n = PDR_MAX_ACTIONS;
+    pdr_event ev;
+    size_t n = PDR_MAX_ACTIONS;
 
     if (!job->begun || job->finished) return;
     pdr_init_struct(&ev, sizeof(ev));

@@ -1,7 +1,7 @@
 /*
- * One request to one worker and its answer, up to the point where the answer is either thrown away (here) or passed to the client
- * (ngx_http_pdroute_upstream.c). Both legs of a pair go through this: connection failures, stale kept connections and bad heads are
- * seen here, where another pair can still be tried.
+ * One request to one worker and its answer, up to the point where the answer is either thrown away (here) or passed to
+ * the client (ngx_http_pdroute_upstream.c). Both legs of a pair go through this: connection failures, stale kept
+ * connections and bad heads are seen here, where another pair can still be tried.
  */
 #include "ngx_http_pdroute.h"
 
@@ -14,7 +14,7 @@ static void read_handler(ngx_event_t *ev);
 static void write_handler(ngx_event_t *ev);
 static void read_drain(ngx_http_pdroute_leg_t *leg);
 
-/* --------------------------------------------------------------------------------------------------------------- the end */
+/* ---------------------------------------------------------------------------------------------------------- the end */
 
 void ngx_http_pdroute_leg_forget(ngx_http_pdroute_leg_t *leg)
 {
@@ -53,8 +53,10 @@ void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg)
     leg->own_out = NULL;
     ngx_http_pdroute_unpost(&leg->failed);
     if (leg->c == NULL) return;
-    if (leg->complete && leg->keepalive) ngx_http_pdroute_peer_keep(leg->job->zone, leg->idle);
-    else ngx_http_pdroute_peer_close(leg->c);
+    if (leg->complete && leg->keepalive)
+        ngx_http_pdroute_peer_keep(leg->job->zone, leg->idle);
+    else
+        ngx_http_pdroute_peer_close(leg->c);
     leg->c = NULL;
     leg->idle = NULL;
 }
@@ -62,34 +64,36 @@ void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg)
 void ngx_http_pdroute_leg_cancel(ngx_http_pdroute_leg_t *leg)
 {
     if (leg->state == PDROUTE_LEG_IDLE || leg->state == PDROUTE_LEG_DONE) return;
-    if (leg->state == PDROUTE_LEG_RELAY) ngx_http_pdroute_relay_stop(leg);
-    else ngx_http_pdroute_leg_release(leg);
+    if (leg->state == PDROUTE_LEG_RELAY)
+        ngx_http_pdroute_relay_stop(leg);
+    else
+        ngx_http_pdroute_leg_release(leg);
 }
 
 void ngx_http_pdroute_leg_fail(ngx_http_pdroute_leg_t *leg, uint32_t detail)
 {
-    static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed",
-                                       "timed out", "answer is not HTTP"};
-    ngx_uint_t               level;
+    static const char *const text[] = {
+        "", "no connection", "kept connection was closed", "connection was closed", "timed out", "answer is not HTTP"};
+    ngx_uint_t level;
 
     if (detail == PDR_FAIL_RESET && leg->cached && !leg->received) {
         detail = PDR_FAIL_STALE;
         if (leg->peer) ngx_http_pdroute_peer_flush(leg->peer); /* its fellows are of the same age */
     }
     level = detail == PDR_FAIL_STALE ? NGX_LOG_INFO : NGX_LOG_ERR;
-    ngx_log_error(level, ngx_cycle->log, 0, "pdroute: %s %V: %s",
-                  leg->which == PDR_LEG_PREFILL ? "prefill" : "decode", &leg->job->peer_names[leg->which], text[detail]);
+    ngx_log_error(level, ngx_cycle->log, 0, "pdroute: %s %V: %s", leg->which == PDR_LEG_PREFILL ? "prefill" : "decode",
+                  &leg->job->peer_names[leg->which], text[detail]);
     ngx_http_pdroute_leg_cancel(leg);
     leg->state = PDROUTE_LEG_DONE;
     ngx_http_pdroute_job_event(leg->job, PDR_EV_FAILED, leg, detail);
 }
 
-/* ------------------------------------------------------------------------------------------------------- connect and send */
+/* ------------------------------------------------------------------------------------------------- connect and send */
 
 static void send_request(ngx_http_pdroute_leg_t *leg)
 {
     ngx_connection_t *c = leg->c;
-    ngx_chain_t      *rest;
+    ngx_chain_t *rest;
 
     rest = c->send_chain(c, leg->out, 0);
     if (rest == NGX_CHAIN_ERROR) {
@@ -107,24 +111,27 @@ static void send_request(ngx_http_pdroute_leg_t *leg)
         ngx_http_pdroute_leg_release(leg);
         return;
     }
-    if (rest) ngx_add_timer(c->write, leg->job->conf->send_timeout);
-    else if (c->write->timer_set) ngx_del_timer(c->write);
+    if (rest)
+        ngx_add_timer(c->write, leg->job->conf->send_timeout);
+    else if (c->write->timer_set)
+        ngx_del_timer(c->write);
     if (ngx_handle_write_event(c->write, 0) != NGX_OK) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
 }
 
 void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    const pdr_decision     *d = &job->decision;
-    ngx_uint_t              prefill = leg->which == PDR_LEG_PREFILL;
-    ngx_connection_t       *c;
-    ngx_int_t               rc = NGX_OK;
+    const pdr_decision *d = &job->decision;
+    ngx_uint_t prefill = leg->which == PDR_LEG_PREFILL;
+    ngx_connection_t *c;
+    ngx_int_t rc = NGX_OK;
 
     ngx_http_pdroute_leg_cancel(leg); /* nothing should be there */
     leg->serial++;
     leg->attempt = job->exchange.attempt;
     leg->state = PDROUTE_LEG_CONNECT;
-    leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread = leg->drain = 0;
+    leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
+        leg->drain = 0;
     leg->c = NULL;
     if (job->r == NULL) { /* the client left between decision and sending */
         leg->state = PDROUTE_LEG_DONE;
@@ -167,7 +174,7 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
 
 static ngx_uint_t connected(ngx_connection_t *c)
 {
-    int       error = 0;
+    int error = 0;
     socklen_t len = sizeof(error);
 
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1) error = ngx_socket_errno;
@@ -201,8 +208,8 @@ static void on_write(ngx_http_pdroute_leg_t *leg)
 ngx_int_t ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg)
 {
     ngx_chain_t *cl;
-    size_t       size = 0;
-    u_char      *p;
+    size_t size = 0;
+    u_char *p;
 
     if (leg->out == NULL || leg->out == &leg->own_link) return NGX_OK;
     for (cl = leg->out; cl; cl = cl->next) size += (size_t)(cl->buf->last - cl->buf->pos);
@@ -220,7 +227,7 @@ ngx_int_t ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg)
     return NGX_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------------- answers */
+/* ---------------------------------------------------------------------------------------------------------- answers */
 
 void ngx_http_pdroute_leg_content(ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end)
 {
@@ -247,22 +254,26 @@ ngx_uint_t ngx_http_pdroute_leg_begin_body(ngx_http_pdroute_leg_t *leg)
 
     ngx_memzero(&leg->chunked, sizeof(leg->chunked));
     leg->rest = head->content_length;
-    /* decode's usage tells of prefill's cache as well (captures of SGLang 0.5.23: both legs report the same cached_tokens) */
-    leg->read_usage = leg->which == PDR_LEG_DECODE && (head->json || head->event_stream) && !head->encoded && !leg->complete;
+    /* decode's usage tells of prefill's cache as well (captures of SGLang 0.5.23: both legs report the same
+     * cached_tokens) */
+    leg->read_usage =
+        leg->which == PDR_LEG_DECODE && (head->json || head->event_stream) && !head->encoded && !leg->complete;
     if (leg->read_usage) {
         pdr_init_struct(&leg->response, sizeof(leg->response));
         pdr_response_init(&leg->response, head->event_stream ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
     }
-    if (leg->job->head_request || head->status == NGX_HTTP_NO_CONTENT || head->status == NGX_HTTP_NOT_MODIFIED) leg->rest = 0;
-    else if (head->chunked) return 0;
+    if (leg->job->head_request || head->status == NGX_HTTP_NO_CONTENT || head->status == NGX_HTTP_NOT_MODIFIED)
+        leg->rest = 0;
+    else if (head->chunked)
+        return 0;
     return leg->rest == 0;
 }
 
 /* Body bytes of a leg that is thrown away. After it returns the leg may be another's or gone. */
 static void drain(ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
 {
-    uint32_t  serial = leg->serial;
-    u_char   *begin, *end;
+    uint32_t serial = leg->serial;
+    u_char *begin, *end;
     ngx_int_t rc;
 
     if (leg->head.chunked && leg->rest < 0) {
@@ -270,8 +281,10 @@ static void drain(ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
             ngx_http_pdroute_leg_content(leg, begin, end);
             if (leg->serial != serial) return;
         }
-        if (rc == NGX_DONE) ngx_http_pdroute_leg_complete(leg, p == last);
-        else if (rc == NGX_ERROR) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
+        if (rc == NGX_DONE)
+            ngx_http_pdroute_leg_complete(leg, p == last);
+        else if (rc == NGX_ERROR)
+            ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
         return;
     }
     end = leg->rest >= 0 && last - p > leg->rest ? p + leg->rest : last;
@@ -284,8 +297,8 @@ static void drain(ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
 void ngx_http_pdroute_leg_drain(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
-    u_char  *read = leg->read;
-    size_t   len = leg->read_len, head = leg->head.length;
+    u_char *read = leg->read;
+    size_t len = leg->read_len, head = leg->head.length;
     unsigned owned = leg->read_owned;
 
     if (leg->state != PDROUTE_LEG_WAIT) {
@@ -296,17 +309,19 @@ void ngx_http_pdroute_leg_drain(ngx_http_pdroute_leg_t *leg)
     leg->read = NULL;
     leg->read_len = 0;
     leg->read_owned = 0;
-    if (ngx_http_pdroute_leg_begin_body(leg)) ngx_http_pdroute_leg_complete(leg, len == head);
-    else if (len > head) drain(leg, read + head, read + len);
+    if (ngx_http_pdroute_leg_begin_body(leg))
+        ngx_http_pdroute_leg_complete(leg, len == head);
+    else if (len > head)
+        drain(leg, read + head, read + len);
     if (owned) ngx_free(read);
     if (leg->serial == serial && leg->state == PDROUTE_LEG_DRAIN) read_drain(leg);
 }
 
 static void read_drain(ngx_http_pdroute_leg_t *leg)
 {
-    uint32_t          serial = leg->serial;
+    uint32_t serial = leg->serial;
     ngx_connection_t *c = leg->c;
-    ssize_t           n;
+    ssize_t n;
 
     while (leg->serial == serial) {
         n = c->recv(c, scratch, sizeof(scratch));
@@ -344,8 +359,8 @@ static ngx_int_t keep_read(ngx_http_pdroute_leg_t *leg)
 static ngx_int_t read_more(ngx_http_pdroute_leg_t *leg)
 {
     ngx_connection_t *c = leg->c;
-    size_t            have = leg->read_len;
-    ssize_t           n;
+    size_t have = leg->read_len;
+    ssize_t n;
 
     if (leg->read_owned) {
         ngx_memcpy(scratch, leg->read, have);
@@ -367,14 +382,16 @@ static ngx_uint_t whole_answer(ngx_http_pdroute_leg_t *leg)
 {
     size_t body = leg->read_len - leg->head.length;
 
-    if (leg->complete || (!ngx_http_pdroute_leg_begin_body(leg) && (leg->rest < 0 || body < (size_t)leg->rest))) return 0;
+    if (leg->complete || (!ngx_http_pdroute_leg_begin_body(leg) && (leg->rest < 0 || body < (size_t)leg->rest)))
+        return 0;
     leg->body_seen = 1;
     ngx_http_pdroute_leg_content(leg, leg->read + leg->head.length, leg->read + leg->head.length + leg->rest);
     ngx_http_pdroute_leg_complete(leg, body == (size_t)leg->rest);
     return 1;
 }
 
-/* The exchange knows the head; what it did not ask for has defaults: a good prefill answer is read and thrown away, everything else waits. */
+/* The exchange knows the head; what it did not ask for has defaults: a good prefill answer is read and thrown away,
+ * everything else waits. */
 static void after_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
@@ -396,7 +413,7 @@ static void after_head(ngx_http_pdroute_leg_t *leg)
 
 static void read_head(ngx_http_pdroute_leg_t *leg)
 {
-    uint32_t  serial = leg->serial;
+    uint32_t serial = leg->serial;
     ngx_int_t rc;
 
     do {
@@ -424,37 +441,54 @@ static void read_wait(ngx_http_pdroute_leg_t *leg)
 
     if (leg->body_seen) return;
     rc = read_more(leg);
-    if (rc == NGX_ERROR) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
-    else if (rc == NGX_OK) after_head(leg);
+    if (rc == NGX_ERROR)
+        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
+    else if (rc == NGX_OK)
+        after_head(leg);
 }
 
-/* ----------------------------------------------------------------------------------------------------------------- events */
+/* ----------------------------------------------------------------------------------------------------------- events */
 
 static void on_read(ngx_http_pdroute_leg_t *leg)
 {
     switch (leg->state) {
-    case PDROUTE_LEG_HEAD: read_head(leg); break;
-    case PDROUTE_LEG_WAIT: read_wait(leg); break;
-    case PDROUTE_LEG_DRAIN: read_drain(leg); break;
-    default: break; /* a failed connect comes as a write event too */
+    case PDROUTE_LEG_HEAD:
+        read_head(leg);
+        break;
+    case PDROUTE_LEG_WAIT:
+        read_wait(leg);
+        break;
+    case PDROUTE_LEG_DRAIN:
+        read_drain(leg);
+        break;
+    default:
+        break; /* a failed connect comes as a write event too */
     }
 }
 
 static void handle(ngx_event_t *ev, void (*handler)(ngx_http_pdroute_leg_t *))
 {
-    ngx_connection_t       *c = ev->data, *client;
+    ngx_connection_t *c = ev->data, *client;
     ngx_http_pdroute_leg_t *leg = c->data;
     ngx_http_pdroute_job_t *job = leg->job;
 
     client = job->r ? job->r->connection : NULL;
     ngx_http_pdroute_job_enter(job);
-    if (!c->close) handler(leg);
-    else if (leg->state == PDROUTE_LEG_FLUSH) ngx_http_pdroute_leg_release(leg);
-    else ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET); /* worker_shutdown_timeout is over */
+    if (!c->close)
+        handler(leg);
+    else if (leg->state == PDROUTE_LEG_FLUSH)
+        ngx_http_pdroute_leg_release(leg);
+    else
+        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET); /* worker_shutdown_timeout is over */
     ngx_http_pdroute_job_leave(job);
     if (client) ngx_http_run_posted_requests(client);
 }
 
-static void read_handler(ngx_event_t *ev) { handle(ev, on_read); }
-static void write_handler(ngx_event_t *ev) { handle(ev, on_write); }
-
+static void read_handler(ngx_event_t *ev)
+{
+    handle(ev, on_read);
+}
+static void write_handler(ngx_event_t *ev)
+{
+    handle(ev, on_write);
+}

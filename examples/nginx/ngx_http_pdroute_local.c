@@ -13,17 +13,20 @@ static ngx_uint_t path_is(ngx_http_request_t *r, const char *path)
 }
 
 /*
- * /liveness says that nginx runs. /readiness and /health say whether a request would find a pair: an SGLang client polls /health until it may send.
+ * /liveness says that nginx runs. /readiness and /health say whether a request would find a pair: an SGLang client
+ * polls /health until it may send.
  */
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone)
 {
     static ngx_str_t ok = ngx_string("{\"status\":\"ok\"}\n");
     static ngx_str_t unready = ngx_string("{\"status\":\"no prefill and decode server is available at present\"}\n");
-    ngx_uint_t       ready = 1;
-    ngx_int_t        rc;
+    ngx_uint_t ready = 1;
+    ngx_int_t rc;
 
-    if (path_is(r, "/readiness") || path_is(r, "/health")) ready = pdr_ready(zone->router, pdr_host_now_ns()) == 1;
-    else if (!path_is(r, "/liveness")) return NGX_DECLINED;
+    if (path_is(r, "/readiness") || path_is(r, "/health"))
+        ready = pdr_ready(zone->router, pdr_host_now_ns()) == 1;
+    else if (!path_is(r, "/liveness"))
+        return NGX_DECLINED;
     rc = get_only(r);
     if (rc != NGX_OK) return rc;
     return ngx_http_pdroute_send(r, ready ? NGX_HTTP_OK : NGX_HTTP_SERVICE_UNAVAILABLE, "application/json",
@@ -33,10 +36,10 @@ ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t 
 /* ?format=prometheus, or a scraper's Accept header. */
 static ngx_uint_t wants_prometheus(ngx_http_request_t *r)
 {
-    ngx_str_t        format;
+    ngx_str_t format;
     ngx_list_part_t *part;
     ngx_table_elt_t *h;
-    ngx_uint_t       i;
+    ngx_uint_t i;
 
     if (ngx_http_arg(r, (u_char *)"format", 6, &format) == NGX_OK)
         return format.len == 10 && ngx_strncmp(format.data, "prometheus", 10) == 0;
@@ -54,11 +57,11 @@ static ngx_uint_t wants_prometheus(ngx_http_request_t *r)
 ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_pdroute_module);
-    ngx_uint_t                   prometheus = wants_prometheus(r);
-    ngx_str_t                    body;
-    size_t                       size = 65536, need;
-    ngx_int_t                    rc = get_only(r);
-    int                          code;
+    ngx_uint_t prometheus = wants_prometheus(r);
+    ngx_str_t body;
+    size_t size = 65536, need;
+    ngx_int_t rc = get_only(r);
+    int code;
 
     if (rc != NGX_OK) return rc;
     do { /* it may have grown meanwhile: a little more than was needed */
@@ -66,13 +69,13 @@ ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r)
         if (body.data == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
         need = 0;
         code = (prometheus ? pdr_status_prometheus : pdr_status_json)(conf->status->router, pdr_host_now_ns(),
-                                                                     (char *)body.data, size, &need);
+                                                                      (char *)body.data, size, &need);
     } while (code == PDR_E_NOSPACE && need >= size && (size = need + need / 8 + 1024));
     if (code != PDR_OK) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "pdroute: status: %s", pdr_strerror(code));
         return NGX_HTTP_SERVICE_UNAVAILABLE;
     }
     body.len = need;
-    return ngx_http_pdroute_send(r, NGX_HTTP_OK,
-                                 prometheus ? "text/plain; version=0.0.4; charset=utf-8" : "application/json", &body, 0);
+    return ngx_http_pdroute_send(
+        r, NGX_HTTP_OK, prometheus ? "text/plain; version=0.0.4; charset=utf-8" : "application/json", &body, 0);
 }

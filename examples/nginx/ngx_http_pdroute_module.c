@@ -3,16 +3,16 @@
 
 #include <malloc.h>
 
-static void      *create_main_conf(ngx_conf_t *cf);
-static void      *create_loc_conf(ngx_conf_t *cf);
-static char      *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
-static ngx_int_t  postconfiguration(ngx_conf_t *cf);
-static ngx_int_t  init_module(ngx_cycle_t *cycle);
-static ngx_int_t  init_process(ngx_cycle_t *cycle);
-static void       exit_process(ngx_cycle_t *cycle);
-static char      *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-static char      *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-static char      *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static void *create_main_conf(ngx_conf_t *cf);
+static void *create_loc_conf(ngx_conf_t *cf);
+static char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
+static ngx_int_t postconfiguration(ngx_conf_t *cf);
+static ngx_int_t init_module(ngx_cycle_t *cycle);
+static ngx_int_t init_process(ngx_cycle_t *cycle);
+static void exit_process(ngx_cycle_t *cycle);
+static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 static ngx_command_t commands[] = {
     /* pdroute_zone NAME file=PATH config=FILE.json [recreate] [keepalive=N] [keepalive_timeout=TIME]; */
@@ -71,8 +71,8 @@ static void *create_loc_conf(ngx_conf_t *cf)
 static ngx_http_pdroute_zone_t *find_zone(ngx_conf_t *cf, ngx_str_t *name)
 {
     ngx_http_pdroute_main_conf_t *main = ngx_http_conf_get_module_main_conf(cf, ngx_http_pdroute_module);
-    ngx_http_pdroute_zone_t     **zones = main->zones.elts;
-    ngx_uint_t                    i;
+    ngx_http_pdroute_zone_t **zones = main->zones.elts;
+    ngx_uint_t i;
 
     for (i = 0; i < main->zones.nelts; i++) {
         if (zones[i]->name.len == name->len && ngx_strncmp(zones[i]->name.data, name->data, name->len) == 0)
@@ -136,10 +136,10 @@ static ngx_int_t time_argument(ngx_str_t *value, ngx_msec_t *out)
 static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_pdroute_main_conf_t *main = conf;
-    ngx_http_pdroute_zone_t      *zone, **slot;
-    ngx_str_t                    *arg = cf->args->elts, value;
-    ngx_uint_t                    i;
-    ngx_int_t                     n;
+    ngx_http_pdroute_zone_t *zone, **slot;
+    ngx_str_t *arg = cf->args->elts, value;
+    ngx_uint_t i;
+    ngx_int_t n;
 
     if (find_zone(cf, &arg[1])) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "pdroute_zone \"%V\" is duplicate", &arg[1]);
@@ -188,10 +188,10 @@ static void remember_place(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_t *conf)
 static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_pdroute_loc_conf_t *plcf = conf;
-    ngx_http_core_loc_conf_t    *clcf;
-    ngx_str_t                   *arg = cf->args->elts, value;
-    ngx_uint_t                   i;
-    ngx_msec_t                  *time;
+    ngx_http_core_loc_conf_t *clcf;
+    ngx_str_t *arg = cf->args->elts, value;
+    ngx_uint_t i;
+    ngx_msec_t *time;
 
     if (plcf->zone_name.len) return "is duplicate";
     plcf->zone_name = arg[1];
@@ -203,10 +203,14 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             plcf->buffer_size = (size_t)size;
             continue;
         }
-        if (argument(&arg[i], "connect_timeout=", &value)) time = &plcf->connect_timeout;
-        else if (argument(&arg[i], "send_timeout=", &value)) time = &plcf->send_timeout;
-        else if (argument(&arg[i], "read_timeout=", &value)) time = &plcf->read_timeout;
-        else return bad_argument(cf, cmd, &arg[i]);
+        if (argument(&arg[i], "connect_timeout=", &value))
+            time = &plcf->connect_timeout;
+        else if (argument(&arg[i], "send_timeout=", &value))
+            time = &plcf->send_timeout;
+        else if (argument(&arg[i], "read_timeout=", &value))
+            time = &plcf->read_timeout;
+        else
+            return bad_argument(cf, cmd, &arg[i]);
         if (time_argument(&value, time) != NGX_OK) return bad_argument(cf, cmd, &arg[i]);
     }
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
@@ -217,8 +221,8 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_pdroute_loc_conf_t *plcf = conf;
-    ngx_http_core_loc_conf_t    *clcf;
-    ngx_str_t                   *arg = cf->args->elts;
+    ngx_http_core_loc_conf_t *clcf;
+    ngx_str_t *arg = cf->args->elts;
 
     (void)cmd;
     if (plcf->status_name.len) return "is duplicate";
@@ -230,14 +234,14 @@ static char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 /*
- * Blocks are mapped while the configuration is read, before any worker exists: what is wrong with one refuses the new configuration,
- * and a running nginx goes on with its old one.
+ * Blocks are mapped while the configuration is read, before any worker exists: what is wrong with one refuses the new
+ * configuration, and a running nginx goes on with its old one.
  */
 static ngx_int_t postconfiguration(ngx_conf_t *cf)
 {
     ngx_http_pdroute_main_conf_t *main = ngx_http_conf_get_module_main_conf(cf, ngx_http_pdroute_module);
-    ngx_http_pdroute_zone_t     **zones = main->zones.elts;
-    ngx_uint_t                    i;
+    ngx_http_pdroute_zone_t **zones = main->zones.elts;
+    ngx_uint_t i;
 
     for (i = 0; i < main->zones.nelts; i++) {
         if (ngx_http_pdroute_zone_open(cf, zones[i]) != NGX_OK) return NGX_ERROR;
@@ -252,39 +256,43 @@ static ngx_http_pdroute_main_conf_t *cycle_conf(ngx_cycle_t *cycle)
 }
 
 /*
- * Workers, which are not root, have the block mapped already; but the mark that tells others of a worker's death is a lock on a description of the file
- * that the worker itself opens.
+ * Workers, which are not root, have the block mapped already; but the mark that tells others of a worker's death is a
+ * lock on a description of the file that the worker itself opens.
  */
 static ngx_int_t init_module(ngx_cycle_t *cycle)
 {
     ngx_http_pdroute_main_conf_t *main = cycle_conf(cycle);
-    ngx_core_conf_t              *core = (ngx_core_conf_t *)ngx_get_conf(cycle->conf_ctx, ngx_core_module);
-    ngx_http_pdroute_zone_t     **zones;
-    ngx_file_info_t               fi;
-    ngx_uint_t                    i;
+    ngx_core_conf_t *core = (ngx_core_conf_t *)ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+    ngx_http_pdroute_zone_t **zones;
+    ngx_file_info_t fi;
+    ngx_uint_t i;
 
     if (main == NULL || geteuid() != 0 || core->user == (ngx_uid_t)NGX_CONF_UNSET_UINT) return NGX_OK;
     zones = main->zones.elts;
     for (i = 0; i < main->zones.nelts; i++) {
-        if (zones[i]->host == NULL || ngx_file_info(zones[i]->file.data, &fi) == NGX_FILE_ERROR || fi.st_uid != 0) continue;
+        if (zones[i]->host == NULL || ngx_file_info(zones[i]->file.data, &fi) == NGX_FILE_ERROR || fi.st_uid != 0)
+            continue;
         if (chown((char *)zones[i]->file.data, core->user, (gid_t)-1) == -1)
-            ngx_log_error(NGX_LOG_WARN, cycle->log, ngx_errno, "pdroute_zone \"%V\": chown(\"%V\") failed", &zones[i]->name,
-                          &zones[i]->file);
+            ngx_log_error(NGX_LOG_WARN, cycle->log, ngx_errno, "pdroute_zone \"%V\": chown(\"%V\") failed",
+                          &zones[i]->name, &zones[i]->file);
     }
     return NGX_OK;
 }
 
-static ngx_uint_t is_worker(void) { return ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE; }
+static ngx_uint_t is_worker(void)
+{
+    return ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE;
+}
 
 static ngx_int_t init_process(ngx_cycle_t *cycle)
 {
     ngx_http_pdroute_main_conf_t *main = cycle_conf(cycle);
-    ngx_http_pdroute_zone_t     **zones;
-    ngx_uint_t                    i;
+    ngx_http_pdroute_zone_t **zones;
+    ngx_uint_t i;
 
     if (!is_worker() || main == NULL || main->zones.nelts == 0) return NGX_OK;
-    /* Bodies of 100 KB and more would otherwise be mapped and unmapped for each request: 20 page faults each (32 MiB is the largest threshold
-     * that glibc takes). */
+    /* Bodies of 100 KB and more would otherwise be mapped and unmapped for each request: 20 page faults each (32 MiB is
+     * the largest threshold that glibc takes). */
     (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
     (void)mallopt(M_TRIM_THRESHOLD, 256 * 1024 * 1024);
     (void)mallopt(M_TOP_PAD, 8 * 1024 * 1024);
@@ -298,8 +306,8 @@ static ngx_int_t init_process(ngx_cycle_t *cycle)
 static void exit_process(ngx_cycle_t *cycle)
 {
     ngx_http_pdroute_main_conf_t *main = cycle_conf(cycle);
-    ngx_http_pdroute_zone_t     **zones;
-    ngx_uint_t                    i;
+    ngx_http_pdroute_zone_t **zones;
+    ngx_uint_t i;
 
     if (!is_worker() || main == NULL) return;
     zones = main->zones.elts;

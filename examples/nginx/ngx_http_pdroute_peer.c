@@ -3,14 +3,14 @@
 
 #define RESOLVE_EVERY 10 /* seconds between two look-ups of a name */
 
-/* ------------------------------------------------------------------------------------------------------------ addresses */
+/* -------------------------------------------------------------------------------------------------------- addresses */
 
 /* An address is taken as it is. A name is looked up by the system's resolver, which blocks: pods have addresses. */
 static void resolve(ngx_http_pdroute_peer_t *peer)
 {
-    struct sockaddr_in  *sin = &peer->sockaddr.sockaddr_in;
+    struct sockaddr_in *sin = &peer->sockaddr.sockaddr_in;
     struct sockaddr_in6 *sin6 = &peer->sockaddr.sockaddr_in6;
-    struct addrinfo      hints, *found;
+    struct addrinfo hints, *found;
 
     peer->usable = 0;
     ngx_memzero(&peer->sockaddr, sizeof(peer->sockaddr));
@@ -42,7 +42,7 @@ ngx_http_pdroute_peer_t *ngx_http_pdroute_peer_get(ngx_http_pdroute_zone_t *zone
                                                    uint32_t port)
 {
     ngx_http_pdroute_peer_t *peer;
-    ngx_uint_t               brackets;
+    ngx_uint_t brackets;
 
     if (endpoint >= zone->config.max_endpoints) return NULL;
     peer = zone->peers[endpoint];
@@ -62,15 +62,15 @@ ngx_http_pdroute_peer_t *ngx_http_pdroute_peer_get(ngx_http_pdroute_zone_t *zone
         ngx_cpystrn((u_char *)peer->host, (u_char *)host, sizeof(peer->host));
         brackets = ngx_strchr(peer->host, ':') != NULL;
         peer->name.data = peer->name_text;
-        peer->name.len = (size_t)(ngx_snprintf(peer->name_text, sizeof(peer->name_text), brackets ? "[%s]:%uD" : "%s:%uD",
-                                               peer->host, port) -
+        peer->name.len = (size_t)(ngx_snprintf(peer->name_text, sizeof(peer->name_text),
+                                               brackets ? "[%s]:%uD" : "%s:%uD", peer->host, port) -
                                   peer->name_text);
     }
     resolve(peer);
     return peer;
 }
 
-/* ---------------------------------------------------------------------------------------------------- kept connections */
+/* ------------------------------------------------------------------------------------------------- kept connections */
 
 static void ignore(ngx_event_t *ev)
 {
@@ -87,9 +87,9 @@ static void forget(ngx_http_pdroute_idle_t *idle)
 /* Anything that happens to a kept connection ends it: closed by the worker, or nginx exits. */
 static void idle_handler(ngx_event_t *ev)
 {
-    ngx_connection_t        *c = ev->data;
+    ngx_connection_t *c = ev->data;
     ngx_http_pdroute_idle_t *idle = c->data;
-    char                     byte;
+    char byte;
 
     if (!c->close && recv(c->fd, &byte, 1, MSG_PEEK) == -1 && ngx_socket_errno == NGX_EAGAIN) {
         ev->ready = 0;
@@ -144,7 +144,7 @@ ngx_connection_t *ngx_http_pdroute_peer_take(ngx_http_pdroute_peer_t *peer, ngx_
 
 void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_idle_t *idle)
 {
-    ngx_connection_t        *c = idle->c;
+    ngx_connection_t *c = idle->c;
     ngx_http_pdroute_peer_t *peer = idle->peer;
 
     if (ngx_exiting || ngx_terminate || idle->generation != peer->generation || peer->idle_n >= zone->keepalive ||
@@ -170,8 +170,8 @@ ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_peer_t *peer, ngx_conne
                                         ngx_http_pdroute_idle_t **idle)
 {
     ngx_peer_connection_t pc;
-    ngx_connection_t     *c;
-    ngx_int_t             rc;
+    ngx_connection_t *c;
+    ngx_int_t rc;
 
     ngx_memzero(&pc, sizeof(pc));
     pc.sockaddr = &peer->sockaddr.sockaddr;

@@ -1,4 +1,5 @@
-/* The bytes of a leg's request: a head of our own with the client's headers, and the client's body with the owned members cut out and ours put in, as slices. */
+/* The bytes of a leg's request: a head of our own with the client's headers, and the client's body with the owned
+ * members cut out and ours put in, as slices. */
 #include "ngx_http_pdroute.h"
 
 #define TAIL_FIRST 512 /* enough for one room and host */
@@ -15,8 +16,9 @@ static ngx_uint_t named_in(const ngx_str_t *connection, const ngx_table_elt_t *h
 
     while (p < last) {
         while (p < last && (*p == ' ' || *p == ',' || *p == '\t')) p++;
-        for (end = p; end < last && *end != ',' && *end != ' ' && *end != '\t'; end++) { /* void */ }
-        if ((size_t)(end - p) == h->key.len && h->key.len && ngx_strncasecmp(p, h->lowcase_key, h->key.len) == 0) return 1;
+        for (end = p; end < last && *end != ',' && *end != ' ' && *end != '\t'; end++) continue;
+        if ((size_t)(end - p) == h->key.len && h->key.len && ngx_strncasecmp(p, h->lowcase_key, h->key.len) == 0)
+            return 1;
         p = end;
     }
     return 0;
@@ -34,7 +36,7 @@ static ngx_uint_t named_in_any(const ngx_http_request_t *r, const ngx_table_elt_
 {
     const ngx_list_part_t *part;
     const ngx_table_elt_t *other;
-    ngx_uint_t             i;
+    ngx_uint_t i;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         for (other = part->elts, i = 0; i < part->nelts; i++) {
@@ -47,10 +49,18 @@ static ngx_uint_t named_in_any(const ngx_http_request_t *r, const ngx_table_elt_
 /* Headers that belong to one connection, or that this request gets anew. `named`: a Connection header may name some. */
 static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t *h, ngx_uint_t named)
 {
-    static const ngx_str_t names[] = {ngx_string("host"), ngx_string("content-length"), ngx_string("transfer-encoding"),
-                                      ngx_string("connection"), ngx_string("keep-alive"), ngx_string("proxy-connection"),
-                                      ngx_string("expect"), ngx_string("te"), ngx_string("trailer"), ngx_string("upgrade"),
-                                      ngx_string("http2-settings"), ngx_string("proxy-authorization")};
+    static const ngx_str_t names[] = {ngx_string("host"),
+                                      ngx_string("content-length"),
+                                      ngx_string("transfer-encoding"),
+                                      ngx_string("connection"),
+                                      ngx_string("keep-alive"),
+                                      ngx_string("proxy-connection"),
+                                      ngx_string("expect"),
+                                      ngx_string("te"),
+                                      ngx_string("trailer"),
+                                      ngx_string("upgrade"),
+                                      ngx_string("http2-settings"),
+                                      ngx_string("proxy-authorization")};
     ngx_uint_t i;
 
     for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -66,11 +76,11 @@ static ngx_uint_t stays_here(ngx_http_pdroute_job_t *job, const ngx_table_elt_t 
 static ngx_int_t collect_headers(ngx_http_pdroute_job_t *job)
 {
     ngx_http_request_t *r = job->r;
-    ngx_list_part_t    *part;
-    ngx_table_elt_t    *h;
-    ngx_uint_t          i, named = 0;
-    size_t              size = 2;
-    u_char             *p;
+    ngx_list_part_t *part;
+    ngx_table_elt_t *h;
+    ngx_uint_t i, named = 0;
+    size_t size = 2;
+    u_char *p;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
         for (h = part->elts, i = 0; i < part->nelts; i++) {
@@ -100,7 +110,7 @@ static ngx_int_t collect_headers(ngx_http_pdroute_job_t *job)
 /* As proxy_pass without a URI: what the client sent, unless it was rewritten here. */
 static ngx_int_t target(ngx_http_request_t *r, ngx_str_t *uri)
 {
-    size_t  escape;
+    size_t escape;
     u_char *p;
 
     if (r->valid_unparsed_uri) {
@@ -110,8 +120,10 @@ static ngx_int_t target(ngx_http_request_t *r, ngx_str_t *uri)
     escape = 2 * ngx_escape_uri(NULL, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
     p = uri->data = ngx_pnalloc(r->pool, r->uri.len + escape + 1 + r->args.len);
     if (p == NULL) return NGX_ERROR;
-    if (escape) p = (u_char *)ngx_escape_uri(p, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
-    else p = ngx_cpymem(p, r->uri.data, r->uri.len);
+    if (escape)
+        p = (u_char *)ngx_escape_uri(p, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
+    else
+        p = ngx_cpymem(p, r->uri.data, r->uri.len);
     if (r->args.len) {
         *p++ = '?';
         p = ngx_cpymem(p, r->args.data, r->args.len);
@@ -123,9 +135,9 @@ static ngx_int_t target(ngx_http_request_t *r, ngx_str_t *uri)
 static ngx_int_t make_tail(ngx_http_pdroute_leg_t *leg, ngx_str_t *tail)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    char                    text[TAIL_FIRST];
-    size_t                  need = 0;
-    int                     rc;
+    char text[TAIL_FIRST];
+    size_t need = 0;
+    int rc;
 
     rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, text, sizeof(text), &need);
     if (rc != PDR_OK && rc != PDR_E_NOSPACE) return NGX_ERROR;
@@ -145,10 +157,10 @@ static ngx_int_t make_tail(ngx_http_pdroute_leg_t *leg, ngx_str_t *tail)
 static ngx_int_t add_body(ngx_http_pdroute_leg_t *leg, ngx_chain_t *cl, size_t *length)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    pdr_slice               slices[PDR_MAX_SLICES];
-    ngx_str_t               tail;
-    ngx_buf_t              *b;
-    size_t                  n = PDR_MAX_SLICES, i;
+    pdr_slice slices[PDR_MAX_SLICES];
+    ngx_str_t tail;
+    ngx_buf_t *b;
+    size_t n = PDR_MAX_SLICES, i;
 
     *length = 0;
     if (job->body.len == 0) return NGX_OK;
@@ -189,11 +201,11 @@ static u_char *put_number(u_char *p, size_t n)
 ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    ngx_http_request_t     *r = job->r;
-    ngx_chain_t            *cl;
-    ngx_str_t               uri;
-    size_t                  length;
-    u_char                 *p;
+    ngx_http_request_t *r = job->r;
+    ngx_chain_t *cl;
+    ngx_str_t uri;
+    size_t length;
+    u_char *p;
 
     if (job->headers.data == NULL && collect_headers(job) != NGX_OK) return NULL;
     cl = ngx_alloc_chain_link(r->pool);

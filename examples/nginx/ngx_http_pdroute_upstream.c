@@ -1,8 +1,8 @@
 /*
- * A leg's answer on its way to the client: an ngx_http_upstream_t that begins with a connection on which the answer has begun to
- * arrive. nginx's own code copies the headers, passes the body on unbuffered with flow control, and notices the client leaving. What
- * breaks is reported to the exchange from the event loop: the connection's recv() hides it from the upstream code, which would
- * answer in its own way.
+ * A leg's answer on its way to the client: an ngx_http_upstream_t that begins with a connection on which the answer has
+ * begun to arrive. nginx's own code copies the headers, passes the body on unbuffered with flow control, and notices
+ * the client leaving. What breaks is reported to the exchange from the event loop: the connection's recv() hides it
+ * from the upstream code, which would answer in its own way.
  */
 #include "ngx_http_pdroute.h"
 
@@ -16,7 +16,7 @@ static ngx_str_t hidden[] = {ngx_string("Date"),
                              ngx_string("X-Accel-Charset"),
                              ngx_null_string};
 
-/* ------------------------------------------------------------------------------------------------------------------ peer */
+/* ------------------------------------------------------------------------------------------------------------- peer */
 
 static ngx_int_t get_peer(ngx_peer_connection_t *pc, void *data)
 {
@@ -51,7 +51,7 @@ ngx_int_t ngx_http_pdroute_relay_conf(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_
                                       ngx_http_pdroute_loc_conf_t *prev)
 {
     ngx_http_upstream_conf_t *u = &conf->upstream;
-    ngx_hash_init_t           hash;
+    ngx_hash_init_t hash;
 
     u->upstream = &relay_server;
     u->connect_timeout = conf->connect_timeout;
@@ -72,7 +72,7 @@ ngx_int_t ngx_http_pdroute_relay_conf(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_
     return ngx_http_upstream_hide_headers_hash(cf, u, &prev->upstream, hidden, &hash);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- connection */
+/* ------------------------------------------------------------------------------------------------------- connection */
 
 static void report(ngx_http_pdroute_leg_t *leg, uint32_t detail)
 {
@@ -84,10 +84,10 @@ static void report(ngx_http_pdroute_leg_t *leg, uint32_t detail)
 /* First what the leg has read already; and no end of file that the upstream code would act upon. */
 static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
 {
-    ngx_http_request_t     *r = c->data;
+    ngx_http_request_t *r = c->data;
     ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
     ngx_http_pdroute_leg_t *leg = job->relay;
-    ssize_t                 n;
+    ssize_t n;
 
     if (leg->preread) { /* it lies in `buf` */
         leg->preread = 0;
@@ -113,8 +113,8 @@ static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
 /* In front of the upstream code's own handler, which would answer a timeout in its own way. */
 static void relay_read_handler(ngx_event_t *ev)
 {
-    ngx_connection_t       *c = ev->data;
-    ngx_http_request_t     *r = c->data;
+    ngx_connection_t *c = ev->data;
+    ngx_http_request_t *r = c->data;
     ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
     ngx_http_pdroute_leg_t *leg = job->relay;
 
@@ -143,7 +143,7 @@ static void take_back(ngx_http_pdroute_leg_t *leg, ngx_http_upstream_t *u)
     ngx_http_pdroute_leg_release(leg);
 }
 
-/* --------------------------------------------------------------------------------------------------- upstream callbacks */
+/* ----------------------------------------------------------------------------------------------- upstream callbacks */
 
 static ngx_int_t create_request(ngx_http_request_t *r)
 {
@@ -157,7 +157,10 @@ static ngx_int_t reinit_request(ngx_http_request_t *r)
     return NGX_ERROR;
 }
 
-static void abort_request(ngx_http_request_t *r) { (void)r; }
+static void abort_request(ngx_http_request_t *r)
+{
+    (void)r;
+}
 
 static ngx_int_t add_empty(ngx_http_upstream_t *u, const char *name, u_char *lowcase)
 {
@@ -185,11 +188,12 @@ static ngx_int_t no_buffering(ngx_http_request_t *r)
     return NGX_OK;
 }
 
-static ngx_int_t add_line(ngx_http_request_t *r, ngx_http_upstream_main_conf_t *umcf, const ngx_http_pdroute_line_t *line)
+static ngx_int_t add_line(ngx_http_request_t *r, ngx_http_upstream_main_conf_t *umcf,
+                          const ngx_http_pdroute_line_t *line)
 {
     ngx_http_upstream_header_t *hh;
-    ngx_table_elt_t            *h = ngx_list_push(&r->upstream->headers_in.headers);
-    size_t                      i;
+    ngx_table_elt_t *h = ngx_list_push(&r->upstream->headers_in.headers);
+    size_t i;
 
     if (h == NULL) return NGX_ERROR;
     h->hash = 0;
@@ -212,13 +216,13 @@ static ngx_int_t add_line(ngx_http_request_t *r, ngx_http_upstream_main_conf_t *
 /* The head is complete and known to be good: the leg has read it. */
 static ngx_int_t process_header(ngx_http_request_t *r)
 {
-    ngx_http_pdroute_job_t        *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
+    ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
     ngx_http_upstream_main_conf_t *umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
-    ngx_http_pdroute_leg_t        *leg = job->relay;
-    ngx_http_upstream_t           *u = r->upstream;
-    ngx_http_pdroute_line_t        line;
-    u_char                        *p = u->buffer.pos + leg->head.skip, *eol;
-    ngx_int_t                      rc;
+    ngx_http_pdroute_leg_t *leg = job->relay;
+    ngx_http_upstream_t *u = r->upstream;
+    ngx_http_pdroute_line_t line;
+    u_char *p = u->buffer.pos + leg->head.skip, *eol;
+    ngx_int_t rc;
 
     eol = memchr(p, '\n', (size_t)(u->buffer.last - p));
     u->headers_in.status_n = u->state->status = leg->head.status;
@@ -244,7 +248,7 @@ static ngx_int_t process_header(ngx_http_request_t *r)
 
 static ngx_int_t filter_init(void *data)
 {
-    ngx_http_request_t     *r = data;
+    ngx_http_request_t *r = data;
     ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
     ngx_http_pdroute_leg_t *leg = job->relay;
 
@@ -256,9 +260,9 @@ static ngx_int_t filter_init(void *data)
 static ngx_int_t pass(ngx_http_request_t *r, u_char *begin, u_char *end)
 {
     ngx_http_upstream_t *u = r->upstream;
-    ngx_chain_t         *cl, **ll;
+    ngx_chain_t *cl, **ll;
 
-    for (ll = &u->out_bufs; *ll; ll = &(*ll)->next) { /* void */ }
+    for (ll = &u->out_bufs; *ll; ll = &(*ll)->next) continue;
     cl = ngx_chain_get_free_buf(r->pool, &u->free_bufs);
     if (cl == NULL) return NGX_ERROR;
     *ll = cl;
@@ -273,7 +277,7 @@ static ngx_int_t pass(ngx_http_request_t *r, u_char *begin, u_char *end)
 static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
 {
     ngx_http_upstream_t *u = r->upstream;
-    u_char              *end = u->length >= 0 && last - p > u->length ? p + u->length : last;
+    u_char *end = u->length >= 0 && last - p > u->length ? p + u->length : last;
 
     if (p == end) {
         leg->keepalive = 0; /* bytes behind the end */
@@ -289,7 +293,7 @@ static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg
 
 static ngx_int_t filter_chunked(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
 {
-    u_char   *begin, *end;
+    u_char *begin, *end;
     ngx_int_t rc;
 
     if (r->upstream->length == 0) {
@@ -311,11 +315,11 @@ static ngx_int_t filter_chunked(ngx_http_request_t *r, ngx_http_pdroute_leg_t *l
 
 static ngx_int_t filter(void *data, ssize_t bytes)
 {
-    ngx_http_request_t     *r = data;
+    ngx_http_request_t *r = data;
     ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
     ngx_http_pdroute_leg_t *leg = job->relay;
-    u_char                 *p = r->upstream->buffer.last, *last = p + bytes;
-    ngx_int_t               rc;
+    u_char *p = r->upstream->buffer.last, *last = p + bytes;
+    ngx_int_t rc;
 
     r->upstream->buffer.last = last;
     if (leg->fail_detail) return NGX_OK;
@@ -325,7 +329,9 @@ static ngx_int_t filter(void *data, ssize_t bytes)
     return rc;
 }
 
-/* The upstream code is done with the answer: rc 0 complete, NGX_DONE stopped by us, else broken on the client's side. */
+/*
+ * The upstream code is done with the answer: rc 0 complete, NGX_DONE stopped by us, else broken on the client's side.
+ */
 static void finalize(ngx_http_request_t *r, ngx_int_t rc)
 {
     ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r, ngx_http_pdroute_module);
@@ -341,12 +347,12 @@ static void finalize(ngx_http_request_t *r, ngx_int_t rc)
     ngx_http_pdroute_job_leave(job);
 }
 
-/* ------------------------------------------------------------------------------------------------------- start and stop */
+/* --------------------------------------------------------------------------------------------------- start and stop */
 
 static ngx_int_t prepare(ngx_http_pdroute_leg_t *leg, ngx_http_request_t *r)
 {
     ngx_http_upstream_t *u;
-    size_t               size = leg->job->conf->buffer_size;
+    size_t size = leg->job->conf->buffer_size;
 
     if (ngx_http_upstream_create(r) != NGX_OK) return NGX_ERROR;
     u = r->upstream;
@@ -382,10 +388,10 @@ static ngx_int_t prepare(ngx_http_pdroute_leg_t *leg, ngx_http_request_t *r)
 void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    ngx_http_request_t     *r = job->r;
-    ngx_connection_t       *c = leg->c;
-    size_t                  len = leg->read_len;
-    uint32_t                serial;
+    ngx_http_request_t *r = job->r;
+    ngx_connection_t *c = leg->c;
+    size_t len = leg->read_len;
+    uint32_t serial;
 
     if (r == NULL || leg->state != PDROUTE_LEG_WAIT) return;
     serial = leg->serial;
@@ -435,10 +441,10 @@ void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, uint32_t reason, 
 {
     ngx_http_request_t *r = job->r;
     ngx_http_upstream_t *u;
-    ngx_chain_t         out, *pending;
-    ngx_buf_t          *b;
-    u_char              text[1024];
-    size_t              need = 0;
+    ngx_chain_t out, *pending;
+    ngx_buf_t *b;
+    u_char text[1024];
+    size_t need = 0;
 
     ngx_cpystrn((u_char *)job->why, (u_char *)pdr_reason_name(reason), sizeof(job->why));
     if (r == NULL) return;
@@ -447,7 +453,8 @@ void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, uint32_t reason, 
     r->keepalive = 0;
     u = r->upstream;
     if (r->header_sent && job->relay && job->relay->head.event_stream &&
-        pdr_error_body(NGX_HTTP_BAD_GATEWAY, pdr_reason_name(reason), message, (char *)text, sizeof(text), &need) == PDR_OK) {
+        pdr_error_body(NGX_HTTP_BAD_GATEWAY, pdr_reason_name(reason), message, (char *)text, sizeof(text), &need) ==
+            PDR_OK) {
         b = ngx_create_temp_buf(r->pool, need + 16);
         if (b) {
             /* empty lines first: what was sent last may be half an event */

@@ -18,7 +18,7 @@ static u_char *why(u_char *p, u_char *last, const ngx_http_pdroute_job_t *job)
 static ngx_int_t get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t which)
 {
     ngx_http_pdroute_job_t *job = ngx_http_get_module_ctx(r->main, ngx_http_pdroute_module);
-    u_char                 *p, *last;
+    u_char *p, *last;
 
     v->valid = 0;
     v->not_found = 1;
@@ -29,16 +29,25 @@ static ngx_int_t get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *
     v->data = p;
     last = p + 320;
     switch (which) {
-    case VAR_PREFILL: p = ngx_cpymem(p, job->peer_names[PDR_LEG_PREFILL].data, job->peer_names[PDR_LEG_PREFILL].len); break;
-    case VAR_DECODE: p = ngx_cpymem(p, job->peer_names[PDR_LEG_DECODE].data, job->peer_names[PDR_LEG_DECODE].len); break;
+    case VAR_PREFILL:
+        p = ngx_cpymem(p, job->peer_names[PDR_LEG_PREFILL].data, job->peer_names[PDR_LEG_PREFILL].len);
+        break;
+    case VAR_DECODE:
+        p = ngx_cpymem(p, job->peer_names[PDR_LEG_DECODE].data, job->peer_names[PDR_LEG_DECODE].len);
+        break;
     case VAR_ROOM:
         if (job->decided && job->decision.mode != PDR_MODE_SINGLE) p = ngx_slprintf(p, last, "%uL", job->decision.room);
         break;
     case VAR_HIT:
-        if (job->decided) p = ngx_slprintf(p, last, "%uL/%uL", job->decision.matched_tokens, job->decision.prompt_tokens);
+        if (job->decided)
+            p = ngx_slprintf(p, last, "%uL/%uL", job->decision.matched_tokens, job->decision.prompt_tokens);
         break;
-    case VAR_WHY: p = why(p, last, job); break;
-    default: p = ngx_slprintf(p, last, "%uD", job->attempts); break;
+    case VAR_WHY:
+        p = why(p, last, job);
+        break;
+    default:
+        p = ngx_slprintf(p, last, "%uD", job->attempts);
+        break;
     }
     if (p == v->data) return NGX_OK;
     v->len = (unsigned)(p - v->data) & 0xfffffff;
@@ -49,10 +58,11 @@ static ngx_int_t get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *
 
 ngx_int_t ngx_http_pdroute_add_variables(ngx_conf_t *cf)
 {
-    static ngx_str_t names[] = {ngx_string("pdroute_prefill"), ngx_string("pdroute_decode"), ngx_string("pdroute_room"),
-                                ngx_string("pdroute_hit"), ngx_string("pdroute_why"), ngx_string("pdroute_attempts")};
+    static ngx_str_t names[] = {ngx_string("pdroute_prefill"), ngx_string("pdroute_decode"),
+                                ngx_string("pdroute_room"),    ngx_string("pdroute_hit"),
+                                ngx_string("pdroute_why"),     ngx_string("pdroute_attempts")};
     ngx_http_variable_t *var;
-    ngx_uint_t           i;
+    ngx_uint_t i;
 
     for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         var = ngx_http_add_variable(cf, &names[i], NGX_HTTP_VAR_NOCACHEABLE);

@@ -7,10 +7,10 @@
 
 static ngx_int_t read_file(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *text)
 {
-    ngx_fd_t        fd;
+    ngx_fd_t fd;
     ngx_file_info_t fi;
-    ssize_t         n;
-    ngx_int_t       rc = NGX_ERROR;
+    ssize_t n;
+    ngx_int_t rc = NGX_ERROR;
 
     fd = ngx_open_file(name->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
     if (fd == NGX_INVALID_FILE) {
@@ -69,8 +69,8 @@ char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
 static ngx_int_t apply(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, pdr_router *router)
 {
     pdr_apply_report report;
-    pdr_error        err;
-    uint32_t         i;
+    pdr_error err;
+    uint32_t i;
 
     pdr_init_struct(&report, sizeof(report));
     pdr_init_struct(&err, sizeof(err));
@@ -89,10 +89,10 @@ static ngx_int_t apply(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, pdr_router
 static ngx_int_t try_out(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
 {
     pdr_router *router;
-    pdr_error   err;
-    size_t      size = pdr_router_size(&zone->config);
-    void       *mem;
-    ngx_int_t   rc = NGX_ERROR;
+    pdr_error err;
+    size_t size = pdr_router_size(&zone->config);
+    void *mem;
+    ngx_int_t rc = NGX_ERROR;
 
     pdr_init_struct(&err, sizeof(err));
     mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -101,8 +101,10 @@ static ngx_int_t try_out(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
                       &zone->name, size);
         return NGX_ERROR;
     }
-    if (pdr_router_init(mem, size, &zone->config, 1, &router, &err) != PDR_OK) log_config_error(cf, zone, &err);
-    else rc = apply(cf, zone, router);
+    if (pdr_router_init(mem, size, &zone->config, 1, &router, &err) != PDR_OK)
+        log_config_error(cf, zone, &err);
+    else
+        rc = apply(cf, zone, router);
     (void)munmap(mem, size);
     return rc;
 }
@@ -118,8 +120,8 @@ static void unmap(void *data)
 ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
 {
     ngx_pool_cleanup_t *cln;
-    pdr_host_info       info;
-    pdr_error           err;
+    pdr_host_info info;
+    pdr_error err;
 
     if (try_out(cf, zone) != NGX_OK) return NGX_ERROR;
     if (ngx_test_config) return NGX_OK;
@@ -132,7 +134,8 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
                       &zone->router, &err) != PDR_OK) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s%s", &zone->name, &zone->file, err.message,
                       err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !zone->recreate
-                          ? " (add \"recreate\" to pdroute_zone to replace it)" : "");
+                          ? " (add \"recreate\" to pdroute_zone to replace it)"
+                          : "");
         return NGX_ERROR;
     }
     cln->handler = unmap;
@@ -148,16 +151,18 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
     return apply(cf, zone, zone->router);
 }
 
-/* ---------------------------------------------------------------------------------------------------- worker process */
+/* --------------------------------------------------------------------------------------------------- worker process */
 
-/* Tickets of this worker that may go now, or were refused. Runs from the event loop only: it may end clients' requests. */
+/*
+ * Tickets of this worker that may go now, or were refused. Runs from the event loop only: it may end clients' requests.
+ */
 static void take_released(ngx_http_pdroute_zone_t *zone)
 {
-    uint64_t                tickets[32];
-    size_t                  n, i;
-    ngx_rbtree_node_t      *node;
+    uint64_t tickets[32];
+    size_t n, i;
+    ngx_rbtree_node_t *node;
     ngx_http_pdroute_job_t *job;
-    ngx_connection_t       *client;
+    ngx_connection_t *client;
 
     do {
         n = sizeof(tickets) / sizeof(tickets[0]);
@@ -177,13 +182,14 @@ static void take_released(ngx_http_pdroute_zone_t *zone)
 
 static void wake_handler(ngx_event_t *ev)
 {
-    ngx_connection_t        *c = ev->data;
+    ngx_connection_t *c = ev->data;
     ngx_http_pdroute_zone_t *zone = c->data;
 
     pdr_host_wake_drain(c->fd);
     ev->ready = 0;
     take_released(zone);
-    if (ngx_handle_read_event(ev, 0) != NGX_OK) ngx_log_error(NGX_LOG_ALERT, ev->log, 0, "pdroute: wake-up socket lost");
+    if (ngx_handle_read_event(ev, 0) != NGX_OK)
+        ngx_log_error(NGX_LOG_ALERT, ev->log, 0, "pdroute: wake-up socket lost");
 }
 
 /* The descriptor belongs to the lease, the connection around it to nginx. */
@@ -217,7 +223,7 @@ static ngx_int_t wake_open(ngx_http_pdroute_zone_t *zone)
 static ngx_int_t lease_open(ngx_http_pdroute_zone_t *zone)
 {
     pdr_error err;
-    u_char    name[64];
+    u_char name[64];
 
     pdr_init_struct(&err, sizeof(err));
     pdr_init_struct(&zone->lease, sizeof(zone->lease));
@@ -225,7 +231,8 @@ static ngx_int_t lease_open(ngx_http_pdroute_zone_t *zone)
     if (pdr_host_lease_open(zone->host, (char *)name, pdr_host_now_ns(), &zone->lease, &err) != PDR_OK) {
         if (ngx_time() != zone->lease_refused) { /* ticks and requests try again */
             zone->lease_refused = ngx_time();
-            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute_zone \"%V\": no lease: %s", &zone->name, err.message);
+            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute_zone \"%V\": no lease: %s", &zone->name,
+                          err.message);
         }
         return NGX_ERROR;
     }
@@ -236,7 +243,7 @@ static ngx_int_t lease_open(ngx_http_pdroute_zone_t *zone)
 ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone)
 {
     pdr_error err;
-    int       rc;
+    int rc;
 
     if (!zone->leased) return lease_open(zone);
     pdr_init_struct(&err, sizeof(err));
@@ -281,8 +288,8 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
     zone->peers = ngx_pcalloc(cycle->pool, zone->config.max_endpoints * sizeof(*zone->peers));
     zone->hashes = ngx_palloc(cycle->pool, zone->config.max_blocks * sizeof(*zone->hashes));
     if (zone->peers == NULL || zone->hashes == NULL) return NGX_ERROR;
-    /* without a lease requests are refused until there is one: workers of older configurations may hold them all, but nginx gives a worker that
-     * does not start up for good */
+    /* without a lease requests are refused until there is one: workers of older configurations may hold them all, but
+     * nginx gives a worker that does not start up for good */
     (void)lease_open(zone);
     zone->tick.handler = tick_handler;
     zone->tick.data = zone;

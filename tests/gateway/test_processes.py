@@ -323,3 +323,28 @@ def test_discovery_beside_nginx(fleet, make_gateway):
         block.call("pdr_endpoint_drain", block.router, number, 0)
         assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
     assert gw.log()[-1]["prefill"] == name
+
+
+def test_readme(fleet, make_gateway):
+    """The configuration in the README is one that nginx takes, and that routes."""
+    import re
+    from gateway import TOP, build_module
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    text = (TOP / "examples/nginx/README.md").read_text()
+    conf, = re.findall(r"```nginx\n(.*?)```", text, re.S)
+    (gw.dir / "zone.json").write_text(re.findall(r"```json\n(.*?)```", text, re.S)[0])
+    own = re.search(r"^    (client_body_temp_path.*?scgi_temp_path [^;]*;)", (gw.dir / "nginx.conf").read_text(), re.S | re.M).group(1)
+    for there, here in (("modules/ngx_http_pdroute_module.so", build_module()), ("/dev/shm/pdroute/qwen", str(gw.block)), ("listen 8080", f"listen 127.0.0.1:{gw.port}"),
+                        ("/etc/nginx/pdroute.json", str(gw.dir / "zone.json")), ("/var/log/nginx", str(gw.dir)), ("http {", "http {\n" + own),
+                        ("events {", f"pid {gw.dir}/nginx.pid; daemon off;\nevents {{")):
+        assert there in conf
+        conf = conf.replace(there, here)
+    (gw.dir / "nginx.conf").write_text(conf)
+    code, said = gw.test()
+    assert code == 0, said
+    (gw.dir / "zone.json").write_text(json.dumps({"endpoints": endpoints_of(fleet)}))
+    gw.start(write=False)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    assert httpx.get(gw.url + "/pdroute").json()["routed"] == 1
+    assert "prefill=127." in (gw.dir / "access.log").read_text()
