@@ -490,7 +490,7 @@ static void survives_being_killed(void **state)
         kill_and_repair(ix, sh, i % 2, &cut_short);
     }
     assert_true(cut_short >= 10); /* else it was not tested; how many depends on the load of the machine */
-    assert_true(sh->calls > 1000);
+    assert_true(sh->calls > 100);
     munmap(ix, size);
     munmap(sh, sizeof *sh);
 }
