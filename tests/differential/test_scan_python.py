@@ -290,6 +290,9 @@ def test_text_chain(salt, first, others, style):
         for value in (first, [first, *others]):
             body = {**salt, key: value}
             code, prompt, hashes, err = scan(write(list(body.items()), style), api)
+            if "" in ([value] if isinstance(value, str) else value):  # an empty prompt ends the engine's prefill scheduler
+                assert code == UNSUPPORTED and b"empty" in err.message
+                continue
             assert code == 0, err.message
             every = [value] if isinstance(value, str) else value
             assert prompt.prompt_bytes == sum(len(text(t)) for t in every)
@@ -327,8 +330,8 @@ def expected_batch(body, api):
 
     def of_texts(v):
         if isinstance(v, str):
-            return 1, False
-        return (len(v), True) if isinstance(v, list) and v and all(isinstance(x, str) for x in v) else None
+            return (1, False) if v else None
+        return (len(v), True) if isinstance(v, list) and v and all(isinstance(x, str) and x for x in v) else None
     if api == COMPLETIONS:
         v = body.get("prompt")
         return of_texts(v) or (of_ids(v) if isinstance(v, list) else None)
