@@ -13,12 +13,12 @@ BUILD = TOP / "build/bench"
 
 # name in bench_route, function, most instructions per call (measured on x86-64 with gcc 12: 15 % below)
 BOUNDS = [
-    ("choose/8", "choose", 7_900),
-    ("choose/64", "choose", 12_300),
-    ("choose/1024", "choose", 79_000),
-    ("route/1KB/64", "route", 18_200),
-    ("route/17KB/64", "route", 65_500),
-    ("route/132KB/64", "route", 423_000),
+    ("choose/8", "choose", 7_200),
+    ("choose/64", "choose", 11_500),
+    ("choose/1024", "choose", 77_000),
+    ("route/1KB/64", "route", 18_000),
+    ("route/17KB/64", "route", 55_000),
+    ("route/132KB/64", "route", 340_000),
 ]
 
 
