@@ -3,9 +3,9 @@
  *
  * The sum separates but for the transfer, and that depends on a prefill only through its distance tier to the decode server (same host, rack, zone, or
  * farther). So the best prefill of each host, rack, zone and of all is kept, and each decode compares at most four sums. Servers that
- * do both alone are candidates as well. Ties: the prefill, then the decode that was not picked for the longest time, then the lowest number.
+ * do both alone are candidates as well. Ties: the pair whose two members together were not picked for the longest time, then the lowest numbers.
  *
- * Works in scratch memory of the block (three numbers per target and group), under the lock. About 5 ns per candidate.
+ * Works in scratch memory of the block (two costs per target, three positions per endpoint), under the lock. About 5 ns per candidate.
  */
 #ifndef PDR_PAIR_H
 #define PDR_PAIR_H
@@ -13,7 +13,7 @@
 #include "policy.h"
 
 typedef struct pdr_scratch {
-    uint64_t *prefill_cost, *decode_cost; /* [max_targets] */
+    uint64_t *prefill_cost, *decode_cost; /* [max_targets]; pair.c turns them into keys in place */
     uint32_t *best_host, *best_rack, *best_zone; /* [max_endpoints]: position in the prefill list, PDR_NONE */
 } pdr_scratch;
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { HASHES_ON_STACK = 4096, UNTAKEN_NS = 1000000000, RELAX_NS = 1000000000, WELL_MEASURED = 8 };
+enum { HASHES_ON_STACK = 4096, UNTAKEN_S = 5, SECOND_NS = 1000000000, WELL_MEASURED = 8 };
 
 /* ---- leases and time */
 
@@ -69,7 +69,7 @@ static void expire_untaken(pdr_books *b)
             pdr_booking *booking = &b->ledger.bookings[k];
             next = booking->next;
             int announced = booking->state == PDR_BOOKING_READY || booking->state == PDR_BOOKING_REFUSED;
-            if (announced && booking->ready_ns + UNTAKEN_NS * 5ull < b->now_ns) pdr_give_back(b, booking);
+            if (announced && booking->ready_ns + UNTAKEN_S * (uint64_t)SECOND_NS < b->now_ns) pdr_give_back(b, booking);
         }
     }
 }
@@ -92,7 +92,7 @@ static void forget_stale_reports(pdr_books *b)
  */
 static void relax_speeds(pdr_books *b)
 {
-    if (b->now_ns < b->r->learnt.relaxed_ns + RELAX_NS) return;
+    if (b->now_ns < b->r->learnt.relaxed_ns + SECOND_NS) return;
     b->r->learnt.relaxed_ns = b->now_ns;
     uint32_t pool = (uint32_t)b->r->learnt.slowness_q10;
     for (uint32_t i = 0; i < b->r->config.max_targets; i++) {
@@ -100,7 +100,7 @@ static void relax_speeds(pdr_books *b)
         if (!b->registry.taken[i]) continue;
         if (!info->learnt_ns)
             info->measured_q10 = pool;
-        else if (info->learnt_ns + 5ull * RELAX_NS < b->now_ns)
+        else if (info->learnt_ns + 5ull * SECOND_NS < b->now_ns)
             info->measured_q10 = (uint32_t)(info->measurements < WELL_MEASURED ? (info->measured_q10 + (uint64_t)pool) / 2 : (info->measured_q10 * 7ull + pool) / 8);
         b->registry.targets[i].slowness_q10 = pdr_same_speed(info->measured_q10, pool) ? pool : info->measured_q10;
     }

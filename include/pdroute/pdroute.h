@@ -607,7 +607,7 @@ typedef struct pdr_log_record {
     uint64_t cost_us, held_us;   /* held_us: time spent in the queue before this decision */
     uint32_t candidates;         /* in candidate[] */
     uint32_t candidates_total;
-    pdr_candidate candidate[PDR_LOG_CANDIDATES]; /* the chosen pair first, then others in id order */
+    pdr_candidate candidate[PDR_LOG_CANDIDATES]; /* the chosen pair first, then a few others of each side in id order */
 } pdr_log_record;
 /* Reads the log onwards from *cursor (0: the oldest kept); PDR_E_NOT_FOUND when there is no newer record. *lost (may be NULL) counts records that were overwritten. [any] since 0.1 */
 PDR_API int pdr_log_read(pdr_router *r, uint64_t *cursor, pdr_log_record *out, uint64_t *lost);
