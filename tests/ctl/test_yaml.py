@@ -5,7 +5,7 @@ import random
 
 import pytest
 import yaml
-from hypothesis import given, settings, strategies as st, HealthCheck
+from hypothesis import example, given, settings, strategies as st, HealthCheck
 
 from conftest import QUICKSTART
 
@@ -152,9 +152,11 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dic
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values.filter(lambda v: isinstance(v, (dict, list)) and v))
-def test_what_pyyaml_writes_is_read_back(bare, value):
+@example({"\x85": None})
+def test_what_pyyaml_writes_is_read_as_pyyaml_reads_it(bare, value):
+    """Not compared with the value itself: PyYAML folds a lone U+0085 that it wrote into a space, as YAML 1.1 has it."""
     text = yaml.safe_dump(value, allow_unicode=True)
-    assert json.dumps(to_json(bare, text), sort_keys=True) == json.dumps(value, sort_keys=True)
+    assert json.dumps(to_json(bare, text), sort_keys=True) == json.dumps(yaml.safe_load(text), sort_keys=True)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
