@@ -6,9 +6,15 @@
 #include <string.h>
 
 extern const sim_chooser sim_round_robin;
+extern const sim_chooser sim_peer_random, sim_peer_power_of_two, sim_peer_least_requests, sim_peer_least_tokens, sim_peer_sglang, sim_peer_blend,
+    sim_peer_sticky, sim_peer_lmetric, sim_peer_aibrix, sim_peer_seconds, sim_peer_dynamo, sim_dynamo_queue;
+extern const sim_chooser sim_reference_immediate, sim_reference_held;
 
 static const sim_chooser *const table[] = {
     &sim_round_robin,
+    &sim_peer_random, &sim_peer_power_of_two, &sim_peer_least_requests, &sim_peer_least_tokens, &sim_peer_sglang, &sim_peer_blend,
+    &sim_peer_sticky, &sim_peer_lmetric, &sim_peer_aibrix, &sim_peer_seconds, &sim_peer_dynamo, &sim_dynamo_queue,
+    &sim_reference_immediate, &sim_reference_held,
 };
 
 const sim_chooser *sim_chooser_at(size_t i) { return i < sizeof table / sizeof *table ? table[i] : NULL; }

@@ -45,21 +45,11 @@ uint32_t peer_power_of_two(const struct peer_case *c, double *cost)
     return c->w[b].requests < c->w[a].requests ? b : a;
 }
 
-static uint32_t chosen(const struct peer_case *c, uint32_t w, double *cost)
-{
-    for (uint32_t i = 0; i < c->n; i++) cost[i] = i != w;
-    return w;
-}
-
-uint32_t peer_round_robin(const struct peer_case *c, double *cost)
-{
-    for (uint32_t i = 0; i < c->n; i++) cost[i] = 0;
-    return chosen(c, least(c, cost, NULL), cost);
-}
-
 uint32_t peer_any(const struct peer_case *c, double *cost)
 {
-    return chosen(c, peer_random(c->random, c->n), cost);
+    uint32_t w = peer_random(c->random, c->n);
+    for (uint32_t i = 0; i < c->n; i++) cost[i] = i != w;
+    return w;
 }
 
 static void range(const struct peer_case *c, double *lo, double *hi)

@@ -41,8 +41,7 @@ uint32_t peer_least_requests(const struct peer_case *c, double *cost);
 uint32_t peer_least_tokens(const struct peer_case *c, double *cost);
 /* Two different workers at random, the one with fewer requests (smg policies/power_of_two.rs). Others cost infinity. */
 uint32_t peer_power_of_two(const struct peer_case *c, double *cost);
-/* Whose turn it is, or anybody. cost: 0 for the chosen one, 1 for others. */
-uint32_t peer_round_robin(const struct peer_case *c, double *cost);
+/* Anybody. cost: 0 for the chosen one, 1 for others. */
 uint32_t peer_any(const struct peer_case *c, double *cost);
 
 /*

@@ -33,9 +33,8 @@ static void ties_go_to_the_least_recently_used(void **state)
     (void)state;
     assert_int_equal(peer_least_requests(&c, cost), 1);
     assert_int_equal(peer_dynamo(&c, 1, cost), 1);
-    assert_int_equal(peer_round_robin(&c, cost), 1);
-    assert_float_equal(cost[1], 0, 0);
-    assert_float_equal(cost[0], 1, 0);
+    assert_int_equal(peer_lmetric(&c, cost), 1);
+    assert_int_equal(peer_blend(&c, 3, 2, 2, cost), 1);
 }
 
 static void two_choices(void **state)
