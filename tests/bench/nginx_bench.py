@@ -22,7 +22,7 @@ import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))
-import gateway  # noqa: E402
+from hosts import nginx as gateway  # noqa: E402
 
 SIZES = {"1KB": 1100, "17KB": 17_000, "132KB": 132_000}
 VARIANTS = ("pd", "plain", "mirror")

@@ -1,10 +1,10 @@
-"""Fixtures: simulated workers, and a gateway that is looked over when the test is done.
+"""Fixtures: simulated workers, and a gateway that is looked over when the test is done. Which gateway: README.md.
 
 After every test: nothing alarming in the gateway's log, it ends by itself when asked to, its block passes pdr_router_check(), and nothing is booked
 or held any more.
 """
 
-import importlib.util
+import fnmatch
 import os
 import shutil
 import sys
@@ -17,19 +17,52 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "examples")]
 
-import gateway as gateways  # noqa: E402
+import hosts  # noqa: E402
 from block import Block  # noqa: E402
+from hosts.host import FEATURES, endpoints_of  # noqa: E402
 from sglang_sim import harness  # noqa: E402
 
+Gateway = None  # the class under test
 
-def gateway_class():
-    given = os.environ.get("PDROUTE_GATEWAY")
-    if not given:
-        return gateways.Nginx
-    spec = importlib.util.spec_from_file_location("given_gateway", given)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Gateway
+
+def pytest_addoption(parser):
+    parser.addoption("--gateway", default=os.environ.get("PDROUTE_GATEWAY") or "nginx", help="a name in tests/gateway/hosts, or a Python file")
+    parser.addoption("--gateway-command", help="start command, for --gateway command")
+
+
+def pytest_configure(config):
+    global Gateway
+    config.addinivalue_line("markers", "needs(feature, …): skipped for gateways that cannot do that (hosts/host.py)")
+    config.addinivalue_line("markers", "only(name): a test of one gateway's own ways")
+    if config.getoption("--gateway-command"):
+        os.environ["PDROUTE_GATEWAY_COMMAND"] = config.getoption("--gateway-command")
+    Gateway = hosts.find(config.getoption("--gateway"))
+    assert set(Gateway.can) <= set(FEATURES), f"{Gateway.name} claims what nobody asks for: {set(Gateway.can) - set(FEATURES)}"
+
+
+def reason_to_skip(item):
+    for mark in item.iter_markers("only"):
+        if Gateway.name not in mark.args:
+            return f"{mark.args[0]} only"
+    for mark in item.iter_markers("needs"):
+        missing = [f for f in mark.args if f not in Gateway.can]
+        if missing:
+            return f"{Gateway.name} cannot: {FEATURES[missing[0]]}"
+    for pattern, reason in Gateway.cannot.items():
+        if fnmatch.fnmatch(item.name, pattern) or fnmatch.fnmatch(item.nodeid.split("gateway/")[-1], pattern):
+            return f"{Gateway.name}: {reason}"
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    others = [item for item in items if reason_to_skip(item) and any(Gateway.name not in m.args for m in item.iter_markers("only"))]
+    if others:  # of no interest to this gateway
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+    for item in items:
+        reason = reason_to_skip(item)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -94,12 +127,14 @@ def close(gw):
 
 
 def make(endpoints, start=True, **options):
+    missing = set(options) - {"config", "workers"} - set(Gateway.options)
+    if missing:
+        pytest.skip(f"{Gateway.name} has no option {', '.join(sorted(missing))}")
     if not isinstance(endpoints, list):
-        endpoints = gateways.endpoints_of(endpoints)
+        endpoints = endpoints_of(endpoints)
     directory = Path(tempfile.mkdtemp(prefix="pdroute-gateway-"))
     directory.chmod(0o755)  # its workers are not root
-    gw = gateway_class()(directory, endpoints, **options)
-    gw.expect_alerts = False
+    gw = Gateway(directory, endpoints, **options)
     return gw.start() if start else gw
 
 

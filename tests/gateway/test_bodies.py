@@ -35,7 +35,7 @@ def odd_chat(size):
 @pytest.fixture(params=["memory", "file"])
 def storing(request, fleet, make_gateway):
     """A gateway that keeps request bodies in memory, or in a temporary file."""
-    return make_gateway(fleet, body_buffer="2m" if request.param == "memory" else "4k")
+    return make_gateway(fleet, body_file=request.param == "file")
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
@@ -134,6 +134,7 @@ def test_too_large(path, chunked, fleet, make_gateway):
         assert client.post(PATHS["chat"], json=body("chat")).status_code == 200
 
 
+@pytest.mark.needs("expect")
 def test_expect_continue(gw):
     sent = json.dumps(body("chat", text="y" * 5000)).encode()
     with socket.create_connection(("127.0.0.1", gw.port), 10) as s:

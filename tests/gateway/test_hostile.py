@@ -11,7 +11,7 @@ import httpx
 import pytest
 from block import Block
 from conftest import block_stats
-from gateway import endpoints_of
+from hosts.host import endpoints_of
 from sglang_sim.harness import wait_for
 from test_failures import open_request
 from traffic import PATHS, all_received, body, both_legs, error_of
@@ -38,6 +38,7 @@ def test_headers_named_in_connection_end_here(connection, gw, fleet):
         assert leg.header("x-hop") is None and leg.header("x-other") == "1"
 
 
+@pytest.mark.only("nginx")
 def test_more_workers_than_leases(start_fleet, make_gateway):
     """Workers of older configurations hold all leases: the new one refuses until one is free, and then serves."""
     fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
@@ -133,6 +134,7 @@ def put(gw, name, port):
         block.call("pdr_endpoint_put", block.router, ctypes.byref(endpoint), ctypes.c_uint64(1), None)
 
 
+@pytest.mark.needs("status")
 def test_names_in_prometheus(fleet, make_gateway):
     """Whatever an endpoint is called, a scraper can read all lines: of escapes there are three."""
     names = ['a"b\\c', "x\ny", "ü{}=", "%s%n", "\x01", "a\x7fb", "\udcff"]

@@ -6,7 +6,7 @@ import time
 
 import httpx
 import pytest
-from gateway import endpoints_of
+from hosts.host import endpoints_of
 from traffic import PATHS, all_received, answer_text, body, both_legs, error_of, events_of
 
 
@@ -47,6 +47,7 @@ def test_stream_comes_event_by_event(start_fleet, make_gateway):
     assert gaps[-1] < 0.5 * (times[-1] - times[0]), "the stream came in one piece"
 
 
+@pytest.mark.needs("h2", "tls")
 @pytest.mark.parametrize("flags", [["--http1.1"], ["--http2"], ["--http2-prior-knowledge"]])
 @pytest.mark.parametrize("stream", [False, True])
 def test_curl(flags, stream, gw):
@@ -69,6 +70,7 @@ OTHER = [("GET", "/v1/models", None, "data"), ("GET", "/get_model_info", None, "
          ("POST", "/tokenize", {"prompt": "some words", "bootstrap_room": 5}, "tokens")]
 
 
+@pytest.mark.needs("other_paths")
 @pytest.mark.parametrize("method,path,sent,member", OTHER, ids=[o[1] for o in OTHER])
 def test_other_paths(method, path, sent, member, gw, fleet, client):
     answer = client.request(method, path, json=sent)
@@ -80,6 +82,7 @@ def test_other_paths(method, path, sent, member, gw, fleet, client):
         assert "bootstrap_room" not in received[0].json
 
 
+@pytest.mark.needs("other_paths")
 def test_embeddings_go_to_one_server(gw, fleet, client):
     """What a PD server says to them is the client's business."""
     client.post("/v1/embeddings", json={"input": "x", "model": "tiny", "kv_transfer_params": {}})
@@ -87,6 +90,7 @@ def test_embeddings_go_to_one_server(gw, fleet, client):
     assert received and all("kv_transfer_params" not in r.json for r in received)
 
 
+@pytest.mark.needs("other_paths")
 def test_head(gw, client):
     answer = client.head("/v1/models")
     assert answer.status_code in (200, 405)
@@ -109,6 +113,7 @@ def test_readiness_without_servers(make_gateway):
     assert error_of(answer)["code"] == "no_pair"
 
 
+@pytest.mark.needs("methods")
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 def test_method(method, gw, client):
     answer = client.request(method, PATHS["chat"])
@@ -150,6 +155,7 @@ def test_data_parallel_ranks(start_fleet, make_gateway):
     assert ranks
 
 
+@pytest.mark.needs("log")
 def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
     fleet = start_fleet(prefill=4, decode=2, speed=0)
     gw = make_gateway(fleet)
@@ -170,6 +176,7 @@ def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
             assert matched > 0.8 * total
 
 
+@pytest.mark.only("nginx")
 def test_variables_in_the_log(gw, fleet, client):
     client.post(PATHS["chat"], json=body("chat"))
     client.get("/v1/models")
@@ -184,6 +191,7 @@ def test_variables_in_the_log(gw, fleet, client):
     assert bad["status"] == 400 and bad["why"] == "bad_request" and bad["prefill"] == ""
 
 
+@pytest.mark.needs("status")
 def test_status(gw, client):
     client.post(PATHS["chat"], json=body("chat"))
     status = client.get("/pdroute")

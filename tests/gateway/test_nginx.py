@@ -1,0 +1,117 @@
+"""nginx's own ways: configuration, directives, block files, the README."""
+
+import json
+import re
+import subprocess
+
+import httpx
+import pytest
+from hosts.host import endpoints_of
+from hosts.nginx import TOP, build_module
+from sglang_sim.harness import wait_for
+from traffic import PATHS, body
+
+pytestmark = pytest.mark.only("nginx")
+
+
+BAD_CONFIGS = {
+    "not JSON": ('{\n "policy": "default",\n', r"zone\.json:\d+: "),
+    "unknown member": ('{\n "polcy": "default"}', r"zone\.json:2: .*polcy"),
+    "out of range": ('{\n\n "block_bytes": 3}', r"zone\.json:3: .*block_bytes"),
+    "bad endpoint": ('{"endpoints": [\n {"role": "prefill", "host": "10.0.0.1", "port": 70000}]}', r"zone\.json:2: .*port"),
+}
+
+
+@pytest.mark.parametrize("text,message", BAD_CONFIGS.values(), ids=BAD_CONFIGS)
+@pytest.mark.parametrize("how", ["test", "start", "reload"])
+def test_bad_config(text, message, how, fleet, make_gateway):
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    if how == "reload":
+        gw.start()
+        gw.expect_alerts = True
+        pids = gw.worker_pids()
+        gw.write_config(text)
+        gw.reload()
+        assert wait_for(lambda: re.search(message, gw.errors()), timeout=5), gw.errors()
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200 and gw.worker_pids() == pids
+        return
+    gw.write_config(text)
+    code, said = gw.check() if how == "test" else refuse_to_start(gw)
+    assert code and re.search(message, said), said
+    assert not gw.block.exists(), "a block was made from a bad configuration"
+
+
+def refuse_to_start(gw):
+    done = subprocess.run(gw.command(), stderr=subprocess.PIPE, text=True, timeout=20)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("line,message", [
+    ("pdroute_zone main file=x config=y;", "duplicate"), ("pdroute_zone other file=x;", "needs file= and config="),
+    ("pdroute_zone other file=x config=/nowhere/at/all.json;", 'cannot open "/nowhere/at/all.json"'),
+    ("pdroute_zone other file=x config=y size=1m;", 'invalid parameter "size=1m"'),
+    ("server { listen 127.0.0.1:1; location / { pdroute nobody; } }", r'unknown pdroute_zone "nobody" in .*nginx.conf:\d+'),
+    ("server { listen 127.0.0.1:1; location / { pdroute main connect_timeout=soon; } }", 'invalid parameter "connect_timeout=soon"'),
+    ("server { listen 127.0.0.1:1; location / { pdroute_status nobody; } }", "unknown pdroute_zone"),
+])
+def test_bad_directive(line, message, fleet, make_gateway):
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    conf = gw.dir / "nginx.conf"
+    conf.write_text(conf.read_text().replace("    server {", f"    {line}\n    server {{", 1))
+    code, said = gw.check()
+    assert code and re.search(message, said), said
+
+
+def test_good_config_is_only_looked_at(fleet, make_gateway):
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    code, said = gw.check()
+    assert code == 0, said
+    assert not gw.block.exists()
+
+
+@pytest.mark.parametrize("recreate", [False, True])
+def test_block_of_another_config(recreate, fleet, make_gateway):
+    gw = make_gateway(fleet, recreate=recreate)
+    gw.stop()
+    gw.config["max_bookings"] = 1000
+    if recreate:
+        gw.start()
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    else:
+        gw.write()
+        code, said = refuse_to_start(gw)
+        assert code and "recreate" in said and str(gw.block) in said
+
+
+def test_garbage_in_the_block_file(fleet, make_gateway):
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    gw.block.write_bytes(b"x" * 100_000)
+    code, said = refuse_to_start(gw)
+    assert code and str(gw.block) in said
+
+
+def test_readme(fleet, make_gateway):
+    """The configuration in the README is one that nginx takes, and that routes."""
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    text = (TOP / "examples/nginx/README.md").read_text()
+    conf, = re.findall(r"```nginx\n(.*?)```", text, re.S)
+    (gw.dir / "zone.json").write_text(re.findall(r"```json\n(.*?)```", text, re.S)[0])
+    own = re.search(r"^    (client_body_temp_path.*?scgi_temp_path [^;]*;)", (gw.dir / "nginx.conf").read_text(), re.S | re.M).group(1)
+    for there, here in (("modules/ngx_http_pdroute_module.so", build_module()), ("/dev/shm/pdroute/qwen", str(gw.block)), ("listen 8080", f"listen 127.0.0.1:{gw.port}"),
+                        ("/etc/nginx/pdroute.json", str(gw.dir / "zone.json")), ("/var/log/nginx", str(gw.dir)), ("http {", "http {\n" + own),
+                        ("events {", f"pid {gw.dir}/nginx.pid; daemon off;\nevents {{")):
+        assert there in conf
+        conf = conf.replace(there, here)
+    (gw.dir / "nginx.conf").write_text(conf)
+    code, said = gw.check()
+    assert code == 0, said
+    (gw.dir / "zone.json").write_text(json.dumps({"endpoints": endpoints_of(fleet)}))
+    gw.start(write=False)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+    assert httpx.get(gw.url + "/pdroute").json()["routed"] == 1
+    assert "prefill=127." in (gw.dir / "access.log").read_text()
