@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field
 KINDS = {
     "refuse": "the listening sockets are closed: connections are refused",
     "hang": "requests are read and never answered",
-    "status": "requests are answered with `status` (and `retry_after`, `body`)",
+    "status": "requests are answered with `status` (and `retry_after`, `body`, `content_type`), after `delay` seconds",
     "reset": "the connection is reset instead of an answer",
     "die_after": "a stream's connection is reset after `events` events",
+    "cut": "an answer's connection is reset: a stream's after `events` events, a whole answer's after half of its bytes",
+    "stall": "as cut, but the connection stays open and silent",
     "slow": "all times are multiplied by `factor`",
     "crash": "the worker dies: open connections are reset, new ones refused, until `restart_after` seconds have passed",
 }
@@ -21,7 +23,9 @@ class Fault:
     kind: str
     status: int = 500
     retry_after: object = None
-    body: object = None
+    body: object = None             # an object is JSON, a string plain text unless `content_type` says otherwise
+    content_type: object = None
+    delay: float = 0.0
     events: int = 1
     factor: float = 10.0
     restart_after: object = None

@@ -83,7 +83,7 @@ class SimWorker:
         return answer
 
     def fault(self, **spec):
-        """Switch a fault on: kind=refuse, hang, status, reset, die_after, slow, crash (see faults.py)."""
+        """Switch a fault on: kind=refuse, hang, status, reset, die_after, cut, stall, slow, crash (see faults.py)."""
         return self._control("fault", spec)
 
     def heal(self, kind):

@@ -259,13 +259,41 @@ class Worker:
             elif kind == "reset":
                 request.transport.abort()
             else:
+                if fault.delay and await self.gone_within(active, fault.delay):
+                    return self.reply(500)
                 headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
                 body = fault.body if fault.body is not None else {
                     "object": "error", "message": f"simulated fault {fault.status}", "type": str(fault.status), "param": None,
                     "code": fault.status}
+                if fault.content_type:
+                    body, headers["Content-Type"] = body.encode(), fault.content_type
                 return self.reply(fault.status, body, headers)
             return self.reply(500)
         return None
+
+    async def gone_within(self, active, seconds):
+        try:
+            await asyncio.wait_for(self.until_gone(active), seconds)
+        except asyncio.TimeoutError:
+            active.gone = None
+        return active.record.disconnected is not None
+
+    async def in_part(self, request, response, active):
+        """A whole answer, or with the faults `cut` and `stall` half of it."""
+        kind = "cut" if self.faults.take("cut", request.path) else "stall" if self.faults.take("stall", request.path) else None
+        if kind is None:
+            return response
+        active.record.fault, active.record.status = kind, response.status
+        part = web.StreamResponse(status=response.status, headers={**response.headers, "Content-Length": str(len(response.body))})
+        await part.prepare(request)
+        await part.write(response.body[:len(response.body) // 2])
+        if kind == "stall":
+            await self.until_gone(active)
+        else:
+            await asyncio.sleep(0.02)       # what was written is sent before the reset
+        if request.transport:
+            request.transport.abort()
+        return part
 
     async def until_gone(self, active):
         """Until the client has closed the connection."""
@@ -325,9 +353,9 @@ class Worker:
             raise abort_error(path, failed)
         if call.kind == "generate":
             objects = [answers.generate(call, s, s.produced, self.engine.mode, True, self.dp_rank(s)) for s in seqs]
-            return self.reply(200, objects if call.batch or call.n > 1 else objects[0])
+            return await self.in_part(request, self.reply(200, objects if call.batch or call.n > 1 else objects[0]), active)
         layout = answers.chat if call.kind == "chat" else answers.completion
-        return self.reply(200, layout(call, seqs, self.engine.mode))
+        return await self.in_part(request, self.reply(200, layout(call, seqs, self.engine.mode)), active)
 
     def sequences(self, call):
         """One sequence per prompt and sample. All samples of a prompt use its room, which is why n > 1 does not work."""
@@ -349,13 +377,16 @@ class Worker:
         if call.kind == "generate":
             await response.prepare(request)      # the OpenAI paths send their headers with the first event
         active.record.status = 200
-        die = self.faults.take("die_after", request.path)
+        die = next((f for f in (self.faults.take(kind, request.path) for kind in ("die_after", "cut", "stall")) if f), None)
         chunks = answers.Stream(call, seqs, self.engine.mode)
         try:
             async for event in self.events(call, seqs, chunks):
                 if die is not None and active.record.events >= die.events:
-                    active.record.fault = "die_after"
-                    request.transport.abort()
+                    active.record.fault = die.kind
+                    if die.kind == "stall":
+                        await self.until_gone(active)
+                    elif request.transport:
+                        request.transport.abort()
                     return response
                 if not response.prepared:
                     await response.prepare(request)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ def _load():
     return host
 
 
-_library = None
+_library, _loading = None, threading.Lock()
 
 
 class Block:
@@ -43,7 +44,8 @@ class Block:
 
     def __init__(self, path):
         global _library
-        _library = _library or _load()
+        with _loading:
+            _library = _library or _load()
         self.library, self.host, self.router = _library, ctypes.c_void_p(), ctypes.c_void_p()
         self.call("pdr_host_open", str(path).encode(), None, 0, ctypes.byref(self.host), ctypes.byref(self.router))
 

@@ -1,11 +1,13 @@
 """nginx with the module, started on free ports in a directory of its own."""
 
+import functools
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 from hosts.host import FEATURES, TOP, Host, endpoints_of, free_ports  # noqa: F401 - endpoints_of is for the benchmark
@@ -48,8 +50,17 @@ http {{
 """
 
 
+building = threading.Lock()
+
+
 def build_module():
-    """The module: PDROUTE_NGINX_MODULE, or built now into build/nginx."""
+    """The module: PDROUTE_NGINX_MODULE, or built now (once) into build/nginx."""
+    with building:
+        return built_module()
+
+
+@functools.cache
+def built_module():
     given = os.environ.get("PDROUTE_NGINX_MODULE")
     if given:
         return str(Path(given).resolve())
