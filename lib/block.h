@@ -17,8 +17,9 @@
 #include "log.h"
 #include "pair.h"
 #include "room.h"
+#include "tape.h"
 
-#define PDR_LAYOUT_VERSION 1
+#define PDR_LAYOUT_VERSION 2
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
@@ -35,7 +36,7 @@ struct pdr_router {
     char       magic[8];
     uint32_t   layout, header_bytes;
     uint64_t   size, digest, boot;
-    uint32_t   ready, recovering; /* ready: initialised to the end */
+    uint32_t   ready, recording;  /* ready: initialised to the end; recording: somebody reads the tape */
     pdr_config config;
     uint64_t   offset[20];        /* PDR_REGION_* */
     pdr_lock   lock __attribute__((aligned(64)));
@@ -51,8 +52,15 @@ struct pdr_router {
 enum {
     PDR_REGION_REGISTRY, PDR_REGION_ENDPOINTS, PDR_REGION_TARGETS, PDR_REGION_INFOS, PDR_REGION_TAKEN, PDR_REGION_LISTS,
     PDR_REGION_LEDGER, PDR_REGION_LEASES, PDR_REGION_BOOKINGS, PDR_REGION_HOLD, PDR_REGION_HELD, PDR_REGION_LOG, PDR_REGION_RECORDS,
-    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_END
+    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_END
 };
+
+/* What the last frame on the tape left its reader with. */
+enum { PDR_GLOBALS = 24 };
+typedef struct pdr_shadow {
+    uint64_t   globals[PDR_GLOBALS];
+    pdr_target targets[]; /* max_targets */
+} pdr_shadow;
 
 /* The block as this process sees it. */
 typedef struct pdr_books {
@@ -66,6 +74,10 @@ typedef struct pdr_books {
     uint16_t    *depth;      /* scratch, per target */
     uint64_t    *planned_us; /* scratch, per target */
     uint64_t     now_ns;
+    pdr_tape     tape;
+    pdr_shadow  *shadow;
+    int          passing;    /* a pass over the queue is under way */
+    struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
 } pdr_books;
 
 /* Pointers for a block whose header was checked. b->ledger points into b: a pdr_books is not copied. */

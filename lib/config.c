@@ -53,6 +53,7 @@ static const pdr_config_field fields[] = {
     FIELD(breaker_open_ms, 1000, 1, 30000),
     FIELD(first_byte_timeout_ms, 300000, 1, WEEK_MS),
     FIELD(total_timeout_ms, 86400000, 1, WEEK_MS),
+    FIELD(record_bytes, 4194304, 65536, 1u << 30),
 };
 #define FIELDS (sizeof fields / sizeof *fields)
 

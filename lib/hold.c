@@ -19,6 +19,7 @@ uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *has
     uint32_t  next = s->next;
     memset(s, 0, offsetof(pdr_held, sample));
     s->job = *job;
+    s->sequence = ++h->head->sequence;
     s->blocks = (uint32_t)n;
     s->samples = n < PDR_HELD_SAMPLES ? (uint32_t)n : PDR_HELD_SAMPLES;
     for (uint32_t i = 0; i < s->samples; i++) s->sample[i] = hashes[pdr_held_depth(s, i + 1) - 1];
@@ -55,14 +56,13 @@ static uint64_t urgency(const pdr_held *s, uint64_t ageing_us, uint64_t now_ns)
     return ((ageing_us + age) << 10) / (s->size_us ? s->size_us : 1);
 }
 
-typedef struct pdr_rank { int64_t priority; uint64_t urgency, enqueued_ns; uint32_t slot; } pdr_rank;
+typedef struct pdr_rank { int64_t priority; uint64_t urgency, sequence; uint32_t slot; } pdr_rank;
 
 static int before(const pdr_rank *a, const pdr_rank *b)
 {
     if (a->priority != b->priority) return a->priority > b->priority;
     if (a->urgency != b->urgency) return a->urgency > b->urgency;
-    if (a->enqueued_ns != b->enqueued_ns) return a->enqueued_ns < b->enqueued_ns;
-    return a->slot < b->slot;
+    return a->sequence < b->sequence;
 }
 
 uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t *out, uint32_t cap)
@@ -74,7 +74,7 @@ uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, 
     for (uint32_t i = 0; i < h->head->high; i++) {
         const pdr_held *s = &h->slots[i];
         if (!s->booking) continue;
-        pdr_rank r = {s->priority, urgency(s, ageing_us, now_ns), s->enqueued_ns, i};
+        pdr_rank r = {s->priority, urgency(s, ageing_us, now_ns), s->sequence, i};
         if (n == cap && !before(&r, &top[n - 1])) continue;
         uint32_t k = n < cap ? n++ : cap - 1;
         for (; k > 0 && before(&r, &top[k - 1]); k--) top[k] = top[k - 1];

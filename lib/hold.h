@@ -20,6 +20,7 @@ typedef struct pdr_held {
     uint64_t booking;        /* id; 0: free */
     uint64_t enqueued_ns, deadline_ns;
     uint64_t size_us;        /* prefill time on the best worker */
+    uint64_t sequence;       /* in order of arrival */
     int64_t  priority;
     uint32_t next;           /* free list */
     uint32_t samples;        /* sample i is the last of the chain's first pdr_held_depth(i + 1) blocks */
@@ -32,6 +33,7 @@ typedef struct pdr_held {
 typedef struct pdr_hold_head {
     uint32_t max, held, free_first, high; /* slots beyond high are free */
     uint64_t size_us;        /* sum over the held */
+    uint64_t sequence;       /* of the last that came */
 } pdr_hold_head;
 
 typedef struct pdr_hold {
@@ -46,7 +48,7 @@ void     pdr_hold_commit(const pdr_hold *h, uint32_t slot, uint64_t booking);
 void     pdr_hold_remove(const pdr_hold *h, uint32_t slot);
 /*
  * The first (at most cap) in order at now_ns into out[], their number returned. ageing_us: W, the wait that doubles a request's urgency.
- * Ties: who came first, then the lower slot.
+ * Ties: who came first.
  */
 uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t *out, uint32_t cap);
 /* Leading blocks for a match depth over the samples. */

@@ -295,6 +295,7 @@ void pdr_registry_remove(const pdr_registry *g, uint32_t id)
 
 void pdr_registry_relist(const pdr_registry *g)
 {
+    g->head->relists++;
     pdr_registry_head *h = g->head;
     uint32_t           p = 0, d = 0, s = 0, n = 0, targets = 0;
     for (uint32_t id = 0; id < h->high; id++) {

@@ -75,6 +75,7 @@ typedef struct pdr_registry_head {
     uint32_t pick;                      /* sequence for last_pick */
     uint32_t high;                      /* endpoints[] beyond this are free */
     uint32_t grouping;                  /* a put is under way: groups may be half made */
+    uint32_t relists;                   /* times that the lists were made anew */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
 } pdr_registry_head;

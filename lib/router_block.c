@@ -12,6 +12,13 @@ enum { CANDIDATE_LISTS = 3, GROUP_LISTS = 3, READY = 0x52454459 };
 
 static uint64_t round64(uint64_t n) { return (n + 63) & ~63ull; }
 
+static uint64_t power_of_two(uint64_t n)
+{
+    uint64_t p = 1;
+    while (p < n) p <<= 1;
+    return p;
+}
+
 /* Offsets of all regions; the end is the block's size. */
 static void lay_out(const pdr_config *c, uint64_t *offset)
 {
@@ -33,6 +40,9 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_SCRATCH] = (uint64_t)c->max_targets * 3 * sizeof(uint64_t) + (uint64_t)c->max_endpoints * GROUP_LISTS * sizeof(uint32_t) +
                                (uint64_t)c->max_targets * sizeof(uint16_t),
         [PDR_REGION_INDEX] = pdr_index_size(c->index_entries, c->max_targets),
+        [PDR_REGION_TAPE] = sizeof(pdr_tape_head),
+        [PDR_REGION_FRAMES] = power_of_two(c->record_bytes),
+        [PDR_REGION_SHADOW] = sizeof(pdr_shadow) + (uint64_t)c->max_targets * sizeof(pdr_target),
     };
     uint64_t at = round64(sizeof(struct pdr_router));
     for (int i = 0; i < PDR_REGION_END; i++) {
@@ -100,6 +110,11 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->scratch.best_rack = b->scratch.best_host + endpoints;
     b->scratch.best_zone = b->scratch.best_rack + endpoints;
     b->depth = (uint16_t *)(void *)(b->scratch.best_zone + endpoints);
+    b->tape.head = region(r, PDR_REGION_TAPE);
+    b->tape.bytes = region(r, PDR_REGION_FRAMES);
+    b->shadow = region(r, PDR_REGION_SHADOW);
+    b->replay = NULL;
+    b->passing = 0;
     b->now_ns = r->clock_ns;
 }
 
@@ -150,6 +165,7 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     pdr_hold_init(&b.hold, c.max_held);
     pdr_log_init(&b.log, c.log_entries);
     pdr_index_init(b.index, c.index_entries, c.max_targets);
+    pdr_tape_init(&b.tape, power_of_two(c.record_bytes));
     memcpy(r->magic, magic, sizeof magic);
     __atomic_store_n(&r->ready, READY, __ATOMIC_RELEASE);
     *out = r;
@@ -184,7 +200,7 @@ static int tables_agree(pdr_router *r, pdr_error *err)
     pdr_books_open(&b, r);
     if (b.registry.head->max_endpoints != r->config.max_endpoints || b.registry.head->max_targets != r->config.max_targets ||
         b.ledger.head->max_bookings != r->config.max_bookings || b.ledger.head->max_leases != r->config.max_leases ||
-        b.hold.head->max != r->config.max_held || b.log.head->entries != r->config.log_entries)
+        b.hold.head->max != r->config.max_held || b.tape.head->capacity != power_of_two(r->config.record_bytes) || b.log.head->entries != r->config.log_entries)
         return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "a table's size is not that of the configuration");
     return PDR_OK;
 }
@@ -246,6 +262,8 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     pdr_room_init(&r->room, seed);
     r->config.seed = seed;
     r->clock_ns = r->learnt.relaxed_ns = 0;
+    r->recording = 0;
+    b.tape.head->wanted = 1;
     r->boot = boot;
     __atomic_store_n(&r->ready, READY, __ATOMIC_RELEASE);
     *out = r;

@@ -2,6 +2,8 @@
 
 #include "engine.h"
 #include "rng.h"
+#include "router_record.h"
+#include "router_replay.h"
 
 #include <string.h>
 
@@ -93,6 +95,11 @@ static const char *missing(const pdr_books *b)
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
     pdr_index_match(b->index, a->hashes, a->n, b->depth);
+    return pdr_decide_matched(b, a, choice, retry_ms, err);
+}
+
+int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
+{
     pdr_view v = view_of(b, &a->job);
     int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
     if (!code) return PDR_OK;
@@ -105,6 +112,15 @@ int pdr_gate_open(const pdr_books *b, uint32_t target, uint64_t uncached_tokens)
 {
     const pdr_target *t = &b->registry.targets[target];
     return !t->requests || t->tokens + uncached_tokens <= b->r->config.hold_window_tokens;
+}
+
+int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice)
+{
+    if (b->r->config.hold == PDR_HOLD_OFF || a->any_single || (a->request.flags & PDR_REQUEST_NO_HOLD)) return 0;
+    if (b->hold.head->held) return 1;
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
+    return !pdr_gate_open(b, w, x.uncached);
 }
 
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state)
@@ -212,6 +228,7 @@ void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *ch
 void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
 {
     uint32_t slot = k->held;
+    if (!b->passing) pdr_record_removed(b, pdr_booking_id(&b->ledger, k), code);
     k->refusal = code;
     k->ready_ns = b->now_ns;
     /* the state first: a kill behind it leaves a refusal that its owner will hear of, never a ticket that is gone */
@@ -229,6 +246,7 @@ void pdr_give_back(pdr_books *b, pdr_booking *k)
 {
     uint32_t slot = k->held;
     int      held = k->state == PDR_BOOKING_HELD;
+    if (held && slot != PDR_NONE) pdr_record_removed(b, pdr_booking_id(&b->ledger, k), PDR_OK);
     pdr_booking_free(&b->ledger, k, b->now_ns);
     if (held && slot != PDR_NONE) pdr_hold_remove(&b->hold, slot);
 }
@@ -252,17 +270,18 @@ static void match_sample(pdr_books *b, const pdr_held *s)
     }
 }
 
-static void release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice)
+static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice)
 {
     const pdr_job   job = b->hold.slots[slot].job;
     pdr_log_record *record = pdr_log_begin(b, &job, choice);
     k->ready_ns = b->now_ns;
-    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return; /* stays held: no rooms left, which its deadline will tell */
+    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
     k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
     pdr_hold_remove(&b->hold, slot);
     pdr_booking_announce(&b->ledger, k);
     b->r->stats.released++;
     pdr_log_end(b, record, k, PDR_SEND, pdr_lease_id(&b->ledger, k->lease), 0);
+    return 0;
 }
 
 /*
@@ -278,43 +297,57 @@ static void plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *l
     }
 }
 
-/* One held request's turn: released, refused, or planned for where it waits. */
-static void serve(pdr_books *b, uint32_t slot)
+/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
+static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
     const pdr_held   *s = &b->hold.slots[slot];
     const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
     pdr_booking      *k = pdr_booking_at(&b->ledger, s->booking);
-    pdr_choice      choice;
-    match_sample(b, s);
+    if (b->replay)
+        pdr_replay_match(b, slot);
+    else
+        match_sample(b, s);
     pdr_view v = view_of(b, &s->job);
     v.planned_us = b->planned_us;
     if (!policy->topology) {
         plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
         plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
     }
-    if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, &choice)) {
-        if (!choice.retry_ns) pdr_refuse_held(b, k, PDR_E_NO_PAIR);
-        return;
+    if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, choice)) {
+        if (choice->retry_ns) return PDR_SERVED_WAITS;
+        pdr_refuse_held(b, k, PDR_E_NO_PAIR);
+        return PDR_SERVED_REFUSED;
     }
-    uint32_t          w = choice.mode == PDR_MODE_PD ? choice.prefill : choice.decode;
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
-    if (!b->planned_us[w] && pdr_gate_open(b, w, x.uncached))
-        release(b, k, slot, &choice);
-    else
-        b->planned_us[w] += x.work;
+    if (!b->planned_us[w] && pdr_gate_open(b, w, x.uncached)) return release(b, k, slot, choice) ? PDR_SERVED_WAITS : PDR_SERVED_RELEASED;
+    b->planned_us[w] += x.work;
+    return PDR_SERVED_WAITS;
 }
 
 void pdr_release_held(pdr_books *b)
 {
     uint32_t order[PDR_HELD_WINDOW], n, held = b->hold.head->held;
+    pdr_pen  pen;
+    int      recording = pdr_recording(b);
     if (__builtin_expect(!held, 1)) return;
+    if (recording) pdr_record_pass(b, &pen);
+    b->passing = 1;
     for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0;
     for (uint32_t i = 0; i < b->registry.head->single_n; i++) b->planned_us[b->registry.single[i]] = 0;
     do { /* again if all that were looked at have gone: there may be room for more */
         held = b->hold.head->held;
         n = pdr_hold_order(&b->hold, ageing_us(b), b->now_ns, order, PDR_HELD_WINDOW);
-        for (uint32_t i = 0; i < n; i++) serve(b, order[i]);
+        for (uint32_t i = 0; i < n; i++) {
+            pdr_choice choice;
+            uint64_t   ticket = b->hold.slots[order[i]].booking;
+            uint32_t   result = serve(b, order[i], &choice);
+            if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
+            if (b->replay) pdr_replay_served(b, order[i], ticket, &choice, result);
+        }
     } while (n == PDR_HELD_WINDOW && b->hold.head->held + n == held);
+    b->passing = 0;
+    if (recording) pdr_record_passed(b, &pen);
 }
 
 /* ---- what the log keeps */

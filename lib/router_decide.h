@@ -22,6 +22,10 @@ int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *h
                  pdr_error *err);
 /* Matches into b->depth and chooses. PDR_E_NO_PAIR; then *retry_ms says when to come again. */
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
+/* The same once b->depth is filled. */
+int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
+/* Whether this choice has to wait in the queue. */
+int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice);
 /* Whether a request of so many uncached tokens may be sent to that prefill target now. */
 int pdr_gate_open(const pdr_books *b, uint32_t target, uint64_t uncached_tokens);
 /* Books a choice on a fresh or held record: room, work, place, prefix. PDR_E_FULL (rooms). */

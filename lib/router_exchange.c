@@ -4,6 +4,7 @@
  */
 #include "exchange.h"
 #include "router_decide.h"
+#include "router_record.h"
 
 #include <string.h>
 
@@ -102,10 +103,12 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
     if (fx->prefill_done) {
         learn_slowness(b, k, fx->prefill_us);
         pdr_booking_prefilled(&b->ledger, k, b->now_ns);
+        pdr_record_ended(b, fx->booking, PDR_ENDED_PREFILL, fx->prefill_us, 0, 0);
     }
     apply_verdict(b, k, p, k->mode == PDR_MODE_PD ? k->prefill : PDR_NONE);
     apply_verdict(b, k, d, k->decode);
     if (d->usage) learn_usage(b, k, d);
+    if (d->usage) pdr_record_ended(b, fx->booking, PDR_ENDED_USAGE, d->prompt_tokens, d->completion_tokens, d->cached_tokens);
     if (p->usage || d->usage) learn_cache(b, k, p->usage ? p->cached_tokens : d->cached_tokens);
     if (fx->release) pdr_give_back(b, k);
     if (fx->prefill_done || fx->release) pdr_release_held(b);

@@ -1,5 +1,5 @@
 /* Public entry points for people who ask why: explain (a dry decision with every candidate) and the decision log. */
-#include "router_decide.h"
+#include "router_replay.h"
 
 #include <string.h>
 
@@ -36,6 +36,14 @@ static void list_role(const pdr_books *b, pdr_listing *l, uint32_t role, const p
     }
 }
 
+void pdr_list_candidates(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice, pdr_candidate *out, size_t *n)
+{
+    pdr_listing l = {out, *n, 0};
+    list_role(b, &l, PDR_ROLE_PREFILL, a, choice);
+    list_role(b, &l, PDR_ROLE_DECODE, a, choice);
+    *n = l.n;
+}
+
 int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request,
                 pdr_decision *decision, pdr_candidate *out, size_t *n, pdr_error *err)
 {
@@ -46,22 +54,21 @@ int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes,
     uint64_t     retry_ms = 0;
     if (request && !pdr_struct_ok(request, offsetof(pdr_request, deadline_ns))) return pdr_fail(err, PDR_E_VERSION, "the request's struct_size is not set");
     if (!request || !n || (*n && !out)) return pdr_fail(err, PDR_E_INVALID, "request or room for candidates is missing");
-    pdr_listing l = {out, *n, 0};
-    int         code = pdr_books_lock(&b, r, request->now_ns);
+    size_t cap = *n;
+    int    code = pdr_books_lock(&b, r, request->now_ns);
     if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
     memset(&d, 0, sizeof d);
     code = pdr_ask_make(&b, prompt, hashes, hashes_n, request, &ask, err);
+    if (code) *n = 0;
     if (!code) {
         code = pdr_decide(&b, &ask, &choice, &retry_ms, err);
-        list_role(&b, &l, PDR_ROLE_PREFILL, &ask, &choice);
-        list_role(&b, &l, PDR_ROLE_DECODE, &ask, &choice);
+        pdr_list_candidates(&b, &ask, &choice, out, n);
         if (!code) pdr_decision_dry(&b, &ask, &choice, &d);
         d.retry_after_ms = retry_ms;
     }
     pdr_books_unlock(&b);
     if (decision) pdr_struct_out(decision, &d, sizeof d, NULL);
-    *n = l.n;
-    if (!code && l.n > l.cap) return pdr_fail(err, PDR_E_NOSPACE, "%zu candidates, room for %zu", l.n, l.cap);
+    if (!code && *n > cap) return pdr_fail(err, PDR_E_NOSPACE, "%zu candidates, room for %zu", *n, cap);
     return code;
 }
 

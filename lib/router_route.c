@@ -1,5 +1,6 @@
 /* Public entry points: leases, time, routing, tickets. */
 #include "router_decide.h"
+#include "router_record.h"
 
 #include <string.h>
 
@@ -173,15 +174,6 @@ static int send_now(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_ch
     return PDR_OK;
 }
 
-static int wait_in_queue(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice)
-{
-    if (b->r->config.hold == PDR_HOLD_OFF || a->any_single || (a->request.flags & PDR_REQUEST_NO_HOLD)) return 0;
-    if (b->hold.head->held) return 1;
-    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
-    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
-    return !pdr_gate_open(b, w, x.uncached);
-}
-
 /* The locked part: `d` has the caller's struct_size saved elsewhere and is filled in whole. */
 static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_error *err)
 {
@@ -198,10 +190,13 @@ static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_er
     }
     owner->beat_ns = b->now_ns;
     pdr_log_record *record = pdr_log_begin(b, &a->job, code ? NULL : &choice);
+    pdr_pen         pen;
+    int             recording = pdr_recording(b);
+    if (recording) pdr_record_ask(b, a, &pen);
     uint32_t        outcome = PDR_SEND;
     if (code) {
         b->r->stats.refused_no_pair++;
-    } else if (wait_in_queue(b, a, &choice)) {
+    } else if (pdr_must_wait(b, a, &choice)) {
         outcome = PDR_HELD;
         code = hold(b, a, lease, &choice, &k, d, err);
         if (!code) b->r->stats.held++;
@@ -211,6 +206,7 @@ static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_er
     if (!code) b->r->stats.routed++;
     if (!code && a->request.excluded) b->r->stats.retried++;
     pdr_log_end(b, record, k, code ? (uint32_t)code : outcome, a->request.lease, a->request.excluded);
+    if (recording) pdr_record_decided(b, &pen, &choice, code ? code : (int)outcome, k);
     if (code) return code;
     if (outcome == PDR_HELD) {
         pdr_release_held(b); /* it may be its turn at once */
@@ -393,6 +389,7 @@ int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t no
             pdr_booking_prefilled(&b.ledger, k, b.now_ns);
         else
             pdr_give_back(&b, k);
+        pdr_record_ended(&b, booking, what == PDR_DONE_PREFILL ? PDR_ENDED_PREFILL : PDR_ENDED_ALL, 0, 0, 0);
         pdr_release_held(&b);
     }
     pdr_books_unlock(&b);

@@ -21,7 +21,7 @@ struct ctl {
 typedef int ctl_run(struct ctl *c, int argc, char **argv); /* argv[0] is the command's name; returns an exit code */
 
 ctl_run cmd_create, cmd_apply, cmd_put, cmd_drain, cmd_undrain, cmd_remove, cmd_list, cmd_probe, cmd_top, cmd_log, cmd_explain,
-    cmd_check, cmd_stats;
+    cmd_check, cmd_stats, cmd_record, cmd_replay;
 
 /*
  * The next option of a command, as getopt_long, in any order with other arguments; --block and --help are handled here. -1 at the end (argv

@@ -82,6 +82,20 @@ static const struct command commands[] = {
      "every term of its cost. Decides nothing, books nothing.\n\n"
      "      --api API    default: by the body's members\n"
      "      --json\n"},
+    {"record", "FILE [--seconds N]", "write the gateways' decisions into a file", cmd_record,
+     "Writes every decision with all that it saw, from now on until SIGINT or SIGTERM. The file holds hashes of prompts, no\n"
+     "prompts, and the block's seed; its mode is 0600.\n\n"
+     "  -s, --seconds N   end after so long\n"
+     "      --force       replace FILE\n"},
+    {"replay", "FILE [--policy POLICY]", "make recorded decisions again", cmd_replay,
+     "Makes each decision of a recorded file again, by the same code in the recorded state; needs no block and gives the\n"
+     "same on every machine. Exit code 1 if any differs, or if the file is torn, foreign or changed.\n\n"
+     "  -p, --policy POLICY   what default, round_robin, random, least_tokens or power_of_two would have chosen; the state\n"
+     "                        stays the recorded one\n"
+     "  -v, --verbose         every decision, not only those that differ\n"
+     "      --json            one object per line\n"
+     "      --hashes          with the block hashes of each request (JSON)\n"
+     "      --partial         take a torn file as far as it is whole\n"},
     {"check", "[--ready]", "verify the block; the exit code tells", cmd_check,
      "Verifies every invariant of the block. Takes the lock meanwhile.\n\n"
      "      --ready    verify only that a prefill/decode pair is usable (fast; for readiness probes)\n"},

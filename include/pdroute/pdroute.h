@@ -143,6 +143,7 @@ typedef struct pdr_config {
     uint32_t first_byte_timeout_ms;   /* no byte of an answer's body from either leg for this long after sending fails the attempt [300000] */
     uint32_t total_timeout_ms;        /* the whole exchange [86400000] */
     uint32_t reserved;
+    uint64_t record_bytes;            /* ring for pdr_record_read(), rounded up to a power of two [4194304] */
 } pdr_config;
 
 /* Replaces every zero by its default and checks ranges; the message names the field. [pure] since 0.1 */
@@ -611,6 +612,71 @@ typedef struct pdr_log_record {
 } pdr_log_record;
 /* Reads the log onwards from *cursor (0: the oldest kept); PDR_E_NOT_FOUND when there is no newer record. *lost (may be NULL) counts records that were overwritten. [any] since 0.1 */
 PDR_API int pdr_log_read(pdr_router *r, uint64_t *cursor, pdr_log_record *out, uint64_t *lost);
+
+/*
+ * Recording. While somebody reads, every decision leaves on a ring in the block what it saw: the request with its block hashes, what each target held of
+ * it, the state of the targets, the queue. A file of it is pdr_record_header(), what pdr_record_read() gives, pdr_record_trailer(), one after the other; the
+ * same on every architecture. It has no prompts, but hashes of them, and the seed of the block: keep it as you keep logs.
+ */
+/* At most cap bytes, *need the length; PDR_E_NOSPACE if cut. [any] since 0.1 */
+PDR_API int pdr_record_header(const pdr_router *r, void *buf, size_t cap, size_t *need);
+/*
+ * What was recorded since *cursor (0: from now on), whole pieces only; *n 0: nothing new. Switches recording on; it stops by itself when nobody has read for 10 s.
+ * Read often: *lost (may be NULL) grows by the bytes that were overwritten before they were read. PDR_E_NOSPACE: the next piece is larger than buf
+ * (record_bytes / 2 is always enough). Holds the lock while it copies: 64 KiB are a good size. [any] since 0.1
+ */
+PDR_API int pdr_record_read(pdr_router *r, uint64_t *cursor, uint64_t now_ns, void *buf, size_t cap, size_t *n, uint64_t *lost);
+/* The end of a file that is complete. [pure] since 0.1 */
+PDR_API int pdr_record_trailer(void *buf, size_t cap, size_t *need);
+
+/* Replay: makes recorded decisions again, by the same code on the recorded state, here or on another machine. */
+typedef struct pdr_replay pdr_replay;
+enum { PDR_REPLAY_PARTIAL = 1u << 0 /* take a file without an end, or whose end is torn, as far as it is whole */ };
+enum { PDR_REPLAY_ROUTED = 1 /* a request arrived */, PDR_REPLAY_RELEASED = 2 /* a held one was sent */, PDR_REPLAY_REFUSED = 3 /* a held one was refused */,
+       PDR_REPLAY_PREFILLED = 4 /* its prompt is computed */, PDR_REPLAY_USAGE = 5 /* its answer's usage */, PDR_REPLAY_LOST = 6 /* records are missing here */,
+       PDR_REPLAY_GONE = 7 /* left the queue: cancelled, expired */ };
+typedef struct pdr_replay_choice {
+    int32_t  outcome;             /* PDR_SEND, PDR_HELD, or a PDR_E_* code */
+    uint32_t mode;                /* PDR_MODE_* */
+    uint32_t prefill, decode;     /* endpoint ids, PDR_NONE */
+    uint32_t prefill_rank, decode_rank;
+    uint64_t prefill_us, decode_us, transfer_us, cost_us; /* of the pair chosen, also for one that has to wait */
+} pdr_replay_choice;
+typedef struct pdr_replay_step {
+    uint32_t          struct_size;
+    uint32_t          kind;       /* PDR_REPLAY_* */
+    uint64_t          number;     /* of this step in the file: 1, 2, … */
+    uint64_t          time_ns;
+    uint64_t          ticket;     /* the booking */
+    uint32_t          checked;    /* ROUTED, RELEASED, REFUSED: 1 if the decision was made again */
+    uint32_t          same;       /* 1: with exactly the recorded result */
+    pdr_replay_choice recorded, replayed;
+    uint64_t          prompt_tokens, output_tokens; /* ROUTED: as expected then; USAGE: as the engine said */
+    uint64_t          cached_tokens;                /* USAGE */
+    uint64_t          prefill_us;                   /* PREFILLED: from sending to the prompt's end */
+    uint64_t          block_millitokens;            /* ROUTED: tokens per prefix block, in 1/1000 */
+    uint32_t          blocks;     /* ROUTED: block hashes */
+    uint32_t          reserved;
+} pdr_replay_step;
+/*
+ * Opens a file in memory (borrowed until pdr_replay_close). Everything is checked first: PDR_E_BLOCK_MAGIC not such a file, PDR_E_BLOCK_LAYOUT of another version,
+ * PDR_E_BLOCK_CORRUPT torn or changed, with the place in the message. Allocates. [object] since 0.1
+ */
+PDR_API int pdr_replay_open(const void *file, size_t len, uint32_t flags, pdr_replay **out, pdr_error *err);
+/*
+ * The next step; PDR_E_NOT_FOUND at the end. `policy` PDR_NONE: the recorded one; else PDR_POLICY_*: what it would have chosen in the state recorded
+ * (each decision by itself: the state stays the recorded one). Requests whose queueing was not recorded from its beginning are not `checked`. [object] since 0.1
+ */
+PDR_API int pdr_replay_next(pdr_replay *p, uint32_t policy, pdr_replay_step *out, pdr_error *err);
+/* Block hashes of the request of the last step, if that was ROUTED: at most *n, *n gets their number. [object] since 0.1 */
+PDR_API int pdr_replay_hashes(const pdr_replay *p, uint64_t *hashes, size_t *n);
+/* Every candidate of the last step, if that was ROUTED, as pdr_explain() gives them. [object] since 0.1 */
+PDR_API int pdr_replay_explain(pdr_replay *p, pdr_candidate *out, size_t *n);
+/* Name and role of an endpoint at this point of the file; PDR_E_NOT_FOUND. [object] since 0.1 */
+PDR_API int pdr_replay_endpoint(const pdr_replay *p, uint32_t id, pdr_endpoint *out);
+/* The configuration it was recorded with. [object] since 0.1 */
+PDR_API int  pdr_replay_config(const pdr_replay *p, pdr_config *out);
+PDR_API void pdr_replay_close(pdr_replay *p);
 
 /* Counters over the life of the block. */
 typedef struct pdr_stats {

@@ -28,7 +28,7 @@ def run(*args):
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-COMMANDS = "create apply put drain undrain remove list probe top log explain check stats".split()
+COMMANDS = "create apply put drain undrain remove list probe top log explain record replay check stats".split()
 
 
 def test_help_names_every_command():
@@ -48,7 +48,7 @@ def test_help_of_a_command(name):
 
 @pytest.mark.parametrize("args", [[], ["nope"], ["--nope"], ["list", "--nope"], ["list", "extra"], ["create", "x"], ["apply"], ["apply", "x.yaml"],
                                   ["put"], ["put", "a", "b"], ["put", "a"], ["drain"], ["undrain"], ["remove"], ["explain"], ["top", "-i", "0"], ["log", "-n", "x"],
-                                  ["probe", "--interval", "0"], ["probe", "--timeout", "x"], ["stats", "--json", "--status"], ["check", "x"], ["list"]])
+                                  ["probe", "--interval", "0"], ["probe", "--timeout", "x"], ["stats", "--json", "--status"], ["record"], ["record", "a", "b"], ["record", "a", "--seconds", "0"], ["replay"], ["replay", "a", "--policy", "best"], ["check", "x"], ["list"]])
 def test_wrong_usage_is_2_and_points_at_help(args):
     code, out, err = run(*args)
     assert code == 2 and not out and ("--help" in err or "usage:" in err)
@@ -58,10 +58,10 @@ def test_version():
     assert re.fullmatch(r"pdroutectl \d+\.\d+\.\d+\n", run("--version")[1])
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n != "create"])
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("create", "replay")])
 def test_without_a_block_each_command_says_the_path(bare, name):
     extra = {"apply": ["-f", bare.file("a.yaml", "a: 1")], "put": ["n", "--role", "decode", "--host", "h", "--port", "1"], "drain": ["x"],
-             "undrain": ["x"], "remove": ["x"], "explain": [bare.file("b.json", BODY)]}.get(name, [])
+             "undrain": ["x"], "remove": ["x"], "explain": [bare.file("b.json", BODY)], "record": ["f"]}.get(name, [])
     assert str(bare.block) in bare(name, *extra, code=1)
 
 
