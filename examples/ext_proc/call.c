@@ -1,0 +1,612 @@
+/*
+ * The conversation about one request, and how the exchange's actions become answers to Envoy.
+ *
+ *   request:   headers, body … (end, or trailers)   → scan, decide; perhaps held; prefill is sent from here; when its connection
+ *              stands: destination, changed body      (decode is sent by Envoy)
+ *   response:  headers                              → decode has answered; answered when its first byte is trusted
+ *              body …                               → usage, first token, end; sent back as it is
+ *
+ * Envoy ends every conversation with RST_STREAM; if the client left, with END_STREAM before it.
+ */
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "extproc.h"
+
+#define FREE_CALLS_MAX 1024
+#define KEEP_MAX       (256 * 1024) /* buffers larger than this are not kept for the next request */
+#define MESSAGE_SLACK  (256 * 1024)
+
+/* -------------------------------------------------------------------------------------------------------------- life */
+
+grpc_stream *call_open(grpc_loop *loop)
+{
+    worker *w = loop->owner;
+    call *c = w->free_calls;
+
+    if (c) {
+        w->free_calls = c->next_free;
+        w->free_calls_n--;
+    } else if (!(c = calloc(1, sizeof *c))) {
+        return NULL;
+    }
+    c->w = w;
+    c->job.gate = &w->gate;
+    c->response_body_mode = c->request_body_mode = -1;
+    c->grpc.max_message = w->gate.config.max_body + MESSAGE_SLACK;
+    for (uint32_t i = 0; i < 2; i++) {
+        c->legs[i].c = c;
+        c->legs[i].which = i;
+    }
+    w->calls++;
+    return &c->grpc;
+}
+
+static bytes emptied(bytes b)
+{
+    if (b.cap > KEEP_MAX || b.failed) bytes_free(&b);
+    b.len = 0;
+    return b;
+}
+
+void call_free(call *c)
+{
+    for (int i = 0; i < 2; i++) {
+        if (c->legs[i].easy) curl_easy_cleanup(c->legs[i].easy);
+        bytes_free(&c->legs[i].tail);
+        bytes_free(&c->legs[i].collected);
+    }
+    grpc_stream_free(&c->grpc);
+    bytes_free(&c->head);
+    bytes_free(&c->body);
+    bytes_free(&c->tail);
+    bytes_free(&c->held_body);
+    free(c);
+}
+
+/* As new, but with its buffers and libcurl's handles. */
+static void renew(call *c)
+{
+    const bytes head = emptied(c->head), body = emptied(c->body), tail = emptied(c->tail), held = emptied(c->held_body);
+
+    for (int i = 0; i < 2; i++) {
+        leg *l = &c->legs[i];
+        const bytes leg_tail = emptied(l->tail), collected = emptied(l->collected);
+        CURL *easy = l->easy;
+        memset(l, 0, sizeof *l);
+        l->easy = easy;
+        l->tail = leg_tail;
+        l->collected = collected;
+    }
+    grpc_stream_reset(&c->grpc);
+    memset(&c->job, 0, offsetof(gate_job, prompt));
+    c->job.actions_n = 0;
+    memset((char *)&c->path, 0, sizeof *c - offsetof(call, path));
+    c->head = head;
+    c->body = body;
+    c->tail = tail;
+    c->held_body = held;
+    c->body_at = 0;
+}
+
+static int leg_is_over(const leg *l)
+{
+    return l->state == LEG_IDLE || l->state == LEG_DONE;
+}
+
+int call_release(call *c)
+{
+    worker *w = c->w;
+
+    if (!c->over || c->locks || (c->job.begun && !c->job.finished) || c->job.is_held) return 0;
+    if (!leg_is_over(&c->legs[0]) || !leg_is_over(&c->legs[1])) return 0;
+    leg_cancel(&c->legs[0]);
+    leg_cancel(&c->legs[1]);
+    curl_slist_free_all(c->headers);
+    c->headers = NULL;
+    gate_job_end(&c->job);
+    w->calls--;
+    if (w->free_calls_n >= FREE_CALLS_MAX) {
+        call_free(c);
+        return 1;
+    }
+    renew(c);
+    c->next_free = w->free_calls;
+    w->free_calls = c;
+    w->free_calls_n++;
+    return 1;
+}
+
+static void enter(call *c)
+{
+    c->locks++;
+}
+
+static void leave(call *c)
+{
+    c->locks--;
+    (void)call_release(c);
+}
+
+static call *call_of(gate_job *job)
+{
+    return (call *)((char *)job - offsetof(call, job));
+}
+
+/* ----------------------------------------------------------------------------------------------------------- headers */
+
+/* Headers of one connection; Envoy takes care of most. Those named by a Connection header are gone before it asks. */
+int header_stays(const call *c, const header *h)
+{
+    static const char *const names[] = {"connection", "keep-alive", "proxy-connection", "expect", "te", "trailer", "upgrade",
+                                        "http2-settings", "proxy-authorization", "x-prefiller-host-port", HEADER_PREFILL};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (view_is(h->name, names[i])) return 1;
+    }
+    /* an answer whose usage is to be read cannot be compressed; Envoy's compressor does that for the client */
+    if (c->job.api != PDR_API_OTHER && view_is(h->name, "accept-encoding")) return 1;
+    return pdr_header_owned(h->name.data, h->name.len) == 1;
+}
+
+view call_body(const call *c)
+{
+    return (view){c->body.data + c->body_at, c->body.len - c->body_at};
+}
+
+static void read_head(call *c, view headers)
+{
+    view in;
+    header h;
+
+    c->head.len = 0;
+    bytes_put_view(&c->head, headers);
+    in = (view){c->head.data, c->head.len};
+    while (header_next(&in, &h) > 0) {
+        if (view_is(h.name, ":path")) c->target = h.value;
+        else if (view_is(h.name, ":method")) c->method = h.value;
+        else if (view_is(h.name, "content-type")) c->content_type = h.value;
+    }
+    const char *query = memchr(c->target.data ? c->target.data : "", '?', c->target.len);
+    c->path = (view){c->target.data, query ? (size_t)(query - c->target.data) : c->target.len};
+}
+
+static int mentions(view text, const char *word)
+{
+    const size_t n = strlen(word);
+    for (size_t i = 0; i + n <= text.len; i++) {
+        if (strncasecmp(text.data + i, word, n) == 0) return 1;
+    }
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- release */
+
+/* ORIGINAL_DST takes addresses, not names. Looked up by the system's resolver, which blocks; addresses are the rule. */
+static int address_of(const char *host, unsigned port, char *out, size_t cap)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    char text[INET6_ADDRSTRLEN] = "";
+    struct in6_addr v6;
+    struct in_addr v4;
+
+    if (inet_pton(AF_INET, host, &v4) == 1) return snprintf(out, cap, "%s:%u", host, port) > 0 ? 0 : -1;
+    if (inet_pton(AF_INET6, host, &v6) == 1) return snprintf(out, cap, "[%s]:%u", host, port) > 0 ? 0 : -1;
+    if (getaddrinfo(host, NULL, &hints, &found) != 0) return -1;
+    if (getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
+        (void)snprintf(out, cap, found->ai_family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, port);
+    freeaddrinfo(found);
+    return text[0] ? 0 : -1;
+}
+
+/* Decode's request may go: Envoy is told where, and what. */
+static void release(call *c)
+{
+    const pdr_decision *d = &c->job.decision;
+    char decode[128], prefill[128];
+    const int mirror = c->w->options->dispatch == DISPATCH_MIRROR && d->mode == PDR_MODE_PD;
+
+    c->decode = DECODE_SENT;
+    if (address_of(d->decode_host, d->decode_port, decode, sizeof decode) ||
+        (mirror && address_of(d->prefill_host, d->prefill_port, prefill, sizeof prefill))) {
+        const gate_detail detail = {.detail = PDR_FAIL_CONNECT, .attempt = c->job.exchange.attempt};
+        gate_log("error", "%s does not resolve", d->decode_host);
+        c->decode = DECODE_IDLE;
+        gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &detail);
+        return;
+    }
+    reply_request(c, decode, mirror ? prefill : NULL);
+}
+
+/* With a mirror nobody sees prefill's answer: it counts as good when decode's is. */
+static void mirror_event(call *c, uint32_t type)
+{
+    const gate_detail detail = {.status = 200, .attempt = c->job.exchange.attempt};
+    if (c->w->options->dispatch != DISPATCH_MIRROR || c->job.decision.mode != PDR_MODE_PD) return;
+    gate_event(&c->job, type, PDR_LEG_PREFILL, &detail);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- ops */
+
+static void op_decided(gate_job *job)
+{
+    call *c = call_of(job);
+    const pdr_decision *d = &job->decision;
+    (void)snprintf(c->names[0], sizeof c->names[0], "%s:%u", d->prefill_host, d->prefill_port);
+    (void)snprintf(c->names[1], sizeof c->names[1], "%s:%u", d->decode_host, d->decode_port);
+}
+
+static void op_send(gate_job *job, int which)
+{
+    call *c = call_of(job);
+
+    if (c->over) return;
+    if (which == PDR_LEG_PREFILL) {
+        if (c->w->options->dispatch == DISPATCH_SEND) leg_start(&c->legs[PDR_LEG_PREFILL]);
+        return;
+    }
+    c->decode = DECODE_WANTED;
+    if (c->legs[PDR_LEG_PREFILL].state != LEG_CONNECT) release(c);
+}
+
+static void op_cancel(gate_job *job, int which)
+{
+    call *c = call_of(job);
+
+    if (which == PDR_LEG_PREFILL) leg_cancel(&c->legs[PDR_LEG_PREFILL]);
+    else if (c->decode == DECODE_WANTED) c->decode = DECODE_IDLE;
+    /* one that Envoy has sent ends with the answer that replaces it */
+}
+
+static void op_drain(gate_job *job, int which)
+{
+    (void)job, (void)which; /* libcurl reads on, on_body() throws away */
+}
+
+/* What came of the answer's body before its head was let pass. */
+static void flush_held(call *c)
+{
+    const bytes held = c->held_body;
+    if (held.len == 0 && !c->response_end) return;
+    reply_body(c, 1, (view){held.data, held.len}, c->response_end);
+    c->held_body.len = 0;
+}
+
+static void op_relay(gate_job *job, int which)
+{
+    call *c = call_of(job);
+
+    if (c->over || c->answered) return;
+    if (which == PDR_LEG_PREFILL) {
+        c->legs[PDR_LEG_PREFILL].relayed = 1; /* when all of it is there */
+        return;
+    }
+    if (!c->response_held) return;
+    c->response_held = 0;
+    gate_event(job, PDR_EV_SENT, PDR_LEG_DECODE, &(gate_detail){.attempt = job->exchange.attempt, .status = c->response_status});
+    reply_response_headers(c);
+    if (c->response_body_mode == BODY_FULL_DUPLEX && !c->response_head_only) flush_held(c);
+}
+
+static void op_respond(gate_job *job, unsigned status, const char *code, const char *sentence, uint64_t retry_after_ms)
+{
+    call *c = call_of(job);
+    char text[1024];
+    size_t need = 0;
+
+    if (c->over || c->answered) return;
+    c->answered = 1;
+    if (pdr_error_body((int)status, code, sentence, text, sizeof text, &need) != PDR_OK) need = 0;
+    reply_immediate(c, status, "application/json", retry_after_ms, status == 405 ? "allow" : NULL, "POST", (view){text, need});
+}
+
+/* Bytes of the answer have gone to the client: an error event if it is a stream, and Envoy cuts the connection. */
+static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
+{
+    call *c = call_of(job);
+    char text[1024];
+    size_t need = 0;
+
+    if (c->over || c->answered) return;
+    c->answered = 1;
+    if (pdr_error_body(502, pdr_reason_name(reason), sentence, text, sizeof text, &need) != PDR_OK) need = 0;
+    if (c->response_sse && c->response_body_mode == BODY_FULL_DUPLEX && need) {
+        reply_body(c, 1, VIEW("\n\ndata: "), 0); /* empty lines first: what was sent last may be half an event */
+        reply_body(c, 1, (view){text, need}, 0);
+        reply_body(c, 1, VIEW("\n\n"), 0);
+    }
+    reply_immediate(c, 502, "application/json", 0, NULL, NULL, (view){text, need});
+}
+
+static int op_may_reroute(gate_job *job)
+{
+    const call *c = call_of(job);
+    return !c->over && c->decode != DECODE_SENT;
+}
+
+static void op_finished(gate_job *job)
+{
+    call *c = call_of(job);
+    for (int i = 0; i < 2; i++) leg_cancel(&c->legs[i]);
+    (void)call_release(c);
+}
+
+const gate_ops call_ops = {.send = op_send, .cancel = op_cancel, .drain = op_drain, .relay = op_relay, .respond = op_respond, .abort = op_abort,
+                           .finished = op_finished, .may_reroute = op_may_reroute, .decided = op_decided};
+
+/* --------------------------------------------------------------------------------------------------- legs of our own */
+
+/* Prefill's answer, a refusal, goes to the client. */
+static void relay_leg(call *c, leg *l)
+{
+    if (c->over || c->answered) return;
+    gate_event(&c->job, PDR_EV_SENT, l->which, &(gate_detail){.attempt = l->attempt, .status = l->status});
+    c->answered = 1;
+    reply_immediate(c, l->status, l->content_type[0] ? l->content_type : "application/json", l->retry_after_ms, NULL, NULL,
+                    (view){l->collected.data, l->collected.len});
+}
+
+void call_leg_event(leg *l)
+{
+    call *c = l->c;
+    const gate_detail detail = {.status = l->status, .detail = l->failed, .attempt = l->attempt, .retry_after_ms = l->retry_after_ms};
+    static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed", "timed out", "answer is not HTTP"};
+
+    enter(c);
+    if (l->connected && l->state == LEG_CONNECT) l->state = LEG_OPEN;
+    if (l->connected && c->decode == DECODE_WANTED && !c->over) release(c);
+    if (l->head && !l->head_told && l->attempt == detail.attempt) {
+        l->head_told = 1;
+        gate_event(&c->job, PDR_EV_HEAD, l->which, &detail);
+    }
+    if (l->body && !l->body_told && l->attempt == detail.attempt) {
+        l->body_told = 1;
+        gate_event(&c->job, PDR_EV_BODY, l->which, &detail);
+    }
+    if (l->attempt == detail.attempt && l->complete) {
+        l->complete = 0;
+        if (l->relayed) relay_leg(c, l);
+        gate_event(&c->job, PDR_EV_END, l->which, &detail);
+    } else if (l->attempt == detail.attempt && l->failed && l->failed == detail.detail) {
+        l->failed = 0;
+        gate_log(detail.detail == PDR_FAIL_STALE ? "info" : "error", "%s %s: %s", l->which == PDR_LEG_PREFILL ? "prefill" : "decode",
+                 c->names[l->which], text[detail.detail]);
+        gate_event(&c->job, PDR_EV_FAILED, l->which, &detail);
+    }
+    leave(c);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- request */
+
+static void keep_body(call *c, view part)
+{
+    if (part.len == 0) return;
+    if (c->body.len == 0 && grpc_keep(&c->grpc, part, &c->body)) { /* the message's memory: nothing to copy */
+        c->body_at = (size_t)(part.data - c->body.data);
+        c->body.len = c->body_at + part.len;
+        return;
+    }
+    bytes_put_view(&c->body, part);
+}
+
+static void start(call *c)
+{
+    const view body = call_body(c);
+
+    c->started = 1;
+    c->w->requests++;
+    if (c->w->options->echo) {
+        c->job.api = gate_api(c->path);
+        reply_echo(c);
+        return;
+    }
+    gate_start(&c->job, &c->w->gate, c->job.api, body, mentions(c->content_type, "json"));
+}
+
+static void on_request_headers(call *c, const message *m)
+{
+    if (c->head_seen) return;
+    c->head_seen = 1;
+    c->response_body_mode = m->response_body_mode;
+    c->request_body_mode = m->request_body_mode;
+    read_head(c, m->headers);
+    c->job.api = gate_api(c->path);
+    c->head_only = m->end != 0;
+    if (!c->w->options->echo && local_answer(c)) return;
+    if (c->head_only) start(c);
+}
+
+static void on_request_body(call *c, const message *m)
+{
+    if (c->started || c->answered) return;
+    if (c->body.len - c->body_at + m->body.len > c->w->gate.config.max_body) {
+        char text[96];
+        (void)snprintf(text, sizeof text, "the body has more than %llu bytes", (unsigned long long)c->w->gate.config.max_body);
+        gate_refuse(&c->job, &c->w->gate, PDR_E_TOO_LARGE, text);
+        return;
+    }
+    keep_body(c, m->body);
+    if (c->body.failed) grpc_finish(&c->grpc, GRPC_RESOURCE_EXHAUSTED);
+    else if (m->end) start(c);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- response */
+
+/* Envoy answers for a server that it could not get an answer from; its code details say so. */
+static uint32_t envoy_failure(const message *m, int from_server)
+{
+    const view d = m->attributes;
+
+    if (d.len == 0) return from_server ? 0 : PDR_FAIL_RESET;
+    if (view_is(d, "via_upstream")) return 0;
+    if (mentions(d, "connection_failure") || mentions(d, "no_healthy") || mentions(d, "cluster_not_found") || mentions(d, "no_cluster"))
+        return PDR_FAIL_CONNECT;
+    if (mentions(d, "timeout")) return PDR_FAIL_TIMEOUT;
+    if (mentions(d, "protocol")) return PDR_FAIL_PROTOCOL;
+    return PDR_FAIL_RESET;
+}
+
+static void read_response_head(call *c, const message *m, uint32_t *failed)
+{
+    view in = m->headers;
+    int from_server = 0, encoded = 0, json = 0;
+    header h;
+
+    while (header_next(&in, &h) > 0) {
+        if (view_is(h.name, ":status")) c->response_status = (unsigned)strtoul((char[4]){h.value.len > 0 ? h.value.data[0] : '0',
+            h.value.len > 1 ? h.value.data[1] : '0', h.value.len > 2 ? h.value.data[2] : '0', 0}, NULL, 10);
+        else if (view_is(h.name, "content-type")) {
+            json = mentions(h.value, "application/json");
+            c->response_sse = mentions(h.value, "text/event-stream") ? 1 : 0;
+        } else if (view_is(h.name, "content-encoding")) encoded = !view_is_nocase(h.value, "identity");
+        else if (view_is(h.name, "x-envoy-upstream-service-time")) from_server = 1;
+        else if (view_is(h.name, "retry-after")) {
+            uint64_t seconds = 0;
+            for (size_t i = 0; i < h.value.len && i < 9 && h.value.data[i] >= '0' && h.value.data[i] <= '9'; i++)
+                seconds = seconds * 10 + (uint64_t)(h.value.data[i] - '0');
+            c->retry_after_ms = seconds * 1000;
+        }
+    }
+    *failed = envoy_failure(m, from_server);
+    c->response_read = (json || c->response_sse) && !encoded;
+    if (!c->response_read) return;
+    pdr_init_struct(&c->response, sizeof c->response);
+    pdr_response_init(&c->response, c->response_sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
+}
+
+static gate_detail response_detail(call *c)
+{
+    return (gate_detail){.status = c->response_status, .attempt = c->job.exchange.attempt, .retry_after_ms = c->retry_after_ms,
+                         .usage = c->response_read ? &c->response : NULL};
+}
+
+static void response_event(call *c, uint32_t type)
+{
+    const gate_detail detail = response_detail(c);
+    if (type == PDR_EV_END) {
+        mirror_event(c, PDR_EV_HEAD);
+        mirror_event(c, PDR_EV_END);
+    }
+    gate_event(&c->job, type, PDR_LEG_DECODE, &detail);
+}
+
+static void on_response_headers(call *c, const message *m)
+{
+    uint32_t failed;
+
+    if (c->response_seen || c->answered) return;
+    c->response_seen = 1;
+    if (!c->job.begun || c->job.finished) { /* nothing of ours: it passes */
+        reply_response_headers(c);
+        return;
+    }
+    read_response_head(c, m, &failed);
+    c->response_held = 1;
+    if (failed) {
+        gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &(gate_detail){.detail = failed, .attempt = c->job.exchange.attempt});
+        return;
+    }
+    c->response_head_only = m->end != 0;
+    c->response_end = m->end != 0;
+    response_event(c, PDR_EV_HEAD);
+    if (m->end) response_event(c, PDR_EV_END);
+    /* without the body, the head is all there is to see */
+    else if (c->response_body_mode != BODY_FULL_DUPLEX) response_event(c, PDR_EV_BODY);
+}
+
+static void on_response_body(call *c, const message *m)
+{
+    const int first = c->response_read && c->response.bytes == 0;
+
+    if (c->answered) return;
+    if (c->response_read) (void)pdr_response_feed(&c->response, m->body.data ? m->body.data : "", m->body.len);
+    if (c->response_held && m->body.len) bytes_put_view(&c->held_body, m->body);
+    else if (!c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) reply_body(c, 1, m->body, m->end);
+    else if (!c->response_held) reply_body_unchanged(c);
+    if (m->end) c->response_end = 1;
+    if (m->body.len && (first || !c->response_body_told)) {
+        c->response_body_told = 1;
+        response_event(c, PDR_EV_BODY);
+    }
+    if (m->end) response_event(c, PDR_EV_END);
+}
+
+static void on_response_trailers(call *c)
+{
+    if (c->answered) return;
+    if (!c->response_end) response_event(c, PDR_EV_END);
+    reply_response_trailers(c);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- grpc */
+
+void call_message(grpc_stream *s, view in)
+{
+    call *c = (call *)s;
+    message m;
+
+    if (c->answered) return;
+    if (message_read(in, &m)) {
+        grpc_finish(s, GRPC_INVALID_ARGUMENT);
+        return;
+    }
+    enter(c);
+    switch (m.kind) {
+    case MESSAGE_REQUEST_HEADERS:
+        on_request_headers(c, &m);
+        break;
+    case MESSAGE_REQUEST_BODY:
+        on_request_body(c, &m);
+        break;
+    case MESSAGE_REQUEST_TRAILERS:
+        if (c->started || c->answered) break;
+        c->trailers = 1;
+        start(c);
+        break;
+    case MESSAGE_RESPONSE_HEADERS:
+        on_response_headers(c, &m);
+        break;
+    case MESSAGE_RESPONSE_BODY:
+        on_response_body(c, &m);
+        break;
+    case MESSAGE_RESPONSE_TRAILERS:
+        on_response_trailers(c);
+        break;
+    default: /* of a later version of the protocol */
+        break;
+    }
+    leave(c);
+}
+
+static void client_gone(call *c)
+{
+    if (c->gone || c->response_end || c->answered) return;
+    c->gone = 1;
+    gate_client_gone(&c->job);
+}
+
+void call_half_closed(grpc_stream *s)
+{
+    call *c = (call *)s;
+    enter(c);
+    client_gone(c);
+    grpc_finish(s, GRPC_OK);
+    leave(c);
+}
+
+void call_closed(grpc_stream *s)
+{
+    call *c = (call *)s;
+
+    enter(c);
+    c->over = 1;
+    if (!c->gone && !c->response_end && !c->answered && c->response_seen && !c->response_held && c->response_body_mode != BODY_FULL_DUPLEX)
+        response_event(c, PDR_EV_END); /* its body was not shown here, and it is over */
+    else
+        client_gone(c);
+    leave(c);
+}

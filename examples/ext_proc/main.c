@@ -1,0 +1,361 @@
+/* pdroute-extproc: options, the block, threads, signals. */
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "extproc.h"
+
+enum { OPT_CONFIG = 256, OPT_BLOCK, OPT_GRPC_PORT, OPT_HEALTH_PORT, OPT_METRICS_PORT, OPT_HOST, OPT_THREADS, OPT_POOL, OPT_NAMESPACE, OPT_DISPATCH,
+       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_METADATA, OPT_PROBE, OPT_RECREATE, OPT_VERSION };
+
+static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
+                                             {"block", 1, NULL, OPT_BLOCK},
+                                             {"grpc-port", 1, NULL, OPT_GRPC_PORT},
+                                             {"grpc-health-port", 1, NULL, OPT_HEALTH_PORT},
+                                             {"metrics-port", 1, NULL, OPT_METRICS_PORT},
+                                             {"host", 1, NULL, OPT_HOST},
+                                             {"threads", 1, NULL, OPT_THREADS},
+                                             {"pool-name", 1, NULL, OPT_POOL},
+                                             {"pool-namespace", 1, NULL, OPT_NAMESPACE},
+                                             {"dispatch", 1, NULL, OPT_DISPATCH},
+                                             {"connect-timeout-ms", 1, NULL, OPT_CONNECT_TIMEOUT},
+                                             {"echo", 0, NULL, OPT_ECHO},
+                                             {"no-metadata", 0, NULL, OPT_NO_METADATA},
+                                             {"probe", 0, NULL, OPT_PROBE},
+                                             {"recreate", 0, NULL, OPT_RECREATE},
+                                             {"version", 0, NULL, OPT_VERSION},
+                                             {"help", 0, NULL, 'h'},
+                                             {NULL, 0, NULL, 0}};
+
+static const char usage[] =
+    "usage: pdroute-extproc [options]\n"
+    "An endpoint picker for Envoy's ext_proc filter that routes to prefill and decode servers.\n"
+    "  --config FILE              JSON: pdr_config, endpoints, pool; or Kubernetes objects\n"
+    "  --block FILE               the router block (default /dev/shm/pdroute/POOL-NAME)\n"
+    "  --recreate                 replace a block that was made with another configuration\n"
+    "  --pool-name NAME           of the InferencePool (default \"default\"); a label of the metrics\n"
+    "  --pool-namespace NAME      (default \"default\")\n"
+    "  --host ADDRESS             to listen on (default 0.0.0.0)\n"
+    "  --grpc-port N              ext_proc and health (default 9002)\n"
+    "  --grpc-health-port N       health (default 9003; 0: none)\n"
+    "  --metrics-port N           Prometheus metrics (default 9090; 0: none)\n"
+    "  --threads N                (default: one for each processor)\n"
+    "  --dispatch send|mirror     who sends the prefill leg: this process (default), or Envoy by request_mirror_policies\n"
+    "  --connect-timeout-ms N     to prefill servers (default 5000)\n"
+    "  --probe                    watch health and load of the servers, unless another process of this block does\n"
+    "  --no-metadata              do not tell Envoy's access log what was decided\n"
+    "  --echo                     decide nothing and send bodies back: for measuring\n";
+
+static worker *workers;
+static unsigned listening; /* sockets in `listeners` */
+static uv_poll_t listeners[4];
+static unsigned next_worker;
+static const options *opts;
+static volatile int probe_stop;
+
+static int number(const char *text, unsigned min, unsigned max, unsigned *out)
+{
+    char *end;
+    errno = 0;
+    const unsigned long n = strtoul(text, &end, 10);
+    if (errno || end == text || *end || n < min || n > max || text[0] == '-') return -1;
+    *out = (unsigned)n;
+    return 0;
+}
+
+/* 0, 1: done, -1: wrong usage */
+static int parse(int argc, char **argv, options *o)
+{
+    int c, bad = 0;
+
+    while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+        switch (c) {
+        case OPT_CONFIG: o->config_file = optarg; break;
+        case OPT_BLOCK: o->block = optarg; break;
+        case OPT_HOST: o->host = optarg; break;
+        case OPT_POOL: o->pool_name = optarg; break;
+        case OPT_NAMESPACE: o->pool_namespace = optarg; break;
+        case OPT_GRPC_PORT: bad = number(optarg, 1, 65535, &o->grpc_port); break;
+        case OPT_HEALTH_PORT: bad = number(optarg, 0, 65535, &o->health_port); break;
+        case OPT_METRICS_PORT: bad = number(optarg, 0, 65535, &o->metrics_port); break;
+        case OPT_THREADS: bad = number(optarg, 1, 256, &o->threads); break;
+        case OPT_CONNECT_TIMEOUT: bad = number(optarg, 1, 600000, &o->connect_timeout_ms); break;
+        case OPT_DISPATCH:
+            if (strcmp(optarg, "send") == 0) o->dispatch = DISPATCH_SEND;
+            else if (strcmp(optarg, "mirror") == 0) o->dispatch = DISPATCH_MIRROR;
+            else bad = -1;
+            break;
+        case OPT_ECHO: o->echo = 1; break;
+        case OPT_NO_METADATA: o->metadata = 0; break;
+        case OPT_PROBE: o->probe = 1; break;
+        case OPT_RECREATE: o->recreate = 1; break;
+        case OPT_VERSION: (void)printf("pdroute-extproc %s\n", pdr_version_string()); return 1;
+        case 'h': (void)fputs(usage, stdout); return 1;
+        default: (void)fputs("Try 'pdroute-extproc --help'.\n", stderr); return -1;
+        }
+        if (bad) {
+            (void)fprintf(stderr, "pdroute-extproc: '%s' is not a value for %s\n", optarg, argv[optind - 2]);
+            return -1;
+        }
+    }
+    if (optind < argc) {
+        (void)fprintf(stderr, "pdroute-extproc: what is '%s'? Try --help.\n", argv[optind]);
+        return -1;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- block */
+
+static char *read_file(const char *path, size_t *len)
+{
+    FILE *f = fopen(path, "rb");
+    bytes text = {0};
+    size_t n;
+
+    if (!f) {
+        gate_log("emerg", "cannot open \"%s\": %s", path, strerror(errno));
+        return NULL;
+    }
+    do {
+        if (bytes_reserve(&text, 65536)) break;
+        n = fread(text.data + text.len, 1, 65536, f);
+        text.len += n;
+    } while (n);
+    if (ferror(f) || text.failed) gate_log("emerg", "cannot read \"%s\"", path);
+    (void)fclose(f);
+    *len = text.len;
+    return text.data;
+}
+
+static void config_error(const options *o, const pdr_error *err)
+{
+    char line[16] = "";
+    if (err->line) (void)snprintf(line, sizeof line, ":%u", err->line);
+    gate_log("emerg", "%s%s: %s", o->config_file, line, err->message);
+}
+
+/* A document with Kubernetes objects has no pdr_config in it. */
+static int read_config(const options *o, const char *text, size_t len, pdr_config *config)
+{
+    pdr_error err;
+
+    pdr_init_struct(&err, sizeof err);
+    pdr_init_struct(config, sizeof *config);
+    if (text && (pdr_config_from_json(text, len, config, &err) != PDR_OK || pdr_config_resolve(config, &err) != PDR_OK)) {
+        config_error(o, &err);
+        return -1;
+    }
+    return 0;
+}
+
+static int apply(const options *o, pdr_router *router, const char *text, size_t len)
+{
+    pdr_apply_report report;
+    pdr_error err;
+
+    pdr_init_struct(&err, sizeof err);
+    pdr_init_struct(&report, sizeof report);
+    if (pdr_apply_json(router, text, len, 0, pdr_host_now_ns(), &report, &err) != PDR_OK) {
+        config_error(o, &err);
+        return -1;
+    }
+    for (uint32_t i = 0; i < report.warnings && i < 8; i++) gate_log("warn", "%s: %s", o->config_file, report.warning[i]);
+    return 0;
+}
+
+/* Everything is tried on a router of our own first, so that a bad document touches no block. */
+static int try_out(const options *o, const pdr_config *config, const char *text, size_t len)
+{
+    const size_t size = pdr_router_size(config);
+    void *mem = size ? aligned_alloc(64, (size + 63) / 64 * 64) : NULL;
+    pdr_router *router;
+    pdr_error err;
+    int rc = -1;
+
+    pdr_init_struct(&err, sizeof err);
+    if (!mem) gate_log("emerg", "no memory for a block of %zu bytes", size);
+    else if (pdr_router_init(mem, size, config, 1, &router, &err) != PDR_OK) config_error(o, &err);
+    else rc = apply(o, router, text, len);
+    free(mem);
+    return rc;
+}
+
+static int open_block(const options *o, pdr_host **host, pdr_router **router)
+{
+    static const char *const origin[] = {"", "attached to", "created", "replaced", "restored"};
+    char path[512], *text = NULL;
+    size_t len = 0;
+    pdr_config config;
+    pdr_host_info info;
+    pdr_error err;
+    int rc = -1;
+
+    if (o->block) (void)snprintf(path, sizeof path, "%s", o->block);
+    else (void)snprintf(path, sizeof path, "/dev/shm/pdroute/%s", o->pool_name);
+    if (o->config_file && !(text = read_file(o->config_file, &len))) return -1;
+    if (read_config(o, text, len, &config) || (text && try_out(o, &config, text, len))) goto out;
+    pdr_init_struct(&err, sizeof err);
+    if (pdr_host_open(path, text ? &config : NULL, PDR_HOST_CREATE | PDR_HOST_RESTORE | (o->recreate ? PDR_HOST_RECREATE : 0), host, router, &err)) {
+        gate_log("emerg", "%s: %s%s", path, err.message,
+                 err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !o->recreate ? " (--recreate replaces it)" : "");
+        goto out;
+    }
+    pdr_init_struct(&info, sizeof info);
+    if (pdr_host_info_get(*host, &info) == PDR_OK && info.origin <= PDR_HOST_RESTORED)
+        gate_log("notice", "%s %s%s%s", origin[info.origin], path, info.reason ? ": " : "", info.reason ? info.message : "");
+    rc = text ? apply(o, *router, text, len) : 0;
+out:
+    free(text);
+    return rc;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- sockets */
+
+static void on_listener(uv_poll_t *poll, int status, int events)
+{
+    (void)status, (void)events;
+    for (;;) {
+        const int fd = accept4((int)(intptr_t)poll->data, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) return;
+        worker_give(&workers[next_worker++ % opts->threads], fd); /* Envoy has few connections, all alike */
+    }
+}
+
+static int listen_on(uv_loop_t *loop, const char *host, unsigned port)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST}, *found = NULL;
+    char service[8];
+    const int on = 1;
+    int fd;
+
+    (void)snprintf(service, sizeof service, "%u", port);
+    if (getaddrinfo(host, service, &hints, &found) != 0) {
+        gate_log("emerg", "\"%s\" is not an address to listen on", host);
+        return -1;
+    }
+    fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, 1024)) {
+        gate_log("emerg", "cannot listen on %s port %u: %s", host, port, strerror(errno));
+        if (fd >= 0) close(fd);
+        freeaddrinfo(found);
+        return -1;
+    }
+    freeaddrinfo(found);
+    if (uv_poll_init(loop, &listeners[listening], fd) || uv_poll_start(&listeners[listening], UV_READABLE, on_listener)) return -1;
+    listeners[listening++].data = (void *)(intptr_t)fd;
+    return 0;
+}
+
+static void on_signal(uv_signal_t *handle, int number_)
+{
+    (void)number_;
+    gate_log("notice", "stopping: what is under way is finished");
+    for (; listening; listening--) {
+        (void)uv_poll_stop(&listeners[listening - 1]);
+        close((int)(intptr_t)listeners[listening - 1].data);
+    }
+    for (unsigned i = 0; i < opts->threads; i++) worker_stop(&workers[i]);
+    uv_stop(handle->loop);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- probe */
+
+static void probe_event(void *context, const pdr_probe_event *ev)
+{
+    static const char *const text[] = {"", "is up", "is down", "gives no reports", "gives reports again", "note"};
+    (void)context;
+    gate_log(ev->type == PDR_PROBE_DOWN ? "error" : "notice", "%s %s: %s", ev->name, ev->type <= PDR_PROBE_NOTE ? text[ev->type] : "", ev->message);
+}
+
+static void probe_run(void *context)
+{
+    pdr_host *host = context;
+    pdr_probe_options po;
+    pdr_probe *p;
+    pdr_error err;
+    int fd = -1, rc;
+
+    pdr_init_struct(&err, sizeof err);
+    while ((rc = pdr_host_claim(host, PDR_HOST_JOB_PROBE, &fd, &err)) == PDR_E_BUSY && !probe_stop) (void)usleep(200000);
+    pdr_init_struct(&po, sizeof po);
+    po.event = probe_event;
+    if (rc != PDR_OK || pdr_probe_new(pdr_host_router(host), &po, &p, &err) != PDR_OK) {
+        if (!probe_stop) gate_log("error", "no probing: %s", err.message);
+        return;
+    }
+    (void)pdr_probe_loop(p, &probe_stop, &err);
+    pdr_probe_free(p);
+    close(fd);
+}
+
+static int serve(const options *o, pdr_host *host, pdr_router *router)
+{
+    uv_loop_t loop;
+    uv_signal_t signals[2];
+    uv_thread_t probe;
+    pdr_error err;
+    int probing = 0;
+
+    pdr_init_struct(&err, sizeof err);
+    workers = calloc(o->threads, sizeof *workers);
+    if (!workers || uv_loop_init(&loop)) return -1;
+    for (unsigned i = 0; i < o->threads; i++) {
+        if (worker_init(&workers[i], o, host, router, i, &err) == PDR_OK) continue;
+        gate_log("emerg", "%s", err.message);
+        return -1;
+    }
+    if (listen_on(&loop, o->host, o->grpc_port) || (o->health_port && listen_on(&loop, o->host, o->health_port)) ||
+        (o->metrics_port && scrape_listen(&loop, o->host, o->metrics_port, workers, o->threads, router, o)))
+        return -1;
+    for (unsigned i = 0; i < o->threads; i++) {
+        if (uv_thread_create(&workers[i].thread, worker_run, &workers[i])) return -1;
+    }
+    if (o->probe) probing = uv_thread_create(&probe, probe_run, host) == 0;
+    for (int i = 0; i < 2; i++) {
+        if (uv_signal_init(&loop, &signals[i]) || uv_signal_start(&signals[i], on_signal, i ? SIGTERM : SIGINT)) return -1;
+    }
+    gate_log("notice", "%s: ext_proc on port %u, health %u, metrics %u, %u threads", pdr_version_string(), o->grpc_port, o->health_port,
+             o->metrics_port, o->threads);
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    probe_stop = 1;
+    for (unsigned i = 0; i < o->threads; i++) {
+        (void)uv_thread_join(&workers[i].thread);
+        worker_end(&workers[i]);
+    }
+    if (probing) (void)uv_thread_join(&probe);
+    free(workers);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {.pool_name = "default", .pool_namespace = "default", .host = "0.0.0.0", .grpc_port = 9002, .health_port = 9003,
+                 .metrics_port = 9090, .connect_timeout_ms = 5000, .metadata = 1};
+    pdr_host *host = NULL;
+    pdr_router *router = NULL;
+    int rc = parse(argc, argv, &o);
+
+    if (rc) return rc > 0 ? 0 : 2;
+    if (!o.threads) {
+        const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        o.threads = cpus > 0 && cpus < 256 ? (unsigned)cpus : 1;
+    }
+    opts = &o;
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || open_block(&o, &host, &router)) return 1;
+    rc = serve(&o, host, router);
+    pdr_host_close(host);
+    curl_global_cleanup();
+    return rc ? 1 : 0;
+}
