@@ -1,0 +1,13 @@
+# cmake -DOUT=FILE.c "-DPARTS=name=path;…" -P embed.cmake: each file as `const unsigned char NAME[]` with its length NAME_len.
+set(text "/* written by report/embed.cmake */\n#include <stddef.h>\n#include \"report_page.h\"\n")
+foreach(part ${PARTS})
+  string(REGEX MATCH "^([^=]+)=(.+)$" _ ${part})
+  set(name ${CMAKE_MATCH_1})
+  file(READ ${CMAKE_MATCH_2} hex HEX)
+  string(LENGTH "${hex}" n)
+  math(EXPR n "${n} / 2")
+  string(REGEX REPLACE "(................................)" "\\1\n" hex "${hex}")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," hex "${hex}")
+  string(APPEND text "const unsigned char ${name}[] = {\n${hex}};\nconst size_t ${name}_len = ${n};\n")
+endforeach()
+file(WRITE ${OUT} "${text}")
