@@ -63,6 +63,8 @@ uint64_t pdr_index_capacity(const pdr_index *ix, uint32_t target);
 uint64_t pdr_index_count(const pdr_index *ix, uint32_t target); /* blocks held */
 uint64_t pdr_index_entries(const pdr_index *ix);                /* (target, block) entries in use */
 uint64_t pdr_index_evictions(const pdr_index *ix);
+/* Whether its sizes are those: before anything else is believed of memory that another process wrote. O(1). */
+int pdr_index_fits(const pdr_index *ix, uint64_t entries, uint32_t targets);
 /* To be called after the lock was taken over from a process that died. */
 void pdr_index_repair(pdr_index *ix);
 /* 0 if all invariants hold, else -1 and why. Safe whatever the memory holds behind the sizes in front. */

@@ -19,14 +19,19 @@ static int __attribute__((format(printf, 2, 3))) bad(const report *to, const cha
     return -1;
 }
 
-static int check_head(const pdr_index *ix, const report *to)
+int pdr_index_fits(const pdr_index *ix, uint64_t entries, uint32_t targets)
 {
     pdr_index want;
     memset(&want, 0, sizeof want);
+    pdr_index_lay_out(&want, entries, targets);
+    return !memcmp(&want, ix, offsetof(pdr_index, dirty)) &&
+           !memcmp(&want.at_targets, &ix->at_targets, offsetof(pdr_index, pairs) - offsetof(pdr_index, at_targets));
+}
+
+static int check_head(const pdr_index *ix, const report *to)
+{
     if (ix->targets > 65535 || ix->entries > 1ull << 31) return bad(to, "prefix index: impossible sizes");
-    pdr_index_lay_out(&want, ix->entries, ix->targets);
-    if (memcmp(&want, ix, offsetof(pdr_index, dirty)) ||
-        memcmp(&want.at_targets, &ix->at_targets, offsetof(pdr_index, pairs) - offsetof(pdr_index, at_targets)))
+    if (!pdr_index_fits(ix, ix->entries, ix->targets))
         return bad(to, "prefix index: the layout is not that of its sizes");
     return ix->dirty ? bad(to, "prefix index: a call was cut short") : 0;
 }

@@ -359,19 +359,52 @@ void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint
     for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], now_ns + open_ns);
 }
 
+int pdr_registry_bounds(const pdr_registry *g, char *why, size_t cap)
+{
+    const pdr_registry_head *h = g->head;
+    if (h->high > h->max_endpoints || h->updating > h->max_endpoints)
+        return snprintf(why, cap, "registry: high mark %u or record %u above %u", h->high, h->updating, h->max_endpoints);
+    if (h->updating && (g->endpoints[h->updating - 1].slot == PDR_SLOT_FREE || pdr_registry_validate(&h->update, NULL)))
+        return snprintf(why, cap, "registry: the record being replaced is damaged");
+    for (uint32_t id = 0; id < h->max_endpoints; id++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[id];
+        if (rec->slot > PDR_SLOT_LEAVING) return snprintf(why, cap, "endpoint %u: slot state %u", id, rec->slot);
+        if (rec->slot == PDR_SLOT_FREE) continue;
+        if (rec->first_target >= h->max_targets || rec->targets > h->max_targets - rec->first_target)
+            return snprintf(why, cap, "endpoint %u: targets %u+%u are out of range", id, rec->first_target, rec->targets);
+        if (pdr_registry_validate(&rec->e, NULL)) return snprintf(why, cap, "endpoint %u: its record is damaged", id);
+    }
+    return 0;
+}
+
+static int group_ok(uint32_t group, uint32_t count) { return group == PDR_NO_GROUP || group < count; }
+
+/* The candidate lists name targets of endpoints that are in use. */
+static int check_list(const pdr_registry *g, const uint32_t *list, uint32_t n, uint32_t role, char *why, size_t cap)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t t = list[i];
+        if (t >= g->head->max_targets || !g->taken[t] || g->targets[t].endpoint >= g->head->high ||
+            g->endpoints[g->targets[t].endpoint].slot != PDR_SLOT_USED || g->endpoints[g->targets[t].endpoint].e.role != role)
+            return snprintf(why, cap, "registry: target %u is no candidate of role %u", t, role);
+    }
+    return 0;
+}
+
 static int check_endpoint(const pdr_registry *g, uint32_t id, char *why, size_t cap)
 {
     const pdr_endpoint_rec *rec = &g->endpoints[id];
-    if (rec->slot > PDR_SLOT_LEAVING) return snprintf(why, cap, "endpoint %u: slot state %u", id, rec->slot);
     if (rec->slot == PDR_SLOT_FREE) return 0;
-    if (rec->targets != count_targets(&rec->e) || rec->first_target >= g->head->max_targets ||
-        rec->targets > g->head->max_targets - rec->first_target)
-        return snprintf(why, cap, "endpoint %u: targets %u+%u are out of range", id, rec->first_target, rec->targets);
+    if (rec->targets != count_targets(&rec->e)) return snprintf(why, cap, "endpoint %u: %u targets, not %u", id, rec->targets, count_targets(&rec->e));
     for (uint32_t i = 0; i < rec->targets; i++) {
         if (!g->taken[rec->first_target + i]) return snprintf(why, cap, "endpoint %u: target %u is not marked taken", id, rec->first_target + i);
         if (g->targets[rec->first_target + i].endpoint != id)
             return snprintf(why, cap, "target %u belongs to endpoint %u, not %u", rec->first_target + i,
                             g->targets[rec->first_target + i].endpoint, id);
+        const pdr_target *t = &g->targets[rec->first_target + i];
+        if (rec->slot == PDR_SLOT_USED &&
+            (!group_ok(t->host, g->head->hosts) || !group_ok(t->rack, g->head->racks) || !group_ok(t->zone, g->head->zones)))
+            return snprintf(why, cap, "target %u: a group that there is not", rec->first_target + i);
     }
     if (rec->slot == PDR_SLOT_LEAVING && !rec->bookings) return snprintf(why, cap, "endpoint %u: removed and idle, but not reaped", id);
     return 0;
@@ -381,7 +414,9 @@ int pdr_registry_check(const pdr_registry *g, char *why, size_t cap)
 {
     const pdr_registry_head *h = g->head;
     uint32_t                 used = 0, targets = 0, taken = 0, listed = 0;
-    if (h->high > h->max_endpoints) return snprintf(why, cap, "registry: high mark %u above %u", h->high, h->max_endpoints);
+    if (pdr_registry_bounds(g, why, cap)) return -1;
+    if (h->hosts > h->max_endpoints || h->racks > h->max_endpoints || h->zones > h->max_endpoints)
+        return snprintf(why, cap, "registry: more groups than endpoints");
     for (uint32_t id = 0; id < h->max_endpoints; id++) {
         int bad = check_endpoint(g, id, why, cap);
         if (bad) return bad;
@@ -397,5 +432,6 @@ int pdr_registry_check(const pdr_registry *g, char *why, size_t cap)
         return snprintf(why, cap, "registry: counts %u/%u/%u do not match %u/%u", used, targets, taken, h->endpoints, h->targets);
     if (listed != h->prefill_n + h->decode_n + h->single_n)
         return snprintf(why, cap, "registry: %u candidates listed, %u expected", h->prefill_n + h->decode_n + h->single_n, listed);
-    return 0;
+    return check_list(g, g->prefill, h->prefill_n, PDR_ROLE_PREFILL, why, cap) || check_list(g, g->decode, h->decode_n, PDR_ROLE_DECODE, why, cap) ||
+           check_list(g, g->single, h->single_n, PDR_ROLE_BOTH, why, cap);
 }

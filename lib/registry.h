@@ -120,6 +120,8 @@ void pdr_registry_success(const pdr_registry *g, uint32_t target);
 void pdr_registry_reopen(const pdr_registry *g, uint32_t target); /* it has begun to answer: the breaker closes, failures stay counted */
 void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t sent_ns, uint64_t now_ns);
 
+/* What must hold for everything else here, repair included, to be safe on memory that may hold anything. As pdr_registry_check(). */
+int pdr_registry_bounds(const pdr_registry *g, char *why, size_t cap);
 /* First invariant that does not hold, as a sentence in why; 0 if all hold. */
 int pdr_registry_check(const pdr_registry *g, char *why, size_t cap);
 

@@ -200,7 +200,8 @@ static int tables_agree(pdr_router *r, pdr_error *err)
     pdr_books_open(&b, r);
     if (b.registry.head->max_endpoints != r->config.max_endpoints || b.registry.head->max_targets != r->config.max_targets ||
         b.ledger.head->max_bookings != r->config.max_bookings || b.ledger.head->max_leases != r->config.max_leases ||
-        b.hold.head->max != r->config.max_held || b.tape.head->capacity != power_of_two(r->config.record_bytes) || b.log.head->entries != r->config.log_entries)
+        b.hold.head->max != r->config.max_held || b.tape.head->capacity != power_of_two(r->config.record_bytes) ||
+        b.log.head->entries != r->config.log_entries || !pdr_index_fits(b.index, r->config.index_entries, r->config.max_targets))
         return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "a table's size is not that of the configuration");
     return PDR_OK;
 }
@@ -237,9 +238,11 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     int         code = check_header(r, size, err);
     if (!code) code = tables_agree(r, err);
     if (code) return code;
+    pdr_books_open(&b, r);
+    if (pdr_registry_bounds(&b.registry, why, sizeof why)) return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "%s", why);
     __atomic_store_n(&r->ready, 0u, __ATOMIC_RELEASE);
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
-    pdr_books_open(&b, r);
+    b.registry.head->grouping = 1;
     pdr_registry_repair(&b.registry); /* it may have been saved in the middle of a call */
     pdr_hold_init(&b.hold, r->config.max_held);
     pdr_ledger_init(&b.ledger, r->config.max_bookings, r->config.max_leases);
