@@ -9,6 +9,7 @@
 #define PDR_BLOCK_H
 
 #include "apply.h"
+#include "breaker.h"
 #include "err.h"
 #include "hold.h"
 #include "index.h"
@@ -19,7 +20,7 @@
 #include "room.h"
 #include "tape.h"
 
-#define PDR_LAYOUT_VERSION 2
+#define PDR_LAYOUT_VERSION 3
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
@@ -28,9 +29,11 @@ typedef struct pdr_learnt {
     uint64_t output_tokens_q10;   /* mean answer */
     uint64_t slowness_q10;        /* of the pool: what is assumed of a server that has not been measured (lately) */
     uint64_t relaxed_ns;          /* when servers were last moved towards the pool */
+    uint64_t late_q10;            /* mean of first bytes against their predictions, for outliers */
+    pdr_patience patience;        /* of the pool: for servers that are not known yet */
 } pdr_learnt;
 
-enum { PDR_PRIOR_BYTES = 8192 };
+enum { PDR_PRIOR_BYTES = 8192, PDR_RETRY_RESERVE = 100000, PDR_RETRY_PER_SECOND = 10000 /* thousandths */ };
 
 struct pdr_router {
     char       magic[8];
@@ -42,6 +45,7 @@ struct pdr_router {
     pdr_lock   lock __attribute__((aligned(64)));
     uint64_t   clock_ns;          /* the latest time seen */
     uint64_t   random;            /* number of random draws */
+    uint64_t   retry_credit;      /* thousandths of retries that may still be made */
     pdr_learnt learnt;
     pdr_stats  stats;             /* counters only; gauges are filled in on request */
     pdr_pool   pool;

@@ -54,6 +54,11 @@ static const pdr_config_field fields[] = {
     FIELD(first_byte_timeout_ms, 300000, 1, WEEK_MS),
     FIELD(total_timeout_ms, 86400000, 1, WEEK_MS),
     FIELD(record_bytes, 4194304, 65536, 1u << 30),
+    FIELD(first_byte_least_ms, 5000, 1, WEEK_MS),
+    FIELD(idle_timeout_ms, 300000, 1, WEEK_MS),
+    FIELD(idle_least_ms, 10000, 1, WEEK_MS),
+    FIELD(retry_budget_permille, 200, 1, 1000000),  /* or UINT32_MAX */
+    FIELD(breaker_error_permille, 500, 1, 1000),    /* or UINT32_MAX */
 };
 #define FIELDS (sizeof fields / sizeof *fields)
 
@@ -82,19 +87,27 @@ static void put(pdr_config *config, const pdr_config_field *field, uint64_t valu
         memcpy(at, &narrow, sizeof narrow);
 }
 
+/* UINT32_MAX is allowed, too. */
+static int unlimited(const pdr_config_field *field)
+{
+    return field->offset == offsetof(pdr_config, retry_max) || field->offset == offsetof(pdr_config, retry_budget_permille) ||
+           field->offset == offsetof(pdr_config, breaker_error_permille);
+}
+
 /* Zero is always allowed: it is the default. */
 static int allowed(const pdr_config_field *field, uint64_t value)
 {
     if (!value || (value >= field->least && value <= field->most)) {
         return field->offset != offsetof(pdr_config, block_bytes) || value % 4 == 0;
     }
-    return field->offset == offsetof(pdr_config, retry_max) && value == UINT32_MAX;
+    return unlimited(field) && value == UINT32_MAX;
 }
 
 static const char *remark(const pdr_config_field *field)
 {
     if (field->offset == offsetof(pdr_config, block_bytes)) return ", a multiple of 4";
     if (field->offset == offsetof(pdr_config, retry_max)) return ", or 4294967295 for none";
+    if (unlimited(field)) return ", or 4294967295 for no limit";
     return "";
 }
 
@@ -110,7 +123,8 @@ int pdr_config_resolve(pdr_config *config, pdr_error *err)
                             fields[i].name, value, fields[i].least, fields[i].most, remark(&fields[i]));
         if (!value) put(&c, &fields[i], fields[i].fallback);
     }
-    if (c.reserved) return pdr_fail(err, PDR_E_INVALID, "reserved is %" PRIu32 ", it must be 0", c.reserved);
+    if (c.reserved | c.reserved2)
+        return pdr_fail(err, PDR_E_INVALID, "reserved is %" PRIu32 ", it must be 0", c.reserved | c.reserved2);
     if (!c.max_targets) c.max_targets = c.max_endpoints;
     if (!c.max_held) c.max_held = c.max_bookings < 1024 ? c.max_bookings : 1024;
     if (c.max_held > c.max_bookings)

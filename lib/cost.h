@@ -18,7 +18,9 @@ typedef struct pdr_job {
     uint64_t prompt_tokens;
     uint64_t output_tokens;       /* expected */
     uint64_t block_millitokens;   /* tokens per prefix block, times 1000 */
+    uint64_t answer_tokens;       /* asked for at most, over the batch; 0: not said */
     uint32_t api, samples, batch, excluded;
+    uint32_t streamed, reserved;
     uint32_t exclude[8];
 } pdr_job;
 

@@ -48,16 +48,29 @@ enum {
 #define FLAGS_OF_ATTEMPT (FLAG_BOOKED | FLAG_DONE | FLAG_DRAIN | FLAG_JUDGED_P | FLAG_JUDGED_D)
 
 enum { /* pdr_exchange.state[] */
-    AT_TOTAL, /* deadlines, UINT64_MAX: none */
-    AT_STEP,  /* first byte, or end of the drain */
+    AT_TOTAL,  /* deadlines, UINT64_MAX: none */
+    AT_STEP,   /* first byte, decode's first byte, next piece of the answer, or end of the drain */
+    FAILURE,   /* status << 32 | reason: what the client is told if no further pair is found */
+    COUNTS,    /* the small ones below, a byte each */
+    ANSWER_NS, /* of the decision: longest silence between the computed prompt and decode's first byte, 0: none */
+    IDLE_NS,   /* and between two pieces of the answer */
+    DONE_NS    /* when the prompt was computed */
+};
+enum { /* bytes of state[COUNTS] */
     RETRIES,
     STALES,
-    FAILURE,  /* status << 32 | reason: what the client is told if no further pair is found */
     SUSPECTS, /* which suspects exclude[] has at its end, enum suspects */
     EXCLUDED, /* entries of exclude[] before them */
     ENGINE    /* of the decision: names the shape */
 };
 enum suspects { SUSPECTS_NONE, SUSPECTS_BOTH, SUSPECTS_PREFILL, SUSPECTS_DECODE };
+
+static uint32_t count_of(const pdr_exchange *x, int which) { return x->state[COUNTS] >> which * 8 & 0xFF; }
+
+static void set_count(pdr_exchange *x, int which, uint32_t value)
+{
+    x->state[COUNTS] = (x->state[COUNTS] & ~(UINT64_C(0xFF) << which * 8)) | (uint64_t)(value & 0xFF) << which * 8;
+}
 
 #define DRAIN_TIMEOUT_NS UINT64_C(30000000000)
 #define FIELD(type, member) (offsetof(type, member) + sizeof(((type *)0)->member))
@@ -68,6 +81,7 @@ typedef struct turn {
     const pdr_exchange_rules *rules;
     const pdr_exchange_shape *shape;
     uint64_t                  now;
+    uint64_t                  last_byte_ns; /* of a tick */
     pdr_exchange_effects      fx;
     uint32_t                  n;
     pdr_action                act[PDR_MAX_ACTIONS];
@@ -119,7 +133,7 @@ static void drain_prefill(turn *t)
 static void relay(turn *t, uint32_t leg)
 {
     t->x.phase = PHASE_RELAY;
-    t->x.state[AT_STEP] = UINT64_MAX;
+    t->x.state[AT_STEP] = later(t->now, t->x.state[IDLE_NS]);
     act(t, PDR_ACT_RELAY, leg, t->x.leg_status[leg], 0);
     t->act[t->n - 1].retry_after_ms = t->x.retry_after_ms;
 }
@@ -209,13 +223,13 @@ static int exclude_suspects(pdr_exchange *x, uint32_t which)
             memmove(x->exclude, x->exclude + 1, (cap - 1) * sizeof *x->exclude);
             x->excluded--;
         }
-        x->state[EXCLUDED] = x->excluded;
+        set_count(x, EXCLUDED, x->excluded);
     }
-    x->excluded = (uint32_t)x->state[EXCLUDED];
+    x->excluded = count_of(x, EXCLUDED);
     if (which != SUSPECTS_DECODE) exclude(x, x->prefill);
     if (which != SUSPECTS_PREFILL) exclude(x, x->decode);
     memset(x->exclude + x->excluded, 0, (cap - x->excluded) * sizeof *x->exclude);
-    x->state[SUSPECTS] = which;
+    set_count(x, SUSPECTS, which);
     return 1;
 }
 
@@ -248,11 +262,27 @@ static void blame(turn *t, uint32_t leg, uint32_t failure, int busy)
  * transitions
  */
 
+static uint64_t ns_of(uint64_t us) { return us < UINT64_MAX / 1000 ? us * 1000 : 0; }
+
+/* How long this attempt may be silent: as its decision says, the first byte at the latest as the rules say. */
+static void set_bounds(turn *t, const pdr_decision *d)
+{
+    uint64_t *s = t->x.state, first = t->rules->first_byte_timeout_ns;
+    int       says = pdr_struct_ok(d, FIELD(pdr_decision, idle_us)); /* a caller's older struct does not */
+    uint64_t  own = says ? ns_of(d->first_byte_us) : 0;
+    /* a single server's whole answer may take longer than the limit of a first byte */
+    if (own && (!first || own < first || d->mode == PDR_MODE_SINGLE)) first = own;
+    s[AT_STEP] = later(t->now, first);
+    s[ANSWER_NS] = says ? ns_of(d->answer_us) : 0;
+    s[IDLE_NS] = says ? ns_of(d->idle_us) : 0;
+    s[DONE_NS] = t->now;
+}
+
 static void begin_attempt(turn *t, const pdr_decision *d)
 {
     pdr_exchange *x = &t->x;
     t->shape = t->rules->shape ? t->rules->shape : pdr_exchange_shape_of(d->engine, d->mode);
-    x->state[ENGINE] = d->engine;
+    set_count(x, ENGINE, d->engine);
     x->flags = (x->flags & ~(uint32_t)FLAGS_OF_ATTEMPT) | FLAG_BOOKED;
     x->booking = d->booking;
     x->mode = t->shape->legs & 1u << P ? PDR_MODE_PD : PDR_MODE_SINGLE;
@@ -263,8 +293,8 @@ static void begin_attempt(turn *t, const pdr_decision *d)
     x->predicted_us = d->wait_us + d->prefill_us + d->transfer_us;
     x->retry_after_ms = 0;
     x->sent_ns = t->now;
-    x->state[AT_STEP] = later(t->now, t->rules->first_byte_timeout_ns);
-    x->state[SUSPECTS] = SUSPECTS_NONE;
+    set_bounds(t, d);
+    set_count(x, SUSPECTS, SUSPECTS_NONE);
     x->phase = PHASE_OPEN;
     t->fx.booking = x->booking;
     for (uint32_t leg = P; leg <= D; leg++) {
@@ -279,7 +309,8 @@ static void prompt_computed(turn *t)
 {
     if (t->x.flags & FLAG_DONE) return;
     t->x.flags |= FLAG_DONE;
-    t->x.state[AT_STEP] = UINT64_MAX;
+    t->x.state[AT_STEP] = later(t->now, t->x.state[ANSWER_NS]);
+    t->x.state[DONE_NS] = t->now;
     t->fx.prefill_done = 1;
     t->fx.prefill_us = us_since(t, t->x.sent_ns);
 }
@@ -290,7 +321,8 @@ static void attempt_failed(turn *t, uint32_t leg, uint32_t failure, int busy)
     static const uint32_t failed[] = {PDR_ERR_PREFILL_FAILED, PDR_ERR_DECODE_FAILED};
     static const uint32_t timeout[] = {PDR_ERR_PREFILL_TIMEOUT, PDR_ERR_DECODE_TIMEOUT};
     uint64_t             *s = t->x.state;
-    int                   free_retry = failure == PDR_FAIL_STALE && s[STALES] < PDR_EXCHANGE_STALE_MAX;
+    uint32_t              retries = count_of(&t->x, RETRIES), stales = count_of(&t->x, STALES);
+    int                   free_retry = failure == PDR_FAIL_STALE && stales < PDR_EXCHANGE_STALE_MAX;
     uint32_t              retry_max = t->rules->retry_max == UINT32_MAX ? 0 : t->rules->retry_max;
 
     if (!free_retry) blame(t, leg, failure, busy);
@@ -298,13 +330,15 @@ static void attempt_failed(turn *t, uint32_t leg, uint32_t failure, int busy)
     cancel_leg(t, D);
     s[FAILURE] = failure == PDR_FAIL_TIMEOUT ? UINT64_C(504) << 32 | timeout[leg]
                                              : (busy ? UINT64_C(503) : UINT64_C(502)) << 32 | failed[leg];
-    if ((t->x.flags & FLAG_SENT) || (!free_retry && s[RETRIES] >= retry_max)) {
+    int last = !free_retry && retries >= retry_max;
+    t->fx.retry_denied = !last && !free_retry && t->rules->retry_denied && !(t->x.flags & FLAG_SENT);
+    if ((t->x.flags & FLAG_SENT) || last || t->fx.retry_denied) {
         give_up_with(t, s[FAILURE]);
         return;
     }
-    s[free_retry ? STALES : RETRIES]++;
+    set_count(&t->x, free_retry ? STALES : RETRIES, (free_retry ? stales : retries) + 1);
     release(t);
-    t->fx.retry = 1;
+    t->fx.retry = free_retry ? 2 : 1;
     ask_route(t);
 }
 
@@ -409,6 +443,10 @@ static void on_end(turn *t, const pdr_event *ev)
             fx->cached_tokens = ev->cached_tokens;
             fx->completion_tokens = ev->completion_tokens;
         }
+        if (leg == D) {
+            t->fx.answer_us = us_since(t, t->x.state[DONE_NS]);
+            t->fx.longest_gap_ms = ev->longest_gap_ms;
+        }
     }
     if (t->x.phase == PHASE_DRAIN)
         finish(t, PDR_RESULT_ANSWERED);
@@ -435,10 +473,25 @@ static void on_sent(turn *t)
         give_up_with(t, t->x.state[FAILURE]);
 }
 
+/* The answer's next piece is due, as far as the machine knows; the host knows when the last one came. */
+static void answer_silent(turn *t)
+{
+    uint64_t last = t->last_byte_ns < t->now ? t->last_byte_ns : t->now, next = later(last, t->x.state[IDLE_NS]);
+    uint32_t leg = t->x.leg_state[P] == LEG_ERROR ? P : D;
+    if (!last) /* it does not know: silence is not noticed */
+        t->x.state[AT_STEP] = UINT64_MAX;
+    else if (next > t->now)
+        t->x.state[AT_STEP] = next;
+    else {
+        t->fx.overran = 1u << leg;
+        attempt_failed(t, leg, PDR_FAIL_TIMEOUT, 0);
+    }
+}
+
 static void on_tick(turn *t)
 {
     int      waits_for_prompt = t->x.phase == PHASE_OPEN && !(t->x.flags & FLAG_DONE);
-    uint32_t leg = waits_for_prompt && live(t, P) ? P : D;
+    uint32_t leg = live(t, P) && (waits_for_prompt || !live(t, D)) ? P : D;
     if (t->x.phase == PHASE_DRAIN) {
         if (!due(t, t->x.state[AT_STEP])) return;
         judge(t, P, PDR_VERDICT_SUSPECT, PDR_FAIL_TIMEOUT);
@@ -450,7 +503,12 @@ static void on_tick(turn *t)
             give_up(t, 504, (uint32_t)t->x.state[FAILURE]);
         else
             give_up(t, 504, leg == P ? PDR_ERR_PREFILL_TIMEOUT : PDR_ERR_DECODE_TIMEOUT);
-    } else if (due(t, t->x.state[AT_STEP])) {
+    } else if (!due(t, t->x.state[AT_STEP])) {
+        return;
+    } else if (t->x.phase == PHASE_RELAY) {
+        answer_silent(t);
+    } else {
+        t->fx.overran = 1u << leg;
         attempt_failed(t, leg, PDR_FAIL_TIMEOUT, 0);
     }
 }
@@ -489,11 +547,12 @@ static int open_turn(turn *t, const pdr_exchange *x, const pdr_exchange_rules *r
     memset(&t->fx, 0, sizeof t->fx);
     t->rules = rules;
     t->now = now_ns;
+    t->last_byte_ns = 0;
     t->n = 0;
     t->fx.booking = x->booking;
     t->fx.leg[P].endpoint = x->leg_state[P] == LEG_NONE ? PDR_NONE : x->prefill;
     t->fx.leg[D].endpoint = x->leg_state[D] == LEG_NONE ? PDR_NONE : x->decode;
-    t->shape = rules->shape ? rules->shape : pdr_exchange_shape_of((uint32_t)x->state[ENGINE], x->mode);
+    t->shape = rules->shape ? rules->shape : pdr_exchange_shape_of(count_of(x, ENGINE), x->mode);
     return t->shape ? PDR_OK : PDR_E_INVALID;
 }
 
@@ -549,6 +608,7 @@ int pdr_exchange_step(pdr_exchange *x, const pdr_event *ev, const pdr_exchange_r
     int       code;
     if (!x || !ev || !rules || !n || !fx || (*n && !out)) return PDR_E_INVALID;
     if ((code = pdr_struct_in(&e, sizeof e, ev, NULL)) || (code = open_turn(&t, x, rules, e.now_ns))) return code;
+    t.last_byte_ns = e.last_byte_ns;
     on_event(&t, &e);
     return close_turn(&t, x, out, n, fx);
 }
@@ -556,7 +616,7 @@ int pdr_exchange_step(pdr_exchange *x, const pdr_event *ev, const pdr_exchange_r
 /* No new pair: fewer exclusions, or the client's answer. */
 static void no_route(turn *t, int code, uint64_t retry_after_ms)
 {
-    uint32_t which = (uint32_t)t->x.state[SUSPECTS];
+    uint32_t which = count_of(&t->x, SUSPECTS);
     if (code == PDR_E_NO_PAIR && which != SUSPECTS_NONE && exclude_suspects(&t->x, which + 1)) {
         ask_route(t);
         return;

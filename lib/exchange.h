@@ -35,7 +35,8 @@ const pdr_exchange_shape *pdr_exchange_shape_of(uint32_t engine, uint32_t mode);
 
 typedef struct pdr_exchange_rules {
     uint32_t                  retry_max;             /* further pairs; UINT32_MAX: none, as in pdr_config */
-    uint64_t                  first_byte_timeout_ns; /* 0: none */
+    uint32_t                  retry_denied;          /* 1: but now there is no budget for them */
+    uint64_t                  first_byte_timeout_ns; /* 0: none; the decision's own bound counts where it is shorter */
     uint64_t                  total_timeout_ns;      /* 0: none */
     uint64_t                  drain_timeout_ns;      /* of prefill; 0: 30 s, or first_byte_timeout_ns if shorter */
     const pdr_exchange_shape *shape;                 /* NULL: by the decision; the same in every call of an exchange */
@@ -73,10 +74,14 @@ typedef struct pdr_exchange_effects {
     uint64_t         booking;        /* whose */
     uint32_t         prefill_done;   /* 1: its prompt is computed. At most once, not after release */
     uint32_t         release;        /* 1: free it and its rooms. Exactly once per booking */
-    uint32_t         retry;          /* 1: a new pair is asked for */
+    uint32_t         retry;          /* 1: a new pair is asked for; 2: for a stale connection, which costs no budget */
     uint32_t         result;         /* PDR_RESULT_*, set once, with FINISH */
     uint64_t         prefill_us;     /* with prefill_done: from sending to the first sign that the prompt is computed */
     uint64_t         first_token_us; /* from sending to decode's first byte, 0: not in this call */
+    uint64_t         answer_us;      /* with decode's good end: since the prompt was computed, and its longest silence if the host measured it */
+    uint32_t         longest_gap_ms;
+    uint32_t         overran;        /* bit per leg: its silence passed a learnt bound */
+    uint32_t         retry_denied;   /* 1: a retry was due, but for the budget */
     pdr_exchange_leg leg[2];
 } pdr_exchange_effects;
 

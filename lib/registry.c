@@ -10,7 +10,6 @@ _Static_assert(sizeof(pdr_target) == 128, "a target is two cache lines");
 _Static_assert(offsetof(pdr_target, d_tokens) == 64, "line 1 begins with what decode reads");
 
 enum { PRIOR_SLOWNESS = 1024 };
-#define OPEN_MOST_NS 30000000000u
 
 void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets)
 {
@@ -322,41 +321,6 @@ uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, ui
     if (rec->slot != PDR_SLOT_USED) return PDR_STATE_REMOVED;
     if (rec->down || (t && t->open_until_ns > now_ns)) return PDR_STATE_DOWN;
     return rec->draining ? PDR_STATE_DRAINING : PDR_STATE_READY;
-}
-
-void pdr_registry_open_until(pdr_target *t, uint64_t until_ns)
-{
-    t->open_until_ns = until_ns;
-    t->guarded = until_ns != 0;
-}
-
-void pdr_registry_reopen(const pdr_registry *g, uint32_t target)
-{
-    pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
-    rec->opened_ns = 0;
-    for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], 0);
-}
-
-void pdr_registry_success(const pdr_registry *g, uint32_t target)
-{
-    pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
-    rec->failures = rec->openings = 0;
-    pdr_registry_reopen(g, target);
-}
-
-void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t sent_ns, uint64_t now_ns)
-{
-    pdr_target       *t = &g->targets[target];
-    pdr_endpoint_rec *rec = &g->endpoints[t->endpoint];
-    rec->failures++;
-    g->infos[target].failures++;
-    if (!hard && rec->failures < threshold) return;
-    if (rec->opened_ns && sent_ns < rec->opened_ns) return;
-    for (uint32_t i = 0; i < rec->openings && open_ns < OPEN_MOST_NS; i++) open_ns *= 2;
-    if (open_ns > OPEN_MOST_NS) open_ns = OPEN_MOST_NS;
-    rec->openings++;
-    rec->opened_ns = now_ns;
-    for (uint32_t i = 0; i < rec->targets; i++) pdr_registry_open_until(&g->targets[rec->first_target + i], now_ns + open_ns);
 }
 
 int pdr_registry_bounds(const pdr_registry *g, char *why, size_t cap)

@@ -8,9 +8,13 @@
 #ifndef PDR_REGISTRY_H
 #define PDR_REGISTRY_H
 
+#include "patience.h"
+
 #include "pdroute/pdroute.h"
 
 #define PDR_NO_GROUP UINT32_MAX
+
+enum { PDR_GUARD_NONE = 0, PDR_GUARD_BREAKER = 1, PDR_GUARD_PAUSE = 2 /* it asked for a pause (429, 503 with Retry-After) */ };
 
 /* A target: what a choice reads. Line 0 for prefill, line 1 for decode; kept apart from what is only shown. */
 typedef struct pdr_target {
@@ -36,7 +40,7 @@ typedef struct pdr_target {
     uint32_t host, rack, zone; /* group numbers, PDR_NO_GROUP unknown */
     uint32_t d_last_pick;
     uint32_t dp_size;
-    uint32_t guarded;        /* open_until_ns is set: look at it */
+    uint32_t guarded;        /* PDR_GUARD_*: open_until_ns is set: look at it */
 } __attribute__((aligned(64))) pdr_target;
 
 /* What is only counted and shown. */
@@ -48,6 +52,7 @@ typedef struct pdr_target_info {
     uint32_t belief_q10;     /* learnt: share of the KV memory that really keeps prefixes, 1024 all */
     uint32_t measurements, pad; /* since it is known */
     uint32_t measured_q10;   /* slowness as its prefills showed; pdr_target.slowness_q10 is what choices use */
+    pdr_patience patience;   /* how long it may be silent */
 } pdr_target_info;
 
 enum { PDR_DRAIN_OPERATOR = 1, PDR_DRAIN_DOCUMENT = 2 };
@@ -64,6 +69,9 @@ typedef struct pdr_endpoint_rec {
     uint32_t     group[3], group_hash[3]; /* topology: host, rack, zone; PDR_NO_GROUP */
     uint32_t     openings;   /* times in a row that its breaker opened */
     uint64_t     opened_ns;  /* the last time, 0: it has answered since */
+    uint32_t     window, outcomes; /* breaker.h: the last outcomes, and how many are known */
+    uint32_t     suspect_with; /* 1 + the partner with which it was last suspected and since when it has not been cleared; 0: none */
+    uint32_t     slow;       /* its present answers take much longer than others' */
     pdr_endpoint e;
 } pdr_endpoint_rec;
 
@@ -108,17 +116,7 @@ void pdr_registry_reap(const pdr_registry *g, uint32_t id);
 void pdr_registry_relist(const pdr_registry *g);
 /* A record half replaced, high mark, targets taken and, where a put was cut short, groups from the endpoints; bookings and lists are made anew later. */
 void pdr_registry_repair(const pdr_registry *g);
-/* The breaker of all ranks of an endpoint, or of one target. 0: closed. */
-void pdr_registry_open_until(pdr_target *t, uint64_t until_ns);
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns); /* PDR_STATE_* */
-
-/*
- * One leg ended well or badly: counts and breaker. `hard`: nothing could be sent at all, so the endpoint is taken out at once: for open_ns, doubled up to
- * 30 s each time that a leg sent after the last opening (sent_ns) fails again. Those sent before it tell nothing new.
- */
-void pdr_registry_success(const pdr_registry *g, uint32_t target);
-void pdr_registry_reopen(const pdr_registry *g, uint32_t target); /* it has begun to answer: the breaker closes, failures stay counted */
-void pdr_registry_failure(const pdr_registry *g, uint32_t target, int hard, uint32_t threshold, uint64_t open_ns, uint64_t sent_ns, uint64_t now_ns);
 
 /* What must hold for everything else here, repair included, to be safe on memory that may hold anything. As pdr_registry_check(). */
 int pdr_registry_bounds(const pdr_registry *g, char *why, size_t cap);

@@ -155,7 +155,8 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     r->learnt.tokens_per_byte_q20 = ((uint64_t)c.milli_tokens_per_byte << 20) / 1000;
     r->learnt.bytes = PDR_PRIOR_BYTES;
     r->learnt.tokens = PDR_PRIOR_BYTES * (uint64_t)c.milli_tokens_per_byte / 1000;
-    r->learnt.slowness_q10 = 1024;
+    r->learnt.slowness_q10 = r->learnt.late_q10 = 1024;
+    r->retry_credit = PDR_RETRY_RESERVE;
     r->learnt.output_tokens_q10 = 300 << 10; /* a chat answer; learnt from the first ones on */
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
     pdr_room_init(&r->room, c.seed);
@@ -248,11 +249,12 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     pdr_ledger_init(&b.ledger, r->config.max_bookings, r->config.max_leases);
     for (uint32_t i = 0; i < r->config.max_endpoints; i++) {
         b.registry.endpoints[i].bookings = 0;
-        b.registry.endpoints[i].failures = 0;
+        b.registry.endpoints[i].failures = b.registry.endpoints[i].openings = b.registry.endpoints[i].suspect_with = 0;
+        b.registry.endpoints[i].opened_ns = 0;
         if (b.registry.endpoints[i].slot == PDR_SLOT_LEAVING) pdr_registry_reap(&b.registry, i);
     }
     for (uint32_t i = 0; i < r->config.max_targets; i++) {
-        pdr_registry_open_until(&b.registry.targets[i], 0);
+        pdr_breaker_open_until(&b.registry.targets[i], PDR_GUARD_NONE, 0);
         b.registry.targets[i].since_ns = 0;
         b.registry.targets[i].foreign_us = b.registry.targets[i].foreign_ns = 0;
         b.registry.targets[i].d_foreign_tokens = b.registry.targets[i].d_foreign_requests = 0;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define PROMPT_TOKENS_MAX (1ull << 32)
+enum { COME_AGAIN_MS = 1000 };
 
 static uint64_t text_tokens(const pdr_books *b, uint64_t bytes) { return bytes * b->r->learnt.tokens_per_byte_q20 >> 20; }
 
@@ -23,6 +24,8 @@ static void make_job(const pdr_books *b, const pdr_prompt *p, const pdr_request 
     else
         job->block_millitokens = text_tokens(b, b->r->config.block_bytes * 1000u);
     job->output_tokens = p->max_tokens && p->max_tokens < mean_output ? p->max_tokens : mean_output;
+    job->answer_tokens = p->max_tokens;
+    job->streamed = (p->flags & PDR_PROMPT_STREAM) != 0;
     job->api = q->api ? q->api : p->api;
     job->samples = p->samples;
     job->batch = p->batch > 1 ? p->batch : 0;
@@ -92,10 +95,39 @@ static const char *missing(const pdr_books *b)
     return "every prefill or every decode server has just failed or was excluded";
 }
 
+/* Of some role every server has asked for a pause. */
+static int all_pause_in(const pdr_books *b, const uint32_t *list, uint32_t n)
+{
+    uint32_t pauses = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const pdr_target *t = &b->registry.targets[list[i]];
+        pauses += t->guarded == PDR_GUARD_PAUSE && t->open_until_ns > b->now_ns;
+    }
+    return n && pauses == n;
+}
+
+static int all_pause(const pdr_books *b)
+{
+    const pdr_registry *g = &b->registry;
+    return all_pause_in(b, g->prefill, g->head->prefill_n) || all_pause_in(b, g->decode, g->head->decode_n) ||
+           all_pause_in(b, g->single, g->head->single_n);
+}
+
+static int relent(const pdr_books *b, const pdr_job *job)
+{
+    const pdr_registry      *g = &b->registry;
+    const pdr_registry_head *h = g->head;
+    int                      n = pdr_breaker_relent(g, g->prefill, h->prefill_n, job->exclude, job->excluded, b->now_ns);
+    n += pdr_breaker_relent(g, g->decode, h->decode_n, job->exclude, job->excluded, b->now_ns);
+    return n + pdr_breaker_relent(g, g->single, h->single_n, job->exclude, job->excluded, b->now_ns);
+}
+
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
     pdr_index_match(b->index, a->hashes, a->n, b->depth);
-    return pdr_decide_matched(b, a, choice, retry_ms, err);
+    int code = pdr_decide_matched(b, a, choice, retry_ms, err);
+    if (code == PDR_E_NO_PAIR && relent(b, &a->job)) code = pdr_decide_matched(b, a, choice, retry_ms, err);
+    return code;
 }
 
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
@@ -103,8 +135,9 @@ int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint6
     pdr_view v = view_of(b, &a->job);
     int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
     if (!code) return PDR_OK;
-    *retry_ms = 1000;
+    *retry_ms = COME_AGAIN_MS;
     if (choice->retry_ns > b->now_ns) *retry_ms = at_least((choice->retry_ns - b->now_ns + 999999) / 1000000, 1);
+    if (*retry_ms > COME_AGAIN_MS && !all_pause(b)) *retry_ms = COME_AGAIN_MS; /* breakers relent sooner than they say */
     return pdr_fail(err, code, "%s", missing(b));
 }
 
@@ -121,6 +154,15 @@ int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice
     uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
     return !pdr_gate_open(b, w, x.uncached);
+}
+
+/* What a target is guarded against begins anew when a request is let in: a breaker that has run out lets in one, the others wait for what becomes of it. */
+static void let_in(const pdr_books *b, pdr_target *t)
+{
+    if (t->guarded == PDR_GUARD_BREAKER)
+        pdr_breaker_open_until(t, PDR_GUARD_BREAKER, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
+    else
+        pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
 }
 
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state)
@@ -141,6 +183,8 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     k->work_us = x.work;
     k->uncached_tokens = x.uncached;
     k->context_tokens = job->prompt_tokens + job->output_tokens;
+    k->answer_tokens = job->answer_tokens;
+    k->streamed = job->streamed;
     k->prompt_tokens = job->prompt_tokens;
     k->matched_tokens = x.matched;
     k->wait_us = x.wait;
@@ -153,10 +197,9 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     b->r->random++;
     if (k->prefill != PDR_NONE) b->registry.infos[k->prefill].legs++;
     if (k->decode != k->prefill) b->registry.infos[k->decode].legs++;
-    /* a breaker that has just run out lets one request in; the others wait for what becomes of it */
-    if (w->guarded) pdr_registry_open_until(w, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
     pdr_target *d = &b->registry.targets[choice->decode];
-    if (d != w && d->guarded) pdr_registry_open_until(d, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
+    if (w->guarded) let_in(b, w);
+    if (d != w && d->guarded) let_in(b, d);
     pdr_booking_charge(&b->ledger, k, state, b->now_ns);
     if (k->prefill != PDR_NONE && n) pdr_index_store(b->index, worker, hashes, n);
     b->r->stats.prompt_tokens += k->prompt_tokens;
@@ -166,6 +209,23 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
 
 /* both are char[256], terminated */
 static void copy_host(char *to, const char *from) { memcpy(to, from, 256); }
+
+/* How long the exchange may wait for what. Paths that generate nothing have only the configuration's limits. */
+static void set_patience(const pdr_books *b, const pdr_booking *k, pdr_decision *out)
+{
+    const pdr_config   *c = &b->r->config;
+    pdr_patience_limits limits = {c->first_byte_least_ms * 1000ull, c->first_byte_timeout_ms * 1000ull, c->idle_least_ms * 1000ull,
+                                  c->idle_timeout_ms * 1000ull};
+    out->first_byte_us = out->answer_us = 0;
+    out->idle_us = limits.idle_most_us;
+    if (k->prefill == PDR_NONE) return;
+    pdr_silence s = pdr_patience_bounds(&b->registry.infos[k->prefill].patience, &b->registry.infos[k->decode].patience, &b->r->learnt.patience,
+                                        &limits, k->wait_us + k->work_us + k->transfer_us, (int)k->streamed, k->answer_tokens,
+                                        k->mode == PDR_MODE_SINGLE);
+    out->first_byte_us = s.first_byte_us;
+    out->answer_us = s.answer_us;
+    out->idle_us = s.idle_us;
+}
 
 void pdr_decision_of(const pdr_books *b, const pdr_booking *k, pdr_decision *out)
 {
@@ -192,6 +252,7 @@ void pdr_decision_of(const pdr_books *b, const pdr_booking *k, pdr_decision *out
     out->decode_port = e->port;
     out->decode_flags = e->flags;
     copy_host(out->decode_host, e->host);
+    set_patience(b, k, out);
     out->prefill = out->prefill_rank = PDR_NONE;
     if (k->mode != PDR_MODE_PD) return;
     const pdr_target *p = &b->registry.targets[k->prefill];
@@ -217,7 +278,8 @@ void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *ch
     uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
     pdr_booking       k = {.mode = choice->mode, .prefill = w, .decode = choice->decode, .batch = a->job.batch, .candidates = (uint32_t)choice->pairs,
-                           .prompt_tokens = a->job.prompt_tokens, .matched_tokens = x.matched, .wait_us = x.wait, .work_us = x.work,
+                           .prompt_tokens = a->job.prompt_tokens, .matched_tokens = x.matched, .answer_tokens = a->job.answer_tokens,
+                           .streamed = a->job.streamed, .wait_us = x.wait, .work_us = x.work,
                            .transfer_us = choice->transfer_us, .decode_us = choice->decode_cost, .cost_us = choice->cost};
     pdr_decision_of(b, &k, d);
     d->booking = 0;

@@ -20,7 +20,10 @@ typedef struct pdr_ask {
 /* Checks the structs and the engine protocol's rules. `b` need not be locked but open. PDR_E_INVALID, _VERSION, _UNSUPPORTED. */
 int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request, pdr_ask *out,
                  pdr_error *err);
-/* Matches into b->depth and chooses. PDR_E_NO_PAIR; then *retry_ms says when to come again. */
+/*
+ * Matches into b->depth and chooses. PDR_E_NO_PAIR; then *retry_ms says when to come again. Where breakers bar a whole role, one of its servers is let
+ * in from time to time (breaker.h).
+ */
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
 /* The same once b->depth is filled. */
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);

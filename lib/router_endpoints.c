@@ -26,7 +26,7 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
         t->slowness_q10 = b->registry.infos[rec->first_target + i].measured_q10 = (uint32_t)b->r->learnt.slowness_q10;
         b->registry.infos[rec->first_target + i].learnt_ns = 0;
         b->registry.infos[rec->first_target + i].measurements = 0;
-        pdr_registry_open_until(t, 0);
+        pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
         b->registry.infos[rec->first_target + i].belief_q10 = 1024;

@@ -9,10 +9,23 @@
 #include <string.h>
 
 enum { LEARN_MIN_TOKENS = 64, SLOWNESS_LEAST = 16, SLOWNESS_MOST = 65535, OUTPUT_MOST = 1 << 20, LEARN_MOST_BYTES = 1 << 16 };
+enum { OUTLIER_KNOWN = 32, OUTLIER_FACTOR = 8, OUTLIER_LEAST_US = 1000000 };
+enum { PAUSE_UNSAID_MS = 100, PAUSE_MOST_MS = 30000 };
+#define LATE_MOST_US (1ull << 40)
 
-static pdr_exchange_rules rules_of(const pdr_config *c)
+/*
+ * Retries have a budget: when everything fails, trying everything three times is what makes it worse. Read without the lock: a race lets one more through.
+ */
+static int may_retry(const pdr_router *r)
 {
+    return r->config.retry_budget_permille == UINT32_MAX || __atomic_load_n(&r->retry_credit, __ATOMIC_RELAXED) >= 1000;
+}
+
+static pdr_exchange_rules rules_of(const pdr_router *r)
+{
+    const pdr_config *c = &r->config;
     return (pdr_exchange_rules){.retry_max = c->retry_max,
+                                .retry_denied = !may_retry(r),
                                 .first_byte_timeout_ns = c->first_byte_timeout_ms * 1000000ull,
                                 .total_timeout_ns = c->total_timeout_ms * 1000000ull};
 }
@@ -74,23 +87,93 @@ static void learn_usage(pdr_books *b, const pdr_booking *k, const pdr_exchange_l
     b->r->stats.prompt_tokens_reported += leg->prompt_tokens;
 }
 
-static void apply_verdict(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg *leg, uint32_t target)
+/* First bytes against predictions: bounds of silence follow from them, and who takes many times longer than the pool. */
+static void learn_lateness(pdr_books *b, const pdr_booking *k, uint64_t took_us)
+{
+    if (k->prefill == PDR_NONE) return;
+    pdr_learnt       *l = &b->r->learnt;
+    uint64_t          predicted = k->wait_us + k->work_us + k->transfer_us; /* at the speed learnt of this server, and at that of all */
+    uint64_t          usual = k->wait_us + pdr_scale_q10(pdr_prefill_us(&b->r->rates, k->uncached_tokens, k->matched_tokens), (uint32_t)l->slowness_q10);
+    uint64_t          late = took_us < LATE_MOST_US ? (took_us << 10) / (usual ? usual : 1) : LATE_MOST_US;
+    pdr_endpoint_rec *rec = &b->registry.endpoints[b->registry.targets[k->prefill].endpoint];
+    rec->slow = l->patience.late_n >= OUTLIER_KNOWN && took_us >= OUTLIER_LEAST_US && late > OUTLIER_FACTOR * (l->late_q10 > 1024 ? l->late_q10 : 1024);
+    l->late_q10 = in_range(approach(l->late_q10, late), 16, UINT32_MAX);
+    pdr_patience_late(&b->registry.infos[k->prefill].patience, predicted, took_us);
+    if (!rec->slow) pdr_patience_late(&l->patience, predicted, took_us); /* one bad server makes the pool no more patient */
+}
+
+/* Decode's answer to its end: time per token, and the longest silence. */
+static void learn_pace(pdr_books *b, const pdr_booking *k, const pdr_exchange_effects *fx)
+{
+    const pdr_exchange_leg *d = &fx->leg[PDR_LEG_DECODE];
+    pdr_patience           *p = &b->registry.infos[k->decode].patience, *pool = &b->r->learnt.patience;
+    if (k->prefill == PDR_NONE || d->verdict != PDR_VERDICT_GOOD || d->status >= 300) return;
+    p->overruns = 0;
+    if (d->usage && d->completion_tokens) {
+        pdr_patience_tokens(p, d->completion_tokens, fx->answer_us);
+        pdr_patience_tokens(pool, d->completion_tokens, fx->answer_us);
+    }
+    if (fx->longest_gap_ms && k->streamed) {
+        pdr_patience_gap(p, fx->longest_gap_ms * 1000ull);
+        pdr_patience_gap(pool, fx->longest_gap_ms * 1000ull);
+    }
+}
+
+static void overran(pdr_books *b, const pdr_booking *k, uint32_t legs)
+{
+    b->r->stats.timeouts++;
+    if (legs & 1u << PDR_LEG_PREFILL && k->prefill != PDR_NONE) pdr_patience_overran(&b->registry.infos[k->prefill].patience);
+    if (legs & 1u << PDR_LEG_DECODE && k->decode != PDR_NONE) pdr_patience_overran(&b->registry.infos[k->decode].patience);
+}
+
+static int same_server(const pdr_books *b, const pdr_exchange_leg *leg, uint32_t target)
+{
+    return target != PDR_NONE && b->registry.targets[target].endpoint == leg->endpoint;
+}
+
+static void count_failure(pdr_books *b, const pdr_booking *k, uint32_t target, uint32_t kind)
 {
     const pdr_config *c = &b->r->config;
-    uint64_t          open_ns = c->breaker_open_ms * 1000000ull;
-    if (target == PDR_NONE || b->registry.targets[target].endpoint != leg->endpoint) return;
-    if (leg->answered) pdr_registry_reopen(&b->registry, target); /* one that always dies after its first bytes still adds up */
-    if (leg->verdict == PDR_VERDICT_GOOD) pdr_registry_success(&b->registry, target);
-    if (leg->verdict == PDR_VERDICT_FAILED)
-        pdr_registry_failure(&b->registry, target, leg->failure == PDR_FAIL_CONNECT, c->breaker_failures, open_ns, k->booked_ns, b->now_ns);
-    if (leg->verdict == PDR_VERDICT_SUSPECT) /* counts, but alone never takes anybody out */
-        pdr_registry_failure(&b->registry, target, 0, c->breaker_failures * 4, open_ns, k->booked_ns, b->now_ns);
-    if (leg->verdict == PDR_VERDICT_BUSY) {
-        uint64_t rest = leg->retry_after_ms ? leg->retry_after_ms : 100, now = b->now_ns;
-        pdr_target *t = &b->registry.targets[target];
-        if (rest > c->breaker_open_ms) rest = c->breaker_open_ms;
-        if (t->open_until_ns < now + rest * 1000000) pdr_registry_open_until(t, now + rest * 1000000);
+    pdr_breaker_rules rules = {c->breaker_failures, c->breaker_error_permille, c->breaker_open_ms * 1000000ull};
+    b->r->stats.breakers_opened += (uint64_t)pdr_breaker_failure(&b->registry, target, kind, &rules, k->booked_ns, b->now_ns);
+}
+
+/* 429, or 503 with Retry-After: it is left alone for as long as it asks, within reason. */
+static void pause_target(const pdr_books *b, uint32_t target, uint64_t retry_after_ms)
+{
+    pdr_target *t = &b->registry.targets[target];
+    uint64_t    rest = retry_after_ms ? retry_after_ms : PAUSE_UNSAID_MS;
+    if (rest > PAUSE_MOST_MS) rest = PAUSE_MOST_MS;
+    if (t->open_until_ns < b->now_ns + rest * 1000000) pdr_breaker_open_until(t, PDR_GUARD_PAUSE, b->now_ns + rest * 1000000);
+}
+
+static void apply_verdict(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg *leg, uint32_t target)
+{
+    if (!same_server(b, leg, target)) return;
+    if (leg->answered) pdr_breaker_close(&b->registry, target); /* one that always dies after its first bytes still adds up */
+    if (leg->verdict == PDR_VERDICT_GOOD) {
+        pdr_endpoint_rec *rec = &b->registry.endpoints[leg->endpoint];
+        pdr_breaker_success(&b->registry, target);
+        if (rec->slow) count_failure(b, k, target, PDR_FAILURE_SLOW);
+        rec->slow = 0;
     }
+    if (leg->verdict == PDR_VERDICT_FAILED)
+        count_failure(b, k, target, leg->failure == PDR_FAIL_CONNECT ? PDR_FAILURE_REFUSED : PDR_FAILURE_PLAIN);
+    if (leg->verdict == PDR_VERDICT_BUSY) pause_target(b, target, leg->retry_after_ms);
+}
+
+static void apply_verdicts(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg leg[2])
+{
+    uint32_t target[2] = {k->mode == PDR_MODE_PD ? k->prefill : PDR_NONE, k->decode};
+    uint32_t kind[2] = {PDR_FAILURE_DOUBTFUL, PDR_FAILURE_DOUBTFUL};
+    int      suspected[2];
+    for (int i = 0; i < 2; i++) {
+        apply_verdict(b, k, &leg[i], target[i]);
+        suspected[i] = leg[i].verdict == PDR_VERDICT_SUSPECT && same_server(b, &leg[i], target[i]);
+    }
+    if (suspected[0] && suspected[1]) pdr_breaker_suspect(&b->registry, target[0], target[1], kind);
+    for (int i = 0; i < 2; i++)
+        if (suspected[i]) count_failure(b, k, target[i], kind[i]);
 }
 
 static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
@@ -98,15 +181,19 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
     pdr_booking *k = fx->booking ? pdr_booking_at(&b->ledger, fx->booking) : NULL;
     if (fx->result == PDR_RESULT_ANSWERED) b->r->stats.finished++;
     if (fx->result == PDR_RESULT_FAILED) b->r->stats.failed++;
+    b->r->stats.retries_refused += fx->retry_denied;
+    if (fx->retry == 1 && b->r->config.retry_budget_permille != UINT32_MAX) b->r->retry_credit -= b->r->retry_credit < 1000 ? b->r->retry_credit : 1000;
     if (!k) return; /* its lease ended meanwhile: given back already */
     const pdr_exchange_leg *p = &fx->leg[PDR_LEG_PREFILL], *d = &fx->leg[PDR_LEG_DECODE];
     if (fx->prefill_done) {
         learn_slowness(b, k, fx->prefill_us);
+        if (k->mode == PDR_MODE_PD || k->streamed) learn_lateness(b, k, fx->prefill_us);
         pdr_booking_prefilled(&b->ledger, k, b->now_ns);
         pdr_record_ended(b, fx->booking, PDR_ENDED_PREFILL, fx->prefill_us, 0, 0);
     }
-    apply_verdict(b, k, p, k->mode == PDR_MODE_PD ? k->prefill : PDR_NONE);
-    apply_verdict(b, k, d, k->decode);
+    if (fx->overran) overran(b, k, fx->overran);
+    apply_verdicts(b, k, fx->leg);
+    if (d->verdict) learn_pace(b, k, fx);
     if (d->usage) learn_usage(b, k, d);
     if (d->usage) pdr_record_ended(b, fx->booking, PDR_ENDED_USAGE, d->prompt_tokens, d->completion_tokens, d->cached_tokens);
     if (p->usage || d->usage) learn_cache(b, k, p->usage ? p->cached_tokens : d->cached_tokens);
@@ -143,7 +230,7 @@ int pdr_exchange_begin(pdr_router *r, pdr_exchange *x, const pdr_decision *d, ui
     pdr_exchange_effects fx;
     if (!r || !x) return PDR_E_INVALID;
     if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
-    pdr_exchange_rules rules = rules_of(&r->config);
+    pdr_exchange_rules rules = rules_of(r);
     pdr_exchange       y = *x;
     int                code = pdr_exchange_start(&y, d, lease, &rules, now_ns, out, n, &fx);
     return code ? code : commit(r, x, &y, &fx, now_ns);
@@ -154,7 +241,7 @@ int pdr_exchange_event(pdr_router *r, pdr_exchange *x, const pdr_event *ev, pdr_
     pdr_exchange_effects fx;
     if (!r || !x || !ev) return PDR_E_INVALID;
     if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
-    pdr_exchange_rules rules = rules_of(&r->config);
+    pdr_exchange_rules rules = rules_of(r);
     pdr_exchange       y = *x;
     int                code = pdr_exchange_step(&y, ev, &rules, out, n, &fx);
     return code ? code : commit(r, x, &y, &fx, pdr_struct_ok(ev, offsetof(pdr_event, retry_after_ms)) ? ev->now_ns : 0);
@@ -165,7 +252,7 @@ int pdr_exchange_rerouted(pdr_router *r, pdr_exchange *x, const pdr_decision *d,
     pdr_exchange_effects fx;
     if (!r || !x) return PDR_E_INVALID;
     if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
-    pdr_exchange_rules rules = rules_of(&r->config);
+    pdr_exchange_rules rules = rules_of(r);
     pdr_exchange       y = *x;
     int                bad = pdr_exchange_reroute(&y, d, code, &rules, now_ns, out, n, &fx);
     return bad ? bad : commit(r, x, &y, &fx, now_ns);

@@ -95,6 +95,7 @@ static void relax_speeds(pdr_books *b)
 {
     if (b->now_ns < b->r->learnt.relaxed_ns + SECOND_NS) return;
     b->r->learnt.relaxed_ns = b->now_ns;
+    if (b->r->retry_credit < PDR_RETRY_RESERVE) b->r->retry_credit += PDR_RETRY_PER_SECOND;
     uint32_t pool = (uint32_t)b->r->learnt.slowness_q10;
     for (uint32_t i = 0; i < b->r->config.max_targets; i++) {
         pdr_target_info *info = &b->registry.infos[i];
@@ -204,6 +205,7 @@ static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_er
         code = send_now(b, a, lease, &choice, &k, err);
     }
     if (!code) b->r->stats.routed++;
+    if (!a->request.excluded && b->r->retry_credit < PDR_RETRY_RESERVE) b->r->retry_credit += b->r->config.retry_budget_permille;
     if (!code && a->request.excluded) b->r->stats.retried++;
     pdr_log_end(b, record, k, code ? (uint32_t)code : outcome, a->request.lease, a->request.excluded);
     if (recording) pdr_record_decided(b, &pen, &choice, code ? code : (int)outcome, k);
@@ -248,6 +250,7 @@ int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *ha
     if ((code = check_request(request, err))) return code;
     if (out->struct_size == sizeof own) d = out; /* the caller's struct is ours: nothing to copy */
     memset(d, 0, offsetof(pdr_decision, prefill_host));
+    d->first_byte_us = d->answer_us = d->idle_us = 0;
     d->struct_size = sizeof own;
     d->prefill_host[0] = d->decode_host[0] = d->bootstrap_host[0] = 0;
     code = pdr_books_lock(&b, r, request->now_ns);

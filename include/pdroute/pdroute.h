@@ -140,10 +140,17 @@ typedef struct pdr_config {
     uint32_t retry_max;               /* further pairs tried for one request [2]; UINT32_MAX: none */
     uint32_t breaker_failures;        /* failures in a row that take an endpoint out [3] */
     uint32_t breaker_open_ms;         /* for how long, before one request may try it again [1000], doubling to 30 s */
-    uint32_t first_byte_timeout_ms;   /* no byte of an answer's body from either leg for this long after sending fails the attempt [300000] */
+    uint32_t first_byte_timeout_ms;   /* no byte of an answer's body from either leg for this long after sending fails the attempt, at the latest [300000] */
     uint32_t total_timeout_ms;        /* the whole exchange [86400000] */
     uint32_t reserved;
     uint64_t record_bytes;            /* ring for pdr_record_read(), rounded up to a power of two [4194304] */
+    /* How long a server may be silent is learnt from what it usually needs (docs/failures.md); these are the limits. Least = most: a fixed time. */
+    uint32_t first_byte_least_ms;     /* the learnt bound of the first byte is never shorter [5000] */
+    uint32_t idle_timeout_ms;         /* silence within an answer that has begun, at the latest [300000] */
+    uint32_t idle_least_ms;           /* the learnt bound of that is never shorter [10000] */
+    uint32_t retry_budget_permille;   /* retries per 1000 requests, beside a reserve of 100 and 10 a second [200]; UINT32_MAX: no limit */
+    uint32_t breaker_error_permille;  /* share of the last 32 answers of an endpoint that were failures which takes it out [500]; UINT32_MAX: never */
+    uint32_t reserved2;
 } pdr_config;
 
 /* Replaces every zero by its default and checks ranges; the message names the field. [pure] since 0.1 */
@@ -420,6 +427,9 @@ typedef struct pdr_decision {
     char     prefill_host[256];
     char     decode_host[256];
     char     bootstrap_host[256];
+    uint64_t first_byte_us;      /* silence that the exchange bears: until the first byte of either leg; 0: only the configuration's bounds */
+    uint64_t answer_us;          /* from there to decode's first byte: a whole answer's generation, if it is not streamed */
+    uint64_t idle_us;            /* between two pieces of the answer */
 } pdr_decision;
 
 /*
@@ -508,6 +518,10 @@ typedef struct pdr_event {
     uint64_t retry_after_ms;     /* from a 429 or 503 head */
     uint64_t prompt_tokens, cached_tokens, completion_tokens; /* with PDR_EV_END: usage, if `usage` is 1 */
     uint32_t usage, reserved;
+    uint64_t last_byte_ns;       /* with PDR_EV_TICK: when the last piece of the relayed answer came, or now_ns while the client does not take what has come;
+                                    0: not known, then silence within an answer is not noticed */
+    uint32_t longest_gap_ms;     /* with PDR_EV_END: longest silence between two pieces of the answer, at least 1; 0: not measured */
+    uint32_t reserved2;
 } pdr_event;
 enum {
     PDR_ACT_SEND = 1,       /* send this leg now (connect, request, body) */
@@ -688,6 +702,9 @@ typedef struct pdr_stats {
     uint64_t prompt_tokens, matched_tokens, cached_tokens_reported, prompt_tokens_reported;
     uint64_t lock_recoveries, leases_expired, reports, reports_failed;
     uint64_t clock_backwards;            /* calls whose now_ns was older than one before */
+    uint64_t timeouts;                   /* legs given up because they were silent for too long */
+    uint64_t retries_refused;            /* retries that the budget did not allow */
+    uint64_t breakers_opened;            /* times that an endpoint was taken out */
 } pdr_stats;
 PDR_API int pdr_stats_get(pdr_router *r, pdr_stats *out);
 /* Status of everything as a JSON object / as Prometheus text (names pdroute_*). At most cap bytes, *need the full length, PDR_E_NOSPACE if cut. [any] since 0.1 */

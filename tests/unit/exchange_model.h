@@ -21,7 +21,7 @@ typedef struct model {
     uint8_t  leg[2], head[2] /* hundreds of the status */, body[2], judged[2];
     uint8_t  relaying, sent, answered /* RESPOND or ABORT */, finished, routing, served, drained, released, computed;
     uint8_t  failed[2]; /* this attempt's leg broke or answered 5xx */
-    uint8_t  reserved;
+    uint8_t  watched; /* the host says when the last piece came */
 } model;
 
 typedef struct node {
@@ -183,7 +183,7 @@ static inline const char *model_blame(const node *s, const pdr_event *ev, const 
         if (verdict == PDR_VERDICT_GOOD) MUST(own && (ev->type == PDR_EV_END || s->m.head[leg] == 4));
         if (verdict == PDR_VERDICT_BUSY) MUST(own && (ev->status == 429 || ev->status == 503));
         if (verdict == PDR_VERDICT_FAILED) MUST(s->m.failed[leg] || ev->type == PDR_EV_TICK);
-        if (verdict == PDR_VERDICT_FAILED && ev->type == PDR_EV_TICK) MUST(s->m.leg[!leg] == LEG_UNSENT);
+        if (verdict == PDR_VERDICT_FAILED && ev->type == PDR_EV_TICK) MUST(s->m.leg[!leg] == LEG_UNSENT || s->m.computed);
         if (verdict && !own) MUST(verdict == PDR_VERDICT_SUSPECT || ev->type == PDR_EV_TICK);
         if (verdict && !own && ev->type == PDR_EV_FAILED)
             MUST(ev->detail == PDR_FAIL_TIMEOUT || ev->detail == PDR_FAIL_PROTOCOL);
@@ -246,6 +246,11 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     if (ev->type == PDR_EV_CLIENT_GONE) MUST(m->finished || m->served);
     if (ev->type == PDR_EV_TICK && ev->now_ns < before.x.deadline_ns)
         MUST(n == 0 && !memcmp(&before.x, &s->x, sizeof s->x));
+    /* an answer whose pieces come, or of which it is not known whether they do, is never given up for silence */
+    if (ev->type == PDR_EV_TICK && before.m.relaying && !before.m.served && ev->now_ns < before.x.started_ns + rules->total_timeout_ns) {
+        if (!ev->last_byte_ns || ev->last_byte_ns >= ev->now_ns) MUST(n == 0);
+        if (ev->last_byte_ns >= ev->now_ns && ev->now_ns >= before.x.deadline_ns) m->watched = 1;
+    }
     return model_blame(s, ev, &fx);
 }
 

@@ -70,6 +70,11 @@ static void defaults_are_those_of_the_header(void **state)
     assert_int_equal(c.breaker_open_ms, 1000);
     assert_int_equal(c.first_byte_timeout_ms, 300000);
     assert_int_equal(c.total_timeout_ms, 86400000);
+    assert_int_equal(c.first_byte_least_ms, 5000);
+    assert_int_equal(c.idle_timeout_ms, 300000);
+    assert_int_equal(c.idle_least_ms, 10000);
+    assert_int_equal(c.retry_budget_permille, 200);
+    assert_int_equal(c.breaker_error_permille, 500);
     pdr_config again = c;
     assert_int_equal(pdr_config_resolve(&again, &err), PDR_OK);
     assert_memory_equal(&c, &again, sizeof c);
@@ -89,7 +94,7 @@ static void table_covers_the_struct(void **state)
         }
     size_t holes = 0;
     for (size_t b = 0; b < sizeof covered; b++) holes += !covered[b];
-    assert_int_equal(holes, sizeof(uint32_t) * 2); /* struct_size and reserved */
+    assert_int_equal(holes, sizeof(uint32_t) * 3); /* struct_size and twice reserved */
 }
 
 static void every_range_has_two_ends(void **state)

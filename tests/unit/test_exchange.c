@@ -12,6 +12,8 @@
 
 enum { P = PDR_LEG_PREFILL, D = PDR_LEG_DECODE };
 enum { T0 = 1000000000, FIRST_BYTE = 100000, TOTAL = 10000000, DRAIN = 7000 };
+enum { ANSWER_US = 200, IDLE_US = 50 }; /* of decisions */
+static int bounded; /* decisions have bounds of their own */
 
 static pdr_exchange_rules rules_with(uint32_t retry_max)
 {
@@ -30,6 +32,7 @@ static pdr_decision decision(uint64_t booking, uint32_t prefill, uint32_t decode
     d.prompt_tokens = 1000;
     d.matched_tokens = 400;
     d.wait_us = 5, d.prefill_us = 20, d.transfer_us = 3;
+    if (bounded) d.answer_us = ANSWER_US, d.idle_us = IDLE_US;
     return d;
 }
 
@@ -443,6 +446,97 @@ static void stale_connection_is_a_free_retry(void **state)
     SAYS(verdicts(), "-F");
 }
 
+/* What the decision says of silence. */
+static void start_bounded(uint32_t retry_max)
+{
+    pdr_decision d = decision(100, 1, 11);
+    memset(&t, 0, sizeof t);
+    d.first_byte_us = 60;
+    d.answer_us = ANSWER_US;
+    d.idle_us = IDLE_US;
+    t.rules = rules_with(retry_max);
+    t.now = T0;
+    t.n = PDR_MAX_ACTIONS;
+    pdr_init_struct(&t.x, sizeof t.x);
+    assert_int_equal(pdr_exchange_start(&t.x, &d, 1, &t.rules, t.now, t.act, &t.n, &t.fx), PDR_OK);
+}
+
+static const char *tick_with(uint64_t after, uint64_t last_byte_ns)
+{
+    t.now += after;
+    pdr_event ev = event(PDR_EV_TICK, 0, 0, t.x.attempt, t.now);
+    ev.last_byte_ns = last_byte_ns;
+    return feed(ev);
+}
+
+static void silence_is_borne_as_long_as_the_decision_says(void **state)
+{
+    (void)state;
+    start_bounded(0); /* before the first byte: shorter than the rules' limit */
+    assert_int_equal(pdr_exchange_deadline(&t.x), T0 + 60000);
+    assert_string_equal(tick(59999), "");
+    assert_string_equal(tick(1), "cancelP cancelD respond:prefill_timeout:504 finish");
+    assert_int_equal(t.fx.overran, 1u << P);
+    assert_int_equal(t.fx.leg[P].verdict, PDR_VERDICT_SUSPECT);
+
+    start_bounded(1); /* decode silent behind a computed prompt: it alone is to blame, and there is still a retry */
+    head(P, 200);
+    assert_string_equal(body(P), "");
+    assert_int_equal(pdr_exchange_deadline(&t.x), T0 + ANSWER_US * 1000);
+    assert_string_equal(end(P), "");
+    assert_string_equal(tick(ANSWER_US * 1000), "cancelD route");
+    assert_int_equal(t.fx.leg[D].verdict, PDR_VERDICT_FAILED);
+    assert_int_equal(t.fx.overran, 1u << D);
+    assert_true(model_excluded(&t.x, 11) && !model_excluded(&t.x, 1));
+}
+
+static void a_stalled_answer_ends(void **state)
+{
+    (void)state;
+    start_bounded(1);
+    head(P, 200);
+    head(D, 200);
+    body(D);
+    sent();
+    uint64_t last = t.now + 20000;
+    assert_string_equal(tick_with(IDLE_US * 1000, last), "");
+    assert_int_equal(pdr_exchange_deadline(&t.x), last + IDLE_US * 1000);
+    assert_string_equal(tick_with(20000, last), "cancelP cancelD abort:decode_timeout finish");
+    assert_int_equal(t.fx.leg[D].verdict, PDR_VERDICT_FAILED);
+
+    start_bounded(1); /* a host that does not know is asked once, and no more */
+    head(P, 200);
+    head(D, 200);
+    body(D);
+    sent();
+    assert_string_equal(tick(IDLE_US * 1000), "");
+    assert_int_equal(pdr_exchange_deadline(&t.x), T0 + TOTAL);
+
+    start_bounded(1); /* nothing has gone out yet: another pair */
+    head(P, 200);
+    head(D, 200);
+    body(D);
+    assert_string_equal(tick_with(IDLE_US * 1000, t.now), "cancelP cancelD route");
+}
+
+static void without_budget_there_is_no_retry(void **state)
+{
+    (void)state;
+    start(2);
+    t.rules.retry_denied = 1;
+    assert_string_equal(failed(P, PDR_FAIL_RESET), "cancelD respond:prefill_failed:502 finish");
+    assert_int_equal(t.fx.retry_denied, 1);
+    start(2); /* stale connections cost nothing */
+    t.rules.retry_denied = 1;
+    assert_string_equal(failed(P, PDR_FAIL_STALE), "cancelD route");
+    assert_int_equal(t.fx.retry, 2);
+    assert_int_equal(t.fx.retry_denied, 0);
+    start(0); /* it would have been the last attempt anyway */
+    t.rules.retry_denied = 1;
+    failed(P, PDR_FAIL_RESET);
+    assert_int_equal(t.fx.retry_denied, 0);
+}
+
 static void total_timeout_ends_everything(void **state)
 {
     (void)state;
@@ -688,6 +782,13 @@ static void expand(explorer *e, const node *s)
     if (pdr_exchange_deadline(&s->x) != UINT64_MAX) { /* time passes: to the next deadline, or over all of them */
         ev = event(PDR_EV_TICK, 0, 0, 0, pdr_exchange_deadline(&s->x));
         try_event(e, s, &ev);
+        if (s->m.relaying && bounded) { /* the answer's last piece came long ago, or (seen once) just now */
+            ev.last_byte_ns = s->m.now;
+            try_event(e, s, &ev);
+            ev.last_byte_ns = ev.now_ns;
+            if (!s->m.watched) try_event(e, s, &ev);
+            ev.last_byte_ns = 0;
+        }
         ev.now_ns = s->x.started_ns + TOTAL;
         if (ev.now_ns > s->m.now) try_event(e, s, &ev);
     }
@@ -718,10 +819,12 @@ static void time_alone_ends_it(explorer *e, const node *from, int pairs)
     if (bad) broken(from, NULL, bad);
 }
 
-static void explore(const char *name, const pdr_exchange_shape *shape, uint32_t retry_max)
+static void explore(const char *name, const pdr_exchange_shape *shape, uint32_t retry_max, int bounds)
 {
     explorer     e = {.rules = rules_with(retry_max)};
     pdr_decision d = decision(100, 1, 11);
+    bounded = bounds;
+    d = decision(100, 1, 11);
     node         s;
     const char  *bad;
     e.rules.shape = shape;
@@ -736,8 +839,9 @@ static void explore(const char *name, const pdr_exchange_shape *shape, uint32_t 
         time_alone_ends_it(&e, &s, 0);
         time_alone_ends_it(&e, &s, 1);
     }
-    print_message("explored %s, retry_max %u: %zu states (%zu final), %zu transitions\n", name, retry_max, e.states,
-                  e.finals, e.transitions);
+    print_message("explored %s, retry_max %u%s: %zu states (%zu final), %zu transitions\n", name, retry_max,
+                  bounds ? ", bounds of silence" : "", e.states, e.finals, e.transitions);
+    bounded = 0;
     assert_true(e.finals > 10 && e.states > e.finals);
     free(e.seen);
     free(e.queue);
@@ -746,17 +850,22 @@ static void explore(const char *name, const pdr_exchange_shape *shape, uint32_t 
 static void all_orders_single(void **state)
 {
     (void)state;
-    for (uint32_t retry_max = 0; retry_max <= 2; retry_max++) explore("single", &pdr_shape_single, retry_max);
+    for (uint32_t retry_max = 0; retry_max <= 2; retry_max++) {
+        explore("single", &pdr_shape_single, retry_max, 0);
+        explore("single", &pdr_shape_single, retry_max, 1);
+    }
 }
 static void all_orders_prefill_first(void **state)
 {
     (void)state;
-    explore("prefill first", &pdr_shape_prefill_first, 1);
+    explore("prefill first", &pdr_shape_prefill_first, 1, 0);
+    explore("prefill first", &pdr_shape_prefill_first, 1, 1);
 }
 static void all_orders_concurrent(void **state)
 {
     (void)state;
-    for (uint32_t retry_max = 0; retry_max <= 2; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max);
+    for (uint32_t retry_max = 0; retry_max <= 2; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 0);
+    for (uint32_t retry_max = 0; retry_max <= 1; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 1);
 }
 
 int main(void)
@@ -773,6 +882,9 @@ int main(void)
         cmocka_unit_test(request_errors_pass),
         cmocka_unit_test(unavailable_with_retry_after_is_no_fault),
         cmocka_unit_test(stale_connection_is_a_free_retry),
+        cmocka_unit_test(silence_is_borne_as_long_as_the_decision_says),
+        cmocka_unit_test(a_stalled_answer_ends),
+        cmocka_unit_test(without_budget_there_is_no_retry),
         cmocka_unit_test(total_timeout_ends_everything),
         cmocka_unit_test(one_server),
         cmocka_unit_test(prefill_first_is_only_another_row),

@@ -1,6 +1,7 @@
 /* lib/pair.c and the policies: the joint choice against brute force, topology, ties, baselines. */
 #include "fleet.h"
 
+#include "breaker.h"
 #include "pair.h"
 #include "rng.h"
 
@@ -54,7 +55,7 @@ static void make_world(world *w, int topology)
         t->d_tokens = t->d_requests * draw(9000);
         t->kv_capacity = draw(2) ? 200000 : 0;
         t->slowness_q10 = 512 + (uint32_t)draw(2048);
-        pdr_registry_open_until(t, draw(8) ? 0 : 1001 * SECOND);
+        pdr_breaker_open_until(t, PDR_GUARD_BREAKER, draw(8) ? 0 : 1001 * SECOND);
         w->depth[id] = (uint16_t)draw(60);
     }
     pdr_registry_relist(&w->g);

@@ -1,0 +1,411 @@
+/* Failures as the router's books see them: breakers, suspicion, back-pressure, the retry budget, learnt bounds; through the public calls. */
+#include "fleet.h"
+
+enum { P = PDR_LEG_PREFILL, D = PDR_LEG_DECODE };
+
+/* One request under way. */
+typedef struct trip {
+    pdr_exchange x;
+    pdr_decision d;
+    pdr_action   act[PDR_MAX_ACTIONS];
+    size_t       n;
+} trip;
+
+static int prefills_n, decodes_n; /* of the present fleet */
+
+static int send_to(fleet *f, trip *t, uint32_t prefill, uint32_t decode) /* PDR_NONE: any */
+{
+    pdr_prompt  p = fleet_prompt(500, 0, 0, NULL, 0);
+    pdr_request q = fleet_request(f);
+    p.flags |= PDR_PROMPT_STREAM;
+    q.flags = PDR_REQUEST_NO_HOLD;
+    for (int i = 0; i < prefills_n; i++)
+        if (prefill != PDR_NONE && f->prefill[i] != prefill) q.exclude[q.excluded++] = f->prefill[i];
+    for (int i = 0; i < decodes_n; i++)
+        if (decode != PDR_NONE && f->decode[i] != decode) q.exclude[q.excluded++] = f->decode[i];
+    pdr_lease_renew(f->r, f->lease, f->now);
+    pdr_init_struct(&t->d, sizeof t->d);
+    int code = pdr_route_prompt(f->r, &p, NULL, 0, &q, &t->d, NULL);
+    if (code) return code;
+    pdr_init_struct(&t->x, sizeof t->x);
+    t->n = PDR_MAX_ACTIONS;
+    assert_int_equal(pdr_exchange_begin(f->r, &t->x, &t->d, f->lease, f->now, t->act, &t->n), PDR_OK);
+    return PDR_OK;
+}
+
+static pdr_event made(const fleet *f, const trip *t, uint32_t type, uint32_t leg, uint32_t value)
+{
+    pdr_event ev;
+    pdr_init_struct(&ev, sizeof ev);
+    ev.type = type;
+    ev.leg = leg;
+    ev.attempt = t->x.attempt;
+    ev.now_ns = f->now;
+    if (type == PDR_EV_HEAD) ev.status = value;
+    if (type == PDR_EV_FAILED) ev.detail = value;
+    return ev;
+}
+
+static void feed(fleet *f, trip *t, pdr_event ev)
+{
+    t->n = PDR_MAX_ACTIONS;
+    assert_int_equal(pdr_exchange_event(f->r, &t->x, &ev, t->act, &t->n), PDR_OK);
+}
+
+static void happen(fleet *f, trip *t, uint32_t type, uint32_t leg, uint32_t value) { feed(f, t, made(f, t, type, leg, value)); }
+
+static uint32_t last_action(const trip *t) { return t->n ? t->act[t->n - 1].type : 0; }
+
+static void give_up(fleet *f, trip *t)
+{
+    for (int i = 0; i < 4 && last_action(t) == PDR_ACT_ROUTE; i++) {
+        t->n = PDR_MAX_ACTIONS;
+        pdr_exchange_rerouted(f->r, &t->x, NULL, PDR_E_NO_PAIR, f->now, t->act, &t->n);
+    }
+    assert_int_equal(last_action(t), PDR_ACT_FINISH);
+}
+
+/* Each of these is one request from its decision to its end. */
+static void good(fleet *f, uint32_t prefill, uint32_t decode)
+{
+    trip t;
+    assert_int_equal(send_to(f, &t, prefill, decode), PDR_OK);
+    f->now += 50 * MS;
+    happen(f, &t, PDR_EV_HEAD, P, 200);
+    happen(f, &t, PDR_EV_HEAD, D, 200);
+    happen(f, &t, PDR_EV_BODY, D, 0);
+    happen(f, &t, PDR_EV_END, P, 0);
+    happen(f, &t, PDR_EV_END, D, 0);
+    assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+}
+
+static int fails(fleet *f, uint32_t prefill, uint32_t decode, uint32_t leg, uint32_t type, uint32_t value)
+{
+    trip t;
+    int  code = send_to(f, &t, prefill, decode);
+    if (code) return code;
+    f->now += MS;
+    happen(f, &t, type, leg, value);
+    give_up(f, &t);
+    return PDR_OK;
+}
+
+static int usable(const fleet *f, uint32_t endpoint) { return fleet_target(f, endpoint).state == PDR_STATE_READY; }
+
+static void open_with(fleet *f, const pdr_config *c, int prefills, int decodes)
+{
+    prefills_n = prefills, decodes_n = decodes;
+    fleet_open(f, c, prefills, decodes);
+}
+
+static void open_fleet(fleet *f, int prefills, int decodes)
+{
+    pdr_config c = fleet_config();
+    open_with(f, &c, prefills, decodes);
+}
+
+static void failures_in_a_row_take_one_out_but_never_most_of_a_role(void **state)
+{
+    (void)state;
+    fleet f;
+    open_fleet(&f, 2, 2);
+    for (int i = 0; i < 3; i++) {
+        assert_true(usable(&f, f.prefill[0]));
+        fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_HEAD, 500);
+    }
+    assert_false(usable(&f, f.prefill[0]));
+    assert_int_equal(fleet_stats(&f).breakers_opened, 1);
+    for (int i = 0; i < 10; i++) fails(&f, f.prefill[1], PDR_NONE, P, PDR_EV_HEAD, 500); /* now it is the pool */
+    assert_true(usable(&f, f.prefill[1]));
+    assert_int_equal(pdr_ready(f.r, f.now), 1);
+    fails(&f, f.prefill[1], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_CONNECT); /* nobody is there: no opinion */
+    assert_false(usable(&f, f.prefill[1]));
+    assert_int_equal(pdr_ready(f.r, f.now), 0);
+    fleet_close(&f);
+}
+
+static void a_share_of_failures_takes_one_out(void **state)
+{
+    (void)state;
+    fleet f;
+    open_fleet(&f, 1, 3);
+    int n = 0;
+    for (; n < 40 && usable(&f, f.decode[0]); n++) /* never three in a row */
+        if (n % 2)
+            good(&f, PDR_NONE, f.decode[0]);
+        else
+            fails(&f, PDR_NONE, f.decode[0], D, PDR_EV_FAILED, PDR_FAIL_RESET);
+    assert_in_range(n, 16, 18);
+    for (n = 0; n < 40; n++) /* one in four */
+        if (n % 4)
+            good(&f, PDR_NONE, f.decode[1]);
+        else
+            fails(&f, PDR_NONE, f.decode[1], D, PDR_EV_FAILED, PDR_FAIL_RESET);
+    assert_true(usable(&f, f.decode[1]));
+    fleet_close(&f);
+}
+
+static void one_request_tries_a_broken_server_again(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t, other;
+    open_fleet(&f, 2, 1);
+    fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_CONNECT);
+    assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_E_NO_PAIR);
+    f.now += SECOND;
+    assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_OK);
+    assert_int_equal(send_to(&f, &other, f.prefill[0], PDR_NONE), PDR_E_NO_PAIR); /* it waits for what becomes of that */
+    f.now += MS;
+    happen(&f, &t, PDR_EV_HEAD, P, 200);
+    happen(&f, &t, PDR_EV_BODY, P, 0);
+    assert_int_equal(send_to(&f, &other, f.prefill[0], PDR_NONE), PDR_OK);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    happen(&f, &other, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+static void all_down_and_back_within_a_second(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 2, 1);
+    for (int i = 0; i < 200; i++) { /* for a long time: breakers are at their longest */
+        f.now += 300 * MS;
+        while (!fails(&f, PDR_NONE, PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_CONNECT)) continue;
+    }
+    assert_int_equal(pdr_ready(f.r, f.now), 0);
+    int tries = 0;
+    for (; tries < 100 && send_to(&f, &t, PDR_NONE, PDR_NONE); tries++) {
+        assert_in_range(t.d.retry_after_ms, 1, 1000);
+        f.now += 10 * MS;
+    }
+    assert_in_range(tries, 0, 51); /* each server is tried every half a second */
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+/* Decode answers 500 before the prompt is known to be computed: a dead bootstrap server, or decode itself. */
+static int suspicion(fleet *f, uint32_t prefill, uint32_t decode) { return fails(f, prefill, decode, D, PDR_EV_HEAD, 500); }
+
+static void suspicion_is_pinned_on_the_one_with_two_partners(void **state)
+{
+    (void)state;
+    fleet f;
+    open_fleet(&f, 2, 2);
+    suspicion(&f, f.prefill[0], f.decode[0]);
+    assert_true(usable(&f, f.prefill[0]) && usable(&f, f.decode[0]));
+    suspicion(&f, f.prefill[0], f.decode[1]);
+    assert_false(usable(&f, f.prefill[0]));
+    assert_true(usable(&f, f.decode[0]) && usable(&f, f.decode[1]));
+    fleet_close(&f);
+}
+
+static void suspicion_is_pinned_when_the_partner_is_cleared(void **state)
+{
+    (void)state;
+    fleet f;
+    open_fleet(&f, 2, 1); /* prefill 0 has a dead bootstrap port */
+    suspicion(&f, f.prefill[0], f.decode[0]);
+    suspicion(&f, f.prefill[0], f.decode[0]); /* the same two: it still cannot be told */
+    assert_true(usable(&f, f.prefill[0]) && usable(&f, f.decode[0]));
+    good(&f, f.prefill[1], f.decode[0]);
+    suspicion(&f, f.prefill[0], f.decode[0]);
+    assert_false(usable(&f, f.prefill[0]));
+    assert_true(usable(&f, f.decode[0]));
+    fleet_close(&f);
+
+    open_fleet(&f, 1, 2); /* and the other way round: decode 0 is broken */
+    suspicion(&f, f.prefill[0], f.decode[0]);
+    good(&f, f.prefill[0], f.decode[1]);
+    suspicion(&f, f.prefill[0], f.decode[0]);
+    assert_false(usable(&f, f.decode[0]));
+    assert_true(usable(&f, f.prefill[0]));
+    fleet_close(&f);
+}
+
+static void back_pressure_is_respected(void **state)
+{
+    (void)state;
+    fleet     f;
+    trip      t;
+    pdr_event ev;
+    open_fleet(&f, 1, 2);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[0]), PDR_OK);
+    ev = made(&f, &t, PDR_EV_HEAD, D, 429);
+    ev.retry_after_ms = 7000;
+    feed(&f, &t, ev);
+    happen(&f, &t, PDR_EV_END, D, 0);
+    assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+    assert_int_equal(fleet_target(&f, f.decode[0]).failures, 0);
+    for (int i = 0; i < 6; i++) {
+        f.now += 1100 * MS;
+        assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[0]), PDR_E_NO_PAIR);
+        good(&f, PDR_NONE, PDR_NONE); /* the other one */
+    }
+    f.now += 500 * MS;
+    assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[0]), PDR_OK); /* no trial: it was never broken */
+    trip second;
+    assert_int_equal(send_to(&f, &second, PDR_NONE, f.decode[0]), PDR_OK);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    happen(&f, &second, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+
+    open_fleet(&f, 1, 1); /* the only one: nobody is let in before its time, and clients hear when that is */
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    ev = made(&f, &t, PDR_EV_HEAD, D, 503);
+    ev.retry_after_ms = 90000;
+    feed(&f, &t, ev);
+    give_up(&f, &t);
+    f.now += 2 * SECOND;
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_E_NO_PAIR);
+    assert_int_equal(t.d.retry_after_ms, 28000); /* half a minute at most is believed */
+    f.now += 28 * SECOND;
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+static void retries_have_a_budget(void **state)
+{
+    (void)state;
+    fleet      f;
+    pdr_config c = fleet_config();
+    unsigned   retries = 0, refused = 0;
+    c.breaker_failures = 1000000;
+    c.breaker_error_permille = UINT32_MAX;
+    open_with(&f, &c, 2, 1);
+    for (int i = 0; i < 1000; i++) {
+        trip t;
+        assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+        happen(&f, &t, PDR_EV_FAILED, P, PDR_FAIL_RESET);
+        if (last_action(&t) == PDR_ACT_ROUTE) {
+            retries++;
+            give_up(&f, &t);
+        } else {
+            refused++;
+            assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+        }
+    }
+    assert_in_range(retries, 295, 301); /* the reserve, and a fifth of the traffic */
+    assert_int_equal(fleet_stats(&f).retries_refused, refused);
+    for (int i = 0; i < 20; i++) { /* time brings ten a second */
+        f.now += SECOND;
+        pdr_lease_renew(f.r, f.lease, f.now);
+        pdr_tick(f.r, f.now);
+    }
+    trip t;
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    happen(&f, &t, PDR_EV_FAILED, P, PDR_FAIL_RESET);
+    assert_int_equal(last_action(&t), PDR_ACT_ROUTE);
+    give_up(&f, &t);
+    fleet_close(&f);
+}
+
+static void bounds_are_learnt(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 2, 1);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    assert_int_equal(t.d.first_byte_us, 300000000);
+    assert_int_equal(t.d.idle_us, 300000000);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    for (int i = 0; i < 20; i++) good(&f, PDR_NONE, PDR_NONE);
+    assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_OK);
+    assert_int_equal(t.d.first_byte_us, 5000000); /* 50 ms are usual: the lower limit */
+    assert_int_equal(pdr_exchange_deadline(&t.x), f.now + 5 * SECOND);
+    f.now += 5 * SECOND;
+    pdr_lease_renew(f.r, f.lease, f.now);
+    happen(&f, &t, PDR_EV_TICK, 0, 0);
+    assert_int_equal(last_action(&t), PDR_ACT_ROUTE);
+    assert_int_equal(fleet_stats(&f).timeouts, 1);
+    give_up(&f, &t);
+    assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_OK);
+    assert_int_equal(t.d.first_byte_us, 10000000); /* it may have become slow: once more with more patience */
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    assert_int_equal(send_to(&f, &t, f.prefill[1], PDR_NONE), PDR_OK);
+    assert_int_equal(t.d.first_byte_us, 5000000);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+static void a_stalled_answer_is_noticed(void **state)
+{
+    (void)state;
+    fleet     f;
+    trip      t;
+    pdr_event ev;
+    open_fleet(&f, 1, 1);
+    for (int i = 0; i < 20; i++) { /* answers with a second of silence somewhere */
+        assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+        happen(&f, &t, PDR_EV_HEAD, D, 200);
+        happen(&f, &t, PDR_EV_BODY, D, 0);
+        happen(&f, &t, PDR_EV_HEAD, P, 200);
+        happen(&f, &t, PDR_EV_END, P, 0);
+        f.now += 2 * SECOND;
+        ev = made(&f, &t, PDR_EV_END, D, 0);
+        ev.longest_gap_ms = 2000;
+        feed(&f, &t, ev);
+    }
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    assert_int_equal(t.d.idle_us, 16000000);
+    happen(&f, &t, PDR_EV_HEAD, D, 200);
+    happen(&f, &t, PDR_EV_BODY, D, 0);
+    happen(&f, &t, PDR_EV_SENT, D, 0);
+    f.now += 16 * SECOND;
+    pdr_lease_renew(f.r, f.lease, f.now);
+    ev = made(&f, &t, PDR_EV_TICK, 0, 0);
+    ev.last_byte_ns = f.now - 16 * SECOND;
+    feed(&f, &t, ev);
+    assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+    assert_int_equal(t.act[t.n - 2].type, PDR_ACT_ABORT);
+    assert_int_equal(t.act[t.n - 2].reason, PDR_ERR_DECODE_TIMEOUT);
+    assert_int_equal(fleet_target(&f, f.decode[0]).failures, 1);
+    fleet_close(&f);
+}
+
+static void one_that_takes_many_times_longer_than_the_others_is_taken_out(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 3, 1);
+    for (int i = 0; i < 60; i++) good(&f, f.prefill[i % 2 + 1], PDR_NONE);
+    int n = 0;
+    for (; n < 60 && usable(&f, f.prefill[0]); n++) {
+        assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_OK);
+        f.now += 4 * SECOND;
+        pdr_lease_renew(f.r, f.lease, f.now);
+        happen(&f, &t, PDR_EV_HEAD, P, 200);
+        happen(&f, &t, PDR_EV_BODY, P, 0);
+        happen(&f, &t, PDR_EV_END, P, 0);
+        happen(&f, &t, PDR_EV_HEAD, D, 200);
+        happen(&f, &t, PDR_EV_BODY, D, 0);
+        happen(&f, &t, PDR_EV_END, D, 0);
+        for (int k = 0; k < 4; k++) good(&f, f.prefill[1], PDR_NONE);
+    }
+    assert_in_range(n, 8, 20);
+    assert_true(usable(&f, f.prefill[1]) && usable(&f, f.prefill[2]));
+    fleet_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(failures_in_a_row_take_one_out_but_never_most_of_a_role),
+        cmocka_unit_test(a_share_of_failures_takes_one_out),
+        cmocka_unit_test(one_request_tries_a_broken_server_again),
+        cmocka_unit_test(all_down_and_back_within_a_second),
+        cmocka_unit_test(suspicion_is_pinned_on_the_one_with_two_partners),
+        cmocka_unit_test(suspicion_is_pinned_when_the_partner_is_cleared),
+        cmocka_unit_test(back_pressure_is_respected),
+        cmocka_unit_test(retries_have_a_budget),
+        cmocka_unit_test(bounds_are_learnt),
+        cmocka_unit_test(a_stalled_answer_is_noticed),
+        cmocka_unit_test(one_that_takes_many_times_longer_than_the_others_is_taken_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
