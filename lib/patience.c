@@ -47,7 +47,7 @@ static uint64_t first_byte_us(const pdr_patience *p, const pdr_patience *pool, c
     if (known->late_n < PDR_PATIENCE_KNOWN) return l->first_byte_most_us;
     uint64_t late = known->late_q10 > 1024 ? known->late_q10 : 1024;
     uint64_t us = clamp(product(product(predicted_us, late) >> 10, FACTOR), l->first_byte_least_us, l->first_byte_most_us);
-    return clamp(us << p->overruns, 0, l->first_byte_most_us);
+    return clamp(us << (p->overruns & 3), 0, l->first_byte_most_us);
 }
 
 static uint64_t token_us(const pdr_patience *p, const pdr_patience *pool)
@@ -65,7 +65,7 @@ static uint64_t idle_us(const pdr_patience *p, const pdr_patience *pool, const p
     else if (steps->token_n >= PDR_PATIENCE_KNOWN)
         us = (uint64_t)steps->token_us * STEPS_OF_GAP;
     us = clamp(us, l->idle_least_us, l->idle_most_us);
-    return clamp(us << p->overruns, 0, l->idle_most_us);
+    return clamp(us << (p->overruns & 3), 0, l->idle_most_us);
 }
 
 pdr_silence pdr_patience_bounds(const pdr_patience *prefill, const pdr_patience *decode, const pdr_patience *pool, const pdr_patience_limits *limits,
