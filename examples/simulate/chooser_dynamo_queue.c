@@ -118,7 +118,7 @@ static void arrive(void *self, const sim_request *q)
 static void prefill_done(void *self, const sim_request *q, uint32_t worker)
 {
     struct dynamo_queue *s = self;
-    (void)q, (void)worker;
+    peer_view_done(&s->view, q, worker);
     while (s->n && !busy(s)) send(s, pop(s));
 }
 

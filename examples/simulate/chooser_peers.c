@@ -48,6 +48,8 @@ static void arrive(void *self, const sim_request *q)
     peer_view_send(&p->view, q, p->formula(p, &c, p->view.cost));
 }
 
+static void prefill_done(void *self, const sim_request *q, uint32_t worker) { peer_view_done(&((struct peer *)self)->view, q, worker); }
+
 /* NAME_create() for a formula with these settings. */
 #define PEER(NAME, KEYS, DEFAULTS, CALL)                                                             \
     static uint32_t NAME##_formula(const struct peer *self, const struct peer_case *c, double *cost) \
@@ -78,7 +80,8 @@ PEER(seconds, LIST("price"), LIST(0), peer_seconds(c, k[0], cost))
 
 #define CHOOSER(FIELD, NAME, SETTINGS, ABOUT)                                                                  \
     const sim_chooser sim_peer_##FIELD = {.name = NAME, .settings = SETTINGS, .about = ABOUT,                  \
-                                          .create = FIELD##_create, .destroy = destroy, .arrive = arrive}
+                                          .create = FIELD##_create, .destroy = destroy, .arrive = arrive,       \
+                                          .prefill_done = prefill_done}
 
 CHOOSER(least_requests, "least_requests", NULL, "fewest prompts in prefill");
 CHOOSER(least_tokens, "least_tokens", NULL, "fewest uncached tokens pending");

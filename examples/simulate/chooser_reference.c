@@ -126,7 +126,7 @@ static double begin_pass(struct reference *s, double *in_prefill)
 static uint32_t local(const struct reference *s, const sim_request *q, double remote)
 {
     const struct peer_view *v = &s->view;
-    const sim_worker       *w = sim_workers(v->gateway, NULL, NULL);
+    const sim_worker       *w = peer_view_books(v);
     const sim_costs        *k = sim_costs_of(v->gateway);
     double                  least = remote, reload = k->cache_tokens > k->kv_tokens ? k->reload_token : 0;
     uint32_t                best = SIM_NONE;
@@ -136,7 +136,7 @@ static uint32_t local(const struct reference *s, const sim_request *q, double re
         double   compute = sim_prefill_seconds(v->gateway, u, m), t;
         if (s->local == 2 && u > s->local_tokens) continue;
         t = reload * m + compute + ceil(u / 512.) * sim_step_seconds(v->gateway, w[d].decode_arrived_requests, w[d].decode_arrived_tokens);
-        t += fmax(w[d].prefill_seconds, 0);
+        t += peer_view_wait(v, d);
         if (s->local == 1) t += w[d].decode_arrived_requests * compute;
         if (t < least) least = t, best = d;
     }
@@ -207,7 +207,7 @@ static int open_somewhere(const struct reference *s, const uint32_t *in_prefill)
 
 static void pass(struct reference *s)
 {
-    const sim_worker *w = sim_workers(s->view.gateway, NULL, NULL);
+    const sim_worker *w = peer_view_books(&s->view);
     double            in_prefill, sum = begin_pass(s, &in_prefill), price, wait;
     uint32_t          busy[PEER_WORKERS_MAX];
     size_t            n = s->n;
@@ -275,8 +275,7 @@ static void arrive(void *self, const sim_request *q)
     w = place(s, price);
     d = local(s, q, s->backlog[w] + s->view.rows[w].work_s + queue_ahead(s, size));
     if (d != SIM_NONE) {
-        sim_candidate(s->view.gateway, q, d, 1, 0, NULL, 0);
-        sim_send(s->view.gateway, q, SIM_NONE, d);
+        peer_view_send_local(&s->view, q, d);
     } else if (s->hold) {
         hold(s, q, size);
         pass(s);
@@ -287,15 +286,16 @@ static void arrive(void *self, const sim_request *q)
 
 static void prefill_done(void *self, const sim_request *q, uint32_t worker)
 {
-    (void)q, (void)worker;
-    pass(self);
+    struct reference *s = self;
+    peer_view_done(&s->view, q, worker);
+    pass(s);
 }
 
 const sim_chooser sim_reference_immediate = {
     .name = "reference-immediate",
     .settings = "local=0 local_tokens=4096",
     .about = "seconds with the mean queue's price, sent at once; not the library's code",
-    .create = create_immediate, .destroy = destroy, .arrive = arrive,
+    .create = create_immediate, .destroy = destroy, .arrive = arrive, .prefill_done = prefill_done,
 };
 const sim_chooser sim_reference_held = {
     .name = "reference-held",

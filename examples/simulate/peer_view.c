@@ -28,7 +28,8 @@ int peer_view_open(struct peer_view *v, sim_gateway *g, const char *settings, ch
     v->rows = calloc(v->prefills, sizeof *v->rows);
     v->cost = calloc(v->prefills, sizeof *v->cost);
     v->matched = calloc((size_t)v->prefills + v->decodes, sizeof *v->matched);
-    if (v->turns && v->rows && v->cost && v->matched) return 0;
+    v->lines = calloc((size_t)v->prefills + v->decodes, sizeof *v->lines);
+    if (v->lines && v->turns && v->rows && v->cost && v->matched) return 0;
     snprintf(why, cap, "out of memory");
     peer_view_close(v);
     return -1;
@@ -40,31 +41,64 @@ void peer_view_close(struct peer_view *v)
     free(v->rows);
     free(v->cost);
     free(v->matched);
+    for (uint32_t i = 0; v->lines && i < v->prefills + v->decodes; i++) free(v->lines[i].sent);
+    free(v->lines);
     memset(v, 0, sizeof *v);
 }
 
-/* Booked seconds less what has passed since the oldest began: the work in front of a new request. */
-static double booked_wait(const sim_worker *w, sim_ns now)
+static void line_put(struct peer_line *l, uint32_t id, double seconds, sim_ns now)
 {
-    if (!w->prefill_requests) return 0;
-    return fmax(w->prefill_seconds - (double)(now - w->prefill_since) / SIM_SECOND, 0);
+    if (l->first == l->end) l->first = l->end = 0, l->since = now, l->sum = 0;
+    if (l->end == l->cap) {
+        if (l->first > l->cap / 2) {
+            memmove(l->sent, l->sent + l->first, (l->end - l->first) * sizeof *l->sent);
+            l->end -= l->first;
+            l->first = 0;
+        } else if (!(l->sent = realloc(l->sent, (l->cap = l->cap ? l->cap * 2 : 64) * sizeof *l->sent))) {
+            abort();
+        }
+    }
+    l->sent[l->end++] = (struct peer_sent){id, seconds};
+    l->sum += seconds;
 }
 
-static void load_of(const struct peer_view *v, const sim_worker *w, struct peer_worker *row)
+static void line_take(struct peer_line *l, uint32_t id, sim_ns now)
+{
+    size_t i = l->first;
+    while (i < l->end && l->sent[i].id != id) i++;
+    if (i == l->end) return;
+    l->sum -= l->sent[i].seconds;
+    memmove(l->sent + l->first + 1, l->sent + l->first, (i - l->first) * sizeof *l->sent);
+    l->first++;
+    l->since = now;
+}
+
+double peer_view_wait(const struct peer_view *v, uint32_t worker)
+{
+    const struct peer_line *l = &v->lines[worker];
+    double                  begun;
+    if (l->first == l->end) return 0;
+    begun = (double)(sim_now(v->gateway) - l->since) / SIM_SECOND;
+    return fmax(l->sum - fmin(begun, l->sent[l->first].seconds), 0);
+}
+
+void peer_view_done(struct peer_view *v, const sim_request *q, uint32_t worker) { line_take(&v->lines[worker], q->id, sim_now(v->gateway)); }
+
+static void load_of(const struct peer_view *v, const sim_worker *w, uint32_t worker, struct peer_worker *row)
 {
     const sim_load *l = &w->load;
     row->kv_used = l->kv_capacity ? (double)l->kv_used / (double)l->kv_capacity : 0;
     row->requests = v->scrape ? (double)(l->running + l->waiting) : (double)w->prefill_requests;
     row->pending = v->scrape ? (double)l->waiting_tokens : (double)w->prefill_tokens;
     row->wait_s = v->scrape ? sim_prefill_seconds(v->gateway, (uint32_t)l->waiting_tokens, 0) * (l->waiting_tokens > 0)
-                            : booked_wait(w, sim_now(v->gateway));
+                            : peer_view_wait(v, worker);
 }
 
 void peer_view_load(struct peer_view *v)
 {
-    const sim_worker *w = sim_workers(v->gateway, NULL, NULL);
+    const sim_worker *w = peer_view_books(v);
     for (uint32_t i = 0; i < v->prefills; i++) {
-        load_of(v, &w[i], &v->rows[i]);
+        load_of(v, &w[i], i, &v->rows[i]);
         v->rows[i].turn = v->turns[i];
     }
 }
@@ -82,7 +116,7 @@ struct peer_case peer_view_of(struct peer_view *v, const sim_request *q)
 
 uint32_t peer_view_decode(const struct peer_view *v)
 {
-    const sim_worker *w = sim_workers(v->gateway, NULL, NULL);
+    const sim_worker *w = peer_view_books(v);
     uint32_t          best = v->prefills;
     for (uint32_t d = v->prefills + 1; d < v->prefills + v->decodes; d++)
         if (w[d].decode_tokens < w[best].decode_tokens ||
@@ -93,7 +127,7 @@ uint32_t peer_view_decode(const struct peer_view *v)
 
 uint32_t peer_view_local(const struct peer_view *v, const sim_request *q)
 {
-    const sim_worker *w = sim_workers(v->gateway, NULL, NULL);
+    const sim_worker *w = peer_view_books(v);
     uint32_t          best = SIM_NONE;
     double            least = INFINITY;
     if (v->local <= 0) return SIM_NONE;
@@ -101,7 +135,7 @@ uint32_t peer_view_local(const struct peer_view *v, const sim_request *q)
         uint32_t uncached = q->in - v->matched[d];
         double   s;
         if (uncached > v->local || uncached > v->local_ratio * q->in) continue;
-        s = sim_prefill_seconds(v->gateway, uncached, v->matched[d]) + booked_wait(&w[d], sim_now(v->gateway)) +
+        s = sim_prefill_seconds(v->gateway, uncached, v->matched[d]) + peer_view_wait(v, d) +
             sim_step_seconds(v->gateway, w[d].decode_requests, w[d].decode_tokens);
         if (s < least) least = s, best = d;
     }
@@ -120,7 +154,7 @@ static void record_prefill(const struct peer_view *v, const sim_request *q, uint
 
 static void record_decode(const struct peer_view *v, const sim_request *q, uint32_t choice)
 {
-    const sim_worker *w = sim_workers(v->gateway, NULL, NULL);
+    const sim_worker *w = peer_view_books(v);
     for (uint32_t d = v->prefills; d < v->prefills + v->decodes; d++) {
         const sim_term terms[] = {{"matched tokens", v->matched[d]}, {"requests", w[d].decode_requests},
                                   {"of those arrived", w[d].decode_arrived_requests}};
@@ -128,15 +162,29 @@ static void record_decode(const struct peer_view *v, const sim_request *q, uint3
     }
 }
 
+void peer_view_send_local(struct peer_view *v, const sim_request *q, uint32_t decode)
+{
+    line_put(&v->lines[decode], q->id, sim_prefill_seconds(v->gateway, q->in - v->matched[decode], v->matched[decode]), sim_now(v->gateway));
+    if (sim_recording(v->gateway)) {
+        record_prefill(v, q, SIM_NONE);
+        record_decode(v, q, decode);
+    }
+    sim_send(v->gateway, q, SIM_NONE, decode);
+}
+
 void peer_view_send(struct peer_view *v, const sim_request *q, uint32_t choice)
 {
     uint32_t d = peer_view_local(v, q);
-    if (d != SIM_NONE) choice = SIM_NONE;
-    else d = peer_view_decode(v);
+    if (d != SIM_NONE) {
+        peer_view_send_local(v, q, d);
+        return;
+    }
+    d = peer_view_decode(v);
     if (sim_recording(v->gateway)) {
         record_prefill(v, q, choice);
         record_decode(v, q, d);
     }
-    if (choice != SIM_NONE) v->turns[choice] = ++v->turn;
+    v->turns[choice] = ++v->turn;
+    line_put(&v->lines[choice], q->id, sim_prefill_seconds(v->gateway, q->in - v->matched[choice], v->matched[choice]), sim_now(v->gateway));
     sim_send(v->gateway, q, choice, d);
 }

@@ -12,6 +12,14 @@
 #include "chooser.h"
 #include "peer_formulas.h"
 
+/* Prompts sent to a worker and not heard to be done, in order. */
+struct peer_line {
+    struct peer_sent { uint32_t id; double seconds; } *sent;
+    size_t first, end, cap;
+    double sum;   /* seconds of all of them */
+    sim_ns since; /* the first one counts from here */
+};
+
 struct peer_view {
     sim_gateway       *gateway;
     uint32_t           prefills, decodes;
@@ -21,10 +29,18 @@ struct peer_view {
     uint64_t           turn;
     uint64_t           random;
     uint64_t          *turns;       /* of each prefill worker */
+    struct peer_line  *lines;       /* of each worker */
     struct peer_worker *rows;       /* prefill workers */
     uint32_t          *matched;     /* all workers */
     double            *cost;
 };
+
+/* The router's books: prefill workers, then decode workers. */
+static inline const sim_worker *peer_view_books(const struct peer_view *v)
+{
+    uint32_t prefills, decodes;
+    return sim_workers(v->gateway, &prefills, &decodes);
+}
 
 /* Settings every peer takes; a list of keys for sim_settings_known() begins with these. */
 #define PEER_VIEW_KEYS "view", "local", "local_ratio"
@@ -40,7 +56,13 @@ void peer_view_load(struct peer_view *v);
 uint32_t peer_view_decode(const struct peer_view *v);
 /* The decode worker that should do all of it by the "local" settings, SIM_NONE: none. matched[] must be filled. */
 uint32_t peer_view_local(const struct peer_view *v, const sim_request *q);
+/* Seconds until a worker has computed what is sent there: the first one's less the time since it began, at least 0, and the others'. */
+double peer_view_wait(const struct peer_view *v, uint32_t worker);
+/* To be called when a prompt is heard to be done. */
+void peer_view_done(struct peer_view *v, const sim_request *q, uint32_t worker);
 /* Records the candidates and sends: to rows[choice] and the decode worker peer_view_decode() names, or to a decode worker alone. */
 void peer_view_send(struct peer_view *v, const sim_request *q, uint32_t choice);
+/* Sends to a decode worker alone. */
+void peer_view_send_local(struct peer_view *v, const sim_request *q, uint32_t decode);
 
 #endif
