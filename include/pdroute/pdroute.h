@@ -570,6 +570,43 @@ PDR_API const char *pdr_reason_name(uint32_t reason);
 /* An OpenAI-shaped error body {"error":{"message","type","code"}} for a status, code and sentence (escaped). [pure] since 0.1 */
 PDR_API int pdr_error_body(int status, const char *code, const char *message, char *buf, size_t cap, size_t *need);
 
+/*
+ * The end of a stream that cannot be completed, in its own format: an empty line (what was sent last may be half an event) and one event, {"error":{…}} for the OpenAI paths, a
+ * finish reason "abort" for PDR_API_GENERATE. Send it, then close the connection: no [DONE]. At most cap bytes, *need the length, PDR_E_NOSPACE if cut. [pure] since 0.1
+ */
+PDR_API int pdr_error_event(uint32_t api, int status, const char *code, const char *message, char *buf, size_t cap, size_t *need);
+/* The HTTP status that an engine's error event or error body names (400..599), 0: none. For what a response reader saw with PDR_SEEN_ERROR. [pure] since 0.1 */
+PDR_API int pdr_error_status(const char *text, size_t len);
+/*
+ * Blots out, in place and with the same length, what a server's error body must not tell a client: rooms and other numbers of 15 digits and more, names and addresses of the decision's servers, the
+ * bootstrap_* names, file paths. JSON stays JSON. `d` may be NULL. Give it the whole body: what is cut apart is not recognised. [pure] since 0.1
+ */
+PDR_API int pdr_error_mask(const pdr_decision *d, char *text, size_t len);
+
+/* ---- whole answers: what only prefill knows of a prompt, put into decode's answer */
+
+/*
+ * With prefill and decode apart, logprobs of the prompt (return_logprob of /generate; echo with logprobs of /v1/completions) exist in prefill's answer only. For requests
+ * of which pdr_merge_wanted() says 1, keep prefill's body, hold decode's back until prefill has ended, and pass it through one of the two functions: a whole JSON answer at
+ * once, a stream in pieces of whole events (cut behind an empty line). Every byte that is not added stays.
+ */
+typedef struct pdr_merge { /* plain data; one per answer */
+    uint32_t struct_size;
+    uint32_t api;                /* PDR_API_GENERATE or _COMPLETIONS */
+    uint32_t kind;               /* PDR_RESPONSE_* */
+    uint32_t reserved;
+    uint64_t seen[16];           /* private */
+} pdr_merge;
+PDR_API int  pdr_merge_wanted(const pdr_decision *d, const pdr_prompt *p);           /* [pure] since 0.1 */
+PDR_API void pdr_merge_init(pdr_merge *m, uint32_t api, uint32_t kind);              /* [object] since 0.1 */
+/*
+ * The merged text as slices of decode's (source 0) and prefill's (source 1). *n in: capacity of out, out: number; PDR_E_NOSPACE if that is larger: then nothing has
+ * changed. What is not an answer of a known form comes out as it is. [object] since 0.1
+ */
+PDR_API int pdr_merge_slices(pdr_merge *m, const char *prefill, size_t prefill_len, const char *decode, size_t decode_len, pdr_slice *out, size_t *n);
+/* The same in one buffer: *need gets the exact size, PDR_E_NOSPACE if cap is smaller (then nothing has changed, ask again). [object] since 0.1 */
+PDR_API int pdr_merge_text(pdr_merge *m, const char *prefill, size_t prefill_len, const char *decode, size_t decode_len, char *buf, size_t cap, size_t *need);
+
 /* For hosts without the exchange: what became of a booking. */
 enum { PDR_DONE_PREFILL = 1 /* prompt is computed: frees prefill work */, PDR_DONE_ALL = 2 /* frees everything */ };
 PDR_API int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t now_ns);
