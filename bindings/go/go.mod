@@ -1,3 +1,3 @@
-module pdroute.test/cgo
+module libpdroute.test/pdroute
 
-go 1.20
+go 1.21

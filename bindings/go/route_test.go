@@ -1,42 +1,59 @@
-package pdr
+package pdroute
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"testing"
 )
 
 const second = 1_000_000_000
 
-func fleet(t *testing.T, prefills, decodes int) *Router {
+const guide = `{"model": "/models/Qwen3-32B", "bootstrap_room": 5, "messages": [{"role": "user", "content": "你好,这是一个测试"}], "max_tokens": 50 }`
+
+// fleet is a router with servers, and a lease.
+func fleet(t testing.TB, prefills, decodes int) (*Router, uint32) {
 	t.Helper()
-	r, err := New(42, 1000*second)
+	r, err := NewRouter(&Config{MaxEndpoints: 64, MaxBookings: 1024, IndexEntries: 65536, Seed: 42})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
 	for i := 0; i < prefills+decodes; i++ {
-		if err := r.Put(fmt.Sprintf("10.0.0.%d", i+1), 8000, i < prefills, 1000*second); err != nil {
-			t.Fatal(err)
+		e := Endpoint{Role: RoleDecode, Host: fmt.Sprintf("10.0.0.%d", i+1), Port: 8000}
+		if i < prefills {
+			e.Role = RolePrefill
+		}
+		if id, err := r.PutEndpoint(&e, 1000*second); err != nil || id != uint32(i) {
+			t.Fatal(id, err)
 		}
 	}
-	return r
+	lease, err := r.OpenLease("test", 1000*second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, lease
 }
 
 func TestRouteAndRewrite(t *testing.T) {
-	r := fleet(t, 2, 1)
-	body := []byte(`{"model": "/models/Qwen3-32B", "bootstrap_room": 5, "messages": [{"role": "user", "content": "你好,这是一个测试"}], "max_tokens": 50 }`)
-	var d Decision
-	if err := r.Route(body, 1001*second, &d); err != nil {
+	r, lease := fleet(t, 2, 1)
+	body := []byte(guide)
+	var (
+		q      = Request{API: APIChat, Lease: lease, NowNs: 1001 * second}
+		prompt Prompt
+		d      Decision
+	)
+	if err := r.Route(body, &q, &prompt, &d); err != nil {
 		t.Fatal(err)
 	}
-	if d.Decode() != "10.0.0.3" || d.Room() == 0 || d.Room() >= 1<<63 {
-		t.Fatalf("decode %s, room %d", d.Decode(), d.Room())
+	if d.Outcome != Send || d.DecodeHost() != "10.0.0.3" || d.Addr(LegDecode) != "10.0.0.3:8000" || d.Room == 0 || d.Room >= 1<<63 || d.RoomAt(0) != d.Room {
+		t.Fatalf("%+v", d)
 	}
-	for leg := 0; leg < 2; leg++ {
-		out, err := d.Rewrite(leg, body)
+	for leg := LegPrefill; leg <= LegDecode; leg++ {
+		out, err := d.Rewrite(nil, &prompt, leg, body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,57 +66,83 @@ func TestRouteAndRewrite(t *testing.T) {
 		if err := json.Unmarshal(out, &got); err != nil {
 			t.Fatalf("%v in %s", err, out)
 		}
-		if got.Host != d.Prefill() || got.Port != 8998 || got.Room != d.Room() || got.Max != 50 {
+		if got.Host != d.PrefillHost() || got.Port != 8998 || got.Room != d.Room || got.Max != 50 || strings.Contains(string(out), `"bootstrap_room": 5`) {
 			t.Fatalf("%+v in %s", got, out)
 		}
+		// the same bytes without a copy, whatever the size of the reads
+		b, err := d.LegBody(&prompt, leg, body)
+		if err != nil || b.Len() != int64(len(out)) {
+			t.Fatal(b, err)
+		}
+		for size := 1; size < 400; size += 7 {
+			var read []byte
+			piece := make([]byte, size)
+			for from := b.Clone(); ; {
+				n, err := from.Read(piece)
+				read = append(read, piece[:n]...)
+				if err == io.EOF {
+					break
+				}
+			}
+			if string(read) != string(out) {
+				t.Fatalf("in pieces of %d: %s", size, read)
+			}
+		}
+		var written strings.Builder
+		if n, err := io.Copy(&written, b); n != b.Len() || err != nil || written.String() != string(out) {
+			t.Fatal(n, err, written.String())
+		}
 	}
-	if err := r.Done(&d, 1002*second); err != nil {
+	if err := r.EndBooking(d.Booking, DoneAll, 1002*second); err != nil {
 		t.Fatal(err)
 	}
-	var gone *Error
-	if err := r.Done(&d, 1002*second); !errors.As(err, &gone) || gone.Code != -10 {
+	if err := r.EndBooking(d.Booking, DoneAll, 1002*second); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("second end: %v", err)
 	}
 }
 
 func TestErrorsCarryASentence(t *testing.T) {
-	r := fleet(t, 1, 0)
-	var d Decision
-	for body, code := range map[string]int{`{"messages": [}`: -4, `{"messages": [{"role": "user", "content": "x"}]}`: -8} {
+	r, lease := fleet(t, 1, 0)
+	for body, code := range map[string]Code{`{"messages": [}`: ErrParse, guide: ErrNoPair, `{"messages":[{"role":"user","content":"x"}],"n":3}`: ErrUnsupported} {
+		var d Decision
+		err := r.Route([]byte(body), &Request{API: APIChat, Lease: lease, NowNs: 1001 * second}, nil, &d)
 		var e *Error
-		if err := r.Route([]byte(body), 1001*second, &d); !errors.As(err, &e) || e.Code != code || e.Message == "" {
+		if !errors.Is(err, code) || !errors.As(err, &e) || e.Message == "" || HTTPStatus(err) != code.HTTPStatus() {
 			t.Errorf("%s: %v", body, err)
+		}
+		if code == ErrParse && (e.Offset != 14 || e.Line != 1) {
+			t.Errorf("%+v", e)
 		}
 	}
 }
 
 func TestGoroutines(t *testing.T) {
-	r := fleet(t, 4, 2)
+	r, lease := fleet(t, 4, 2)
 	var wg sync.WaitGroup
 	var rooms sync.Map
 	for g := 0; g < 8; g++ {
 		wg.Add(1)
 		go func(g int) {
 			defer wg.Done()
+			var d Decision
 			for i := 0; i < 500; i++ {
-				var d Decision
 				body := []byte(fmt.Sprintf(`{"messages": [{"role": "user", "content": "goroutine %d says %d"}]}`, g, i))
-				if err := r.Route(body, 1001*second, &d); err != nil {
+				if err := r.Route(body, &Request{API: APIChat, Lease: lease, NowNs: 1001 * second, Flags: RequestNoHold}, nil, &d); err != nil {
 					t.Error(err)
 					return
 				}
-				if _, twice := rooms.LoadOrStore(d.Room(), true); twice {
-					t.Errorf("room %d came twice", d.Room())
+				if _, twice := rooms.LoadOrStore(d.Room, true); twice {
+					t.Errorf("room %d came twice", d.Room)
 				}
-				if err := r.Done(&d, 1002*second); err != nil {
+				if err := r.EndBooking(d.Booking, DoneAll, 1002*second); err != nil {
 					t.Error(err)
 				}
 			}
 		}(g)
 	}
 	wg.Wait()
-	if n := r.Bookings(); n != 0 {
-		t.Errorf("%d bookings are left", n)
+	if s, err := r.Stats(); err != nil || s.Bookings != 0 || s.Routed != 4000 {
+		t.Errorf("%+v %v", s, err)
 	}
 	if err := r.Check(); err != nil {
 		t.Error(err)

@@ -1,0 +1,306 @@
+package pdroute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const tickInterval = 100 * time.Millisecond
+
+// ProcessOptions say how a process uses a block.
+type ProcessOptions struct {
+	Path   string  // of the block file; on a tmpfs (/dev/shm)
+	Config *Config // nil: accept any
+	Flags  OpenFlags
+	Name   string       // of the lease, for those who look at the block; "" names the program
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// Process is one process's use of a block: the mapping, a lease that owns its bookings, a goroutine on the lease's wake
+// socket that passes released tickets to those who wait for them, and one that renews and ticks.
+type Process struct {
+	options ProcessOptions
+	block   *Block
+	config  *Config
+	log     *slog.Logger
+	leaseID atomic.Uint32
+	quit    chan struct{}
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	lease  *Lease   // nil: none to be had at present
+	wake   *os.File // a duplicate of its wake socket, in Go's poller
+	held   map[uint64]chan struct{}
+	closed bool
+	silent time.Time // when the log was last told that there is no lease
+}
+
+// OpenProcess opens the block and begins to use it. Where all leases are taken it goes on trying; until then requests
+// are refused with ErrLease.
+func OpenProcess(o ProcessOptions) (*Process, error) {
+	block, err := OpenBlock(o.Path, o.Config, o.Flags)
+	if err != nil {
+		return nil, err
+	}
+	if o.Name == "" {
+		o.Name = fmt.Sprintf("go process %d", os.Getpid())
+	}
+	p := &Process{options: o, block: block, log: o.Logger, held: make(map[uint64]chan struct{}), quit: make(chan struct{})}
+	if p.log == nil {
+		p.log = slog.Default()
+	}
+	if p.config, err = block.Router().Config(); err != nil {
+		block.Close()
+		return nil, err
+	}
+	p.mu.Lock()
+	_ = p.renew()
+	p.mu.Unlock()
+	p.running.Add(1)
+	go p.tick()
+	return p, nil
+}
+
+// Block is the process's block.
+func (p *Process) Block() *Block { return p.block }
+
+// Router is the block's router.
+func (p *Process) Router() *Router { return p.block.Router() }
+
+// Config is the block's, resolved.
+func (p *Process) Config() *Config { return p.config }
+
+// Lease owns what this process books; 0 before there is one. It may change when the process was stopped for longer than
+// LeaseTTLMs.
+func (p *Process) Lease() uint32 { return p.leaseID.Load() }
+
+// Close ends the lease, which gives back what is booked, and unmaps the block. Nobody may use the process any more.
+func (p *Process) Close() {
+	p.mu.Lock()
+	p.closed = true
+	close(p.quit)
+	p.dropWake()
+	p.mu.Unlock()
+	p.running.Wait()
+	if p.lease != nil {
+		p.lease.Close(Now())
+		p.block.WakePending() // what was given back may release others' requests
+	}
+	p.block.Close()
+}
+
+// renew opens or renews the lease. With the lock.
+func (p *Process) renew() error {
+	if p.closed {
+		return ErrLease
+	}
+	var err error
+	if p.lease != nil {
+		if err = p.lease.Renew(Now()); err == nil {
+			return nil
+		}
+		p.log.Warn("pdroute: lease", "error", err)
+		if !errors.Is(err, ErrLease) {
+			return err
+		}
+		p.dropWake() // a new lease with a new socket is in place
+	} else if p.lease, err = p.block.OpenLease(p.options.Name, Now()); err != nil {
+		p.lease = nil
+		if time.Since(p.silent) > time.Second {
+			p.silent = time.Now()
+			p.log.Error("pdroute: no lease", "error", err)
+		}
+		return err
+	}
+	p.leaseID.Store(p.lease.ID())
+	p.listen()
+	return nil
+}
+
+func (p *Process) dropWake() {
+	if p.wake != nil {
+		p.wake.Close()
+		p.wake = nil
+	}
+}
+
+// listen starts a goroutine on the lease's wake socket, or rather on a duplicate, since both sides close theirs.
+func (p *Process) listen() {
+	if p.lease.WakeFD() < 0 {
+		return // ticks look for tickets
+	}
+	fd, err := dup(p.lease.WakeFD())
+	if err != nil {
+		p.log.Error("pdroute: wake-up socket", "error", err)
+		return
+	}
+	wake := os.NewFile(uintptr(fd), "pdroute wake")
+	p.wake = wake
+	p.running.Add(1)
+	go func() {
+		defer p.running.Done()
+		var b [16]byte
+		for {
+			if _, err := wake.Read(b[:]); err != nil {
+				return // closed
+			}
+			p.takeReleased()
+		}
+	}()
+}
+
+func (p *Process) tick() {
+	defer p.running.Done()
+	t := time.NewTicker(tickInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-p.quit:
+			return
+		case <-t.C:
+		}
+		p.mu.Lock()
+		_ = p.renew()
+		p.mu.Unlock()
+		if err := p.block.Tick(Now()); err != nil && !errors.Is(err, ErrBusy) {
+			p.log.Error("pdroute: tick", "error", err)
+		}
+		p.takeReleased()
+	}
+}
+
+// takeReleased tells those who wait for tickets that may be taken.
+func (p *Process) takeReleased() {
+	var tickets [32]uint64
+	for {
+		p.mu.Lock()
+		n := len(p.held)
+		p.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		n, err := p.Router().Released(p.Lease(), tickets[:])
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		for _, t := range tickets[:n] {
+			if told := p.held[t]; told != nil { // else its client left meanwhile
+				select {
+				case told <- struct{}{}:
+				default:
+				}
+			}
+		}
+		p.mu.Unlock()
+		if n < len(tickets) {
+			return
+		}
+	}
+}
+
+// Route decides for a scanned prompt, and waits while the request is held: d.Outcome is Send unless there is an error.
+// When ctx is done while it waits the ticket is given up, and the error is ctx's. held is the time it waited. q.Lease
+// and q.NowNs are filled in.
+func (p *Process) Route(ctx context.Context, prompt *Prompt, hashes []uint64, q *Request, d *Decision) (held time.Duration, err error) {
+	var since time.Time
+	for {
+		if err := p.route(prompt, hashes, q, d); err != nil {
+			return held, err
+		}
+		if d.Outcome == Send {
+			return held, nil
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		err := p.await(ctx, hashes, d)
+		held = time.Since(since)
+		if !errors.Is(err, ErrNotFound) {
+			return held, err
+		}
+		// its lease ended meanwhile: in line again
+	}
+}
+
+// RouteNow decides without waiting: a request that would be held is refused with ErrQueueFull or ErrNoPair.
+func (p *Process) RouteNow(prompt *Prompt, hashes []uint64, q *Request, d *Decision) error {
+	q.Flags |= RequestNoHold
+	return p.route(prompt, hashes, q, d)
+}
+
+func (p *Process) route(prompt *Prompt, hashes []uint64, q *Request, d *Decision) error {
+	for again := true; ; again = false {
+		q.Lease, q.NowNs = p.Lease(), Now()
+		err := p.Router().RoutePrompt(prompt, hashes, q, d)
+		if !again || !errors.Is(err, ErrLease) {
+			return err
+		}
+		// the process was stopped for so long that its lease ended
+		p.mu.Lock()
+		renewed := p.renew()
+		p.mu.Unlock()
+		if renewed != nil && p.Lease() == q.Lease {
+			return err
+		}
+	}
+}
+
+// await waits for the ticket d.Booking.
+func (p *Process) await(ctx context.Context, hashes []uint64, d *Decision) error {
+	ticket := d.Booking
+	told := make(chan struct{}, 1)
+	p.mu.Lock()
+	p.held[ticket] = told
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.held, ticket)
+		p.mu.Unlock()
+	}()
+	// wake-ups are told once, perhaps before we were in the map: so one look at first; and one when its time is over
+	late := time.NewTimer(time.Duration(p.config.HoldMaxWaitMs)*time.Millisecond + tickInterval)
+	defer late.Stop()
+	for {
+		err := p.Router().TakeTicket(ticket, hashes, Now(), d)
+		switch codeOf(err) {
+		case ErrAgain:
+		case ErrBusy:
+			late.Reset(tickInterval)
+		default:
+			p.block.WakePending()
+			return err
+		}
+		select {
+		case <-told:
+		case <-late.C:
+			late.Reset(tickInterval)
+		case <-ctx.Done():
+			err := p.Router().CancelTicket(ticket, Now())
+			for i := 0; errors.Is(err, ErrBusy) && i < 10; i++ {
+				time.Sleep(tickInterval)
+				err = p.Router().CancelTicket(ticket, Now())
+			}
+			p.block.WakePending()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Apply brings the block's servers in line with a document, and logs what it warns of.
+func (p *Process) Apply(json []byte, flags ApplyFlags) (*ApplyReport, error) {
+	report, err := p.Router().Apply(json, flags, Now())
+	if err == nil {
+		for _, w := range report.Warning {
+			p.log.Warn("pdroute: " + w)
+		}
+		p.block.WakePending()
+	}
+	return report, err
+}

@@ -1,0 +1,161 @@
+package pdroute
+
+// #include <pdroute/pdroute.h>
+import "C"
+
+import "unsafe"
+
+// Barred says why a candidate was not possible.
+type Barred uint32
+
+const (
+	BarredNo       Barred = C.PDR_BARRED_NO
+	BarredDown     Barred = C.PDR_BARRED_DOWN
+	BarredDraining Barred = C.PDR_BARRED_DRAINING
+	BarredExcluded Barred = C.PDR_BARRED_EXCLUDED
+	BarredBreaker  Barred = C.PDR_BARRED_BREAKER
+	BarredKVFull   Barred = C.PDR_BARRED_KV_FULL
+	BarredBusy     Barred = C.PDR_BARRED_BUSY // would be held for it
+)
+
+// Candidate is one target with every term of its cost.
+type Candidate struct {
+	Endpoint       uint32
+	Rank           uint32 // None without data parallelism
+	Role           Role   // that it was considered for
+	Barred         Barred
+	Chosen         uint32 // 1: part of the pair
+	_              uint32
+	MatchedTokens  uint64 // cached there
+	UncachedTokens uint64
+	WaitUs         uint64 // prefill: work ahead; decode: queue
+	WorkUs         uint64 // prefill of the uncached tokens
+	PriceUs        uint64 // what the work costs others
+	TransferUs     uint64 // decode: from the chosen prefill
+	CostUs         uint64 // the sum
+}
+
+// Explain gives what RoutePrompt would decide now, without deciding it: every candidate, prefill first, in id order.
+func (r *Router) Explain(prompt *Prompt, hashes []uint64, q *Request, d *Decision) ([]Candidate, error) {
+	size := 64
+	for {
+		out := make([]Candidate, size)
+		s := newScratch()
+		s.n = C.size_t(size)
+		code := C.pdr_explain(r.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), q.c(), d.c(), (*C.pdr_candidate)(unsafe.Pointer(unsafe.SliceData(out))), &s.n, &s.err)
+		n := int(s.n)
+		err := s.done(code)
+		if Code(code) == ErrNoSpace && n > size {
+			size = n + n/8 + 8
+			continue
+		}
+		if n > size {
+			n = 0
+		}
+		return out[:n], err
+	}
+}
+
+// LogCandidates is how many candidates a record keeps.
+const LogCandidates = C.PDR_LOG_CANDIDATES
+
+// LogRecord is one decision as kept in the block.
+type LogRecord struct {
+	size            uint32
+	Outcome         uint32 // Send, Held, or a Code as int32
+	Number          uint64 // 1, 2, … over the life of the block
+	TimeNs          uint64
+	Booking         uint64
+	Room            uint64
+	Lease           uint32
+	Attempt         uint32
+	Prefill         uint32
+	Decode          uint32
+	PrefillRank     uint32
+	DecodeRank      uint32
+	PromptTokens    uint64
+	MatchedTokens   uint64
+	CostUs          uint64
+	HeldUs          uint64 // time spent in the queue before this decision
+	Candidates      uint32 // in Candidate
+	CandidatesTotal uint32
+	Candidate       [LogCandidates]Candidate // the chosen pair first
+}
+
+// LogReader reads the block's log of decisions onwards.
+type LogReader struct {
+	r      *Router
+	cursor C.uint64_t
+	lost   C.uint64_t
+}
+
+// Log begins with the oldest decision that is kept.
+func (r *Router) Log() *LogReader { return &LogReader{r: r} }
+
+// Next gives the next record, ErrNotFound when there is none yet.
+func (l *LogReader) Next(record *LogRecord) error {
+	record.size = C.sizeof_pdr_log_record
+	var lost C.uint64_t
+	code := C.pdr_log_read(l.r.c(), &l.cursor, (*C.pdr_log_record)(unsafe.Pointer(record)), &lost)
+	l.lost += lost
+	return failure(code)
+}
+
+// Lost counts records that were overwritten before they were read.
+func (l *LogReader) Lost() uint64 { return uint64(l.lost) }
+
+// Stats are counters over the life of the block.
+type Stats struct {
+	size                 uint32
+	_                    uint32
+	Routed               uint64
+	Held                 uint64
+	RefusedNoPair        uint64
+	RefusedQueueFull     uint64
+	Released             uint64
+	Expired              uint64
+	Cancelled            uint64
+	Retried              uint64
+	Finished             uint64 // exchanges
+	Failed               uint64
+	Bookings             uint64 // now
+	HeldNow              uint64
+	Leases               uint64
+	RoomsLive            uint64
+	Endpoints            uint64
+	Targets              uint64
+	PrefixEntries        uint64
+	PrefixEvictions      uint64
+	PromptTokens         uint64
+	MatchedTokens        uint64
+	CachedTokensReported uint64
+	PromptTokensReported uint64
+	LockRecoveries       uint64
+	LeasesExpired        uint64
+	Reports              uint64
+	ReportsFailed        uint64
+	ClockBackwards       uint64
+}
+
+// Stats gives the counters.
+func (r *Router) Stats() (*Stats, error) {
+	s := &Stats{size: C.sizeof_pdr_stats}
+	if err := failure(C.pdr_stats_get(r.c(), (*C.pdr_stats)(unsafe.Pointer(s)))); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// StatusJSON is the status of everything as a JSON object.
+func (r *Router) StatusJSON(now uint64) ([]byte, error) {
+	return grow(65536, func(buf *C.char, n C.size_t, need *C.size_t) C.int {
+		return C.pdr_status_json(r.c(), C.uint64_t(now), buf, n, need)
+	})
+}
+
+// StatusPrometheus is the same as Prometheus text, names pdroute_*.
+func (r *Router) StatusPrometheus(now uint64) ([]byte, error) {
+	return grow(65536, func(buf *C.char, n C.size_t, need *C.size_t) C.int {
+		return C.pdr_status_prometheus(r.c(), C.uint64_t(now), buf, n, need)
+	})
+}
