@@ -59,6 +59,7 @@ void call_free(call *c)
         if (c->legs[i].easy) curl_easy_cleanup(c->legs[i].easy);
         bytes_free(&c->legs[i].tail);
         bytes_free(&c->legs[i].collected);
+        bytes_free(&c->legs[i].lines);
     }
     grpc_stream_free(&c->grpc);
     bytes_free(&c->head);
@@ -75,12 +76,13 @@ static void renew(call *c)
 
     for (int i = 0; i < 2; i++) {
         leg *l = &c->legs[i];
-        const bytes leg_tail = emptied(l->tail), collected = emptied(l->collected);
+        const bytes leg_tail = emptied(l->tail), collected = emptied(l->collected), lines = emptied(l->lines);
         CURL *easy = l->easy;
         memset(l, 0, sizeof *l);
         l->easy = easy;
         l->tail = leg_tail;
         l->collected = collected;
+        l->lines = lines;
     }
     grpc_stream_reset(&c->grpc);
     memset(&c->job, 0, offsetof(gate_job, prompt));
@@ -143,7 +145,7 @@ static call *call_of(gate_job *job)
 int header_stays(const call *c, const header *h)
 {
     static const char *const names[] = {"connection", "keep-alive", "proxy-connection", "expect", "te", "trailer", "upgrade",
-                                        "http2-settings", "proxy-authorization", "x-prefiller-host-port", HEADER_PREFILL};
+                                        "http2-settings", "proxy-authorization", "x-prefiller-host-port", HEADER_PREFILL, HEADER_LENGTH};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (view_is(h->name, names[i])) return 1;
@@ -230,6 +232,15 @@ static void mirror_event(call *c, uint32_t type)
     gate_event(&c->job, type, PDR_LEG_PREFILL, &detail);
 }
 
+/* What decode says is read as it passes: usage, and whether the first byte is one to trust. */
+static void begin_reading(call *c, int json, int sse, int encoded)
+{
+    c->response_sse = sse != 0;
+    c->response_read = (json || sse) && !encoded;
+    pdr_init_struct(&c->response, sizeof c->response);
+    if (c->response_read) pdr_response_init(&c->response, sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
+}
+
 /* --------------------------------------------------------------------------------------------------------------- ops */
 
 static void op_decided(gate_job *job)
@@ -246,7 +257,13 @@ static void op_send(gate_job *job, int which)
 
     if (c->over) return;
     if (which == PDR_LEG_PREFILL) {
-        if (c->w->options->dispatch == DISPATCH_SEND) leg_start(&c->legs[PDR_LEG_PREFILL]);
+        if (c->w->options->dispatch != DISPATCH_MIRROR) leg_start(&c->legs[PDR_LEG_PREFILL]);
+        return;
+    }
+    /* Envoy has sent one already, and cannot send another */
+    if (c->decode == DECODE_SENT || c->w->options->dispatch == DISPATCH_BOTH) {
+        c->taken_over = 1;
+        leg_start(&c->legs[PDR_LEG_DECODE]);
         return;
     }
     c->decode = DECODE_WANTED;
@@ -257,7 +274,7 @@ static void op_cancel(gate_job *job, int which)
 {
     call *c = call_of(job);
 
-    if (which == PDR_LEG_PREFILL) leg_cancel(&c->legs[PDR_LEG_PREFILL]);
+    if (which == PDR_LEG_PREFILL || c->taken_over) leg_cancel(&c->legs[which]);
     else if (c->decode == DECODE_WANTED) c->decode = DECODE_IDLE;
     /* one that Envoy has sent ends with the answer that replaces it */
 }
@@ -276,6 +293,38 @@ static void flush_held(call *c)
     c->held_body.len = 0;
 }
 
+/* A stream in place of Envoy's can begin before Envoy has sent the request, and when it has an answer's head. In between only a whole answer can. */
+static int can_stream(const call *c)
+{
+    return c->decode != DECODE_SENT || (c->response_seen && !c->response_head_only && c->response_body_mode == BODY_FULL_DUPLEX);
+}
+
+static void relay_leg(call *c, const leg *l);
+
+/*
+ * The answer of a decode leg of our own goes to the client: in place of the one that Envoy still waits for, or, if Envoy has that one's head (a
+ * failure), as its content.
+ */
+static void stream_leg(call *c, leg *l, int end)
+{
+    const view body = {l->collected.data, l->collected.len};
+
+    if (c->over || c->answered) return;
+    if (!l->streaming && !can_stream(c)) {
+        if (end) relay_leg(c, l);
+        return;
+    }
+    if (!l->streaming) {
+        l->streaming = 1;
+        c->response_sse = l->sse;
+        gate_event(&c->job, PDR_EV_SENT, l->which, &(gate_detail){.attempt = l->attempt, .status = l->status});
+        reply_leg_headers(c, l, end && body.len == 0);
+        if (end && body.len == 0 && !c->response_seen) return;
+    }
+    if (body.len || end) reply_leg_body(c, body, end);
+    l->collected.len = l->fed = 0;
+}
+
 static void op_relay(gate_job *job, int which)
 {
     call *c = call_of(job);
@@ -283,6 +332,11 @@ static void op_relay(gate_job *job, int which)
     if (c->over || c->answered) return;
     if (which == PDR_LEG_PREFILL) {
         c->legs[PDR_LEG_PREFILL].relayed = 1; /* when all of it is there */
+        return;
+    }
+    if (c->taken_over) {
+        c->legs[PDR_LEG_DECODE].relayed = 1;
+        stream_leg(c, &c->legs[PDR_LEG_DECODE], 0);
         return;
     }
     if (!c->response_held) return;
@@ -325,7 +379,9 @@ static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
 static int op_may_reroute(gate_job *job)
 {
     const call *c = call_of(job);
-    return !c->over && c->decode != DECODE_SENT;
+    if (c->over || c->answered) return 0;
+    if (c->decode != DECODE_SENT) return 1;
+    return c->w->options->take_over && (can_stream(c) || !(job->prompt.flags & PDR_PROMPT_STREAM));
 }
 
 static void op_finished(gate_job *job)
@@ -341,43 +397,75 @@ const gate_ops call_ops = {.send = op_send, .cancel = op_cancel, .drain = op_dra
 /* --------------------------------------------------------------------------------------------------- legs of our own */
 
 /* Prefill's answer, a refusal, goes to the client. */
-static void relay_leg(call *c, leg *l)
+static void relay_leg(call *c, const leg *l)
 {
+    view in = {l->lines.data, l->lines.len};
+    char type[128] = "application/json";
+    header h;
+
     if (c->over || c->answered) return;
     gate_event(&c->job, PDR_EV_SENT, l->which, &(gate_detail){.attempt = l->attempt, .status = l->status});
+    while (leg_line(&in, &h)) {
+        if (view_is_nocase(h.name, "content-type")) (void)snprintf(type, sizeof type, "%.*s", (int)h.value.len, h.value.data);
+    }
     c->answered = 1;
-    reply_immediate(c, l->status, l->content_type[0] ? l->content_type : "application/json", l->retry_after_ms, NULL, NULL,
-                    (view){l->collected.data, l->collected.len});
+    reply_immediate(c, l->status, type, l->retry_after_ms, NULL, NULL, (view){l->collected.data, l->collected.len});
+}
+
+/* One thing that happened on a leg, the first that was not told. 0: there is nothing more. */
+static int tell(call *c, leg *l)
+{
+    static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed", "timed out", "answer is not HTTP"};
+    gate_detail detail = {.status = l->status, .detail = l->failed, .attempt = l->attempt, .retry_after_ms = l->retry_after_ms};
+    const int decode = l->which == PDR_LEG_DECODE;
+
+    if (decode && l->head_told && c->response_read) {
+        if (l->collected.len > l->fed) (void)pdr_response_feed(&c->response, l->collected.data + l->fed, l->collected.len - l->fed);
+        l->fed = l->collected.len;
+        detail.usage = &c->response;
+    }
+    if (l->head && !l->head_told) {
+        l->head_told = 1;
+        if (decode) begin_reading(c, l->json, l->sse, l->encoded);
+        gate_event(&c->job, PDR_EV_HEAD, l->which, &detail);
+    } else if (l->body && !l->body_told) {
+        l->body_told = 1;
+        gate_event(&c->job, PDR_EV_BODY, l->which, &detail);
+    } else if (l->complete) {
+        l->complete = 0;
+        if (l->relayed && !decode) relay_leg(c, l);
+        l->ended = 1;
+        gate_event(&c->job, PDR_EV_END, l->which, &detail);
+    } else if (l->failed) {
+        l->failed = 0;
+        gate_log(detail.detail == PDR_FAIL_STALE ? "info" : "error", "%s %s: %s", decode ? "decode" : "prefill", c->names[l->which], text[detail.detail]);
+        gate_event(&c->job, PDR_EV_FAILED, l->which, &detail);
+    } else {
+        return 0;
+    }
+    return 1;
 }
 
 void call_leg_event(leg *l)
 {
     call *c = l->c;
-    const gate_detail detail = {.status = l->status, .detail = l->failed, .attempt = l->attempt, .retry_after_ms = l->retry_after_ms};
-    static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed", "timed out", "answer is not HTTP"};
+    const uint32_t attempt = l->attempt;
 
     enter(c);
     if (l->connected && l->state == LEG_CONNECT) l->state = LEG_OPEN;
     if (l->connected && c->decode == DECODE_WANTED && !c->over) release(c);
-    if (l->head && !l->head_told && l->attempt == detail.attempt) {
-        l->head_told = 1;
-        gate_event(&c->job, PDR_EV_HEAD, l->which, &detail);
-    }
-    if (l->body && !l->body_told && l->attempt == detail.attempt) {
-        l->body_told = 1;
-        gate_event(&c->job, PDR_EV_BODY, l->which, &detail);
-    }
-    if (l->attempt == detail.attempt && l->complete) {
-        l->complete = 0;
-        if (l->relayed) relay_leg(c, l);
-        gate_event(&c->job, PDR_EV_END, l->which, &detail);
-    } else if (l->attempt == detail.attempt && l->failed && l->failed == detail.detail) {
-        l->failed = 0;
-        gate_log(detail.detail == PDR_FAIL_STALE ? "info" : "error", "%s %s: %s", l->which == PDR_LEG_PREFILL ? "prefill" : "decode",
-                 c->names[l->which], text[detail.detail]);
-        gate_event(&c->job, PDR_EV_FAILED, l->which, &detail);
+    while (tell(c, l) && l->attempt == attempt) continue;
+    if (l->relayed && l->which == PDR_LEG_DECODE && l->attempt == attempt && (l->collected.len || l->ended) && !c->response_end) {
+        if (l->ended) c->response_end = 1;
+        stream_leg(c, l, l->ended);
     }
     leave(c);
+}
+
+void call_drained(grpc_stream *s)
+{
+    leg *l = &((call *)s)->legs[PDR_LEG_DECODE];
+    if (l->paused && !l->dirty) leg_note(l);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- request */
@@ -453,7 +541,7 @@ static uint32_t envoy_failure(const message *m, int from_server)
 static void read_response_head(call *c, const message *m, uint32_t *failed)
 {
     view in = m->headers;
-    int from_server = 0, encoded = 0, json = 0;
+    int from_server = 0, encoded = 0, json = 0, sse = 0;
     header h;
 
     while (header_next(&in, &h) > 0) {
@@ -461,7 +549,7 @@ static void read_response_head(call *c, const message *m, uint32_t *failed)
             h.value.len > 1 ? h.value.data[1] : '0', h.value.len > 2 ? h.value.data[2] : '0', 0}, NULL, 10);
         else if (view_is(h.name, "content-type")) {
             json = mentions(h.value, "application/json");
-            c->response_sse = mentions(h.value, "text/event-stream") ? 1 : 0;
+            sse = mentions(h.value, "text/event-stream");
         } else if (view_is(h.name, "content-encoding")) encoded = !view_is_nocase(h.value, "identity");
         else if (view_is(h.name, "x-envoy-upstream-service-time")) from_server = 1;
         else if (view_is(h.name, "retry-after")) {
@@ -472,10 +560,7 @@ static void read_response_head(call *c, const message *m, uint32_t *failed)
         }
     }
     *failed = envoy_failure(m, from_server);
-    c->response_read = (json || c->response_sse) && !encoded;
-    if (!c->response_read) return;
-    pdr_init_struct(&c->response, sizeof c->response);
-    pdr_response_init(&c->response, c->response_sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
+    begin_reading(c, json, sse, encoded);
 }
 
 static gate_detail response_detail(call *c)
@@ -498,8 +583,9 @@ static void on_response_headers(call *c, const message *m)
 {
     uint32_t failed;
 
-    if (c->response_seen || c->answered) return;
+    if (c->response_seen || c->answered || c->legs[PDR_LEG_DECODE].streaming) return;
     c->response_seen = 1;
+    if (c->taken_over) return; /* it comes too late: another answer is on its way */
     if (!c->job.begun || c->job.finished) { /* nothing of ours: it passes */
         reply_response_headers(c);
         return;
@@ -522,7 +608,7 @@ static void on_response_body(call *c, const message *m)
 {
     const int first = c->response_read && c->response.bytes == 0;
 
-    if (c->answered) return;
+    if (c->answered || c->taken_over) return;
     if (c->response_read) (void)pdr_response_feed(&c->response, m->body.data ? m->body.data : "", m->body.len);
     if (c->response_held && m->body.len) bytes_put_view(&c->held_body, m->body);
     else if (!c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) reply_body(c, 1, m->body, m->end);
@@ -537,7 +623,7 @@ static void on_response_body(call *c, const message *m)
 
 static void on_response_trailers(call *c)
 {
-    if (c->answered) return;
+    if (c->answered || c->taken_over) return;
     if (!c->response_end) response_event(c, PDR_EV_END);
     reply_response_trailers(c);
 }
@@ -604,7 +690,7 @@ void call_closed(grpc_stream *s)
 
     enter(c);
     c->over = 1;
-    if (!c->gone && !c->response_end && !c->answered && c->response_seen && !c->response_held && c->response_body_mode != BODY_FULL_DUPLEX)
+    if (!c->gone && !c->response_end && !c->answered && !c->taken_over && c->response_seen && !c->response_held && c->response_body_mode != BODY_FULL_DUPLEX)
         response_event(c, PDR_EV_END); /* its body was not shown here, and it is over */
     else
         client_gone(c);

@@ -27,7 +27,8 @@ typedef struct worker worker;
 
 /* ----------------------------------------------------------------------------------------------------------- options */
 
-enum { DISPATCH_SEND = 0 /* the prefill leg is sent from here */, DISPATCH_MIRROR = 1 /* by Envoy's request_mirror_policies */ };
+enum { DISPATCH_SEND = 0 /* the prefill leg is sent from here */, DISPATCH_MIRROR = 1 /* by Envoy's request_mirror_policies */,
+       DISPATCH_BOTH = 2 /* both legs are sent from here */ };
 
 typedef struct options {
     const char *config_file, *block, *pool_name, *pool_namespace, *host;
@@ -36,12 +37,15 @@ typedef struct options {
     unsigned connect_timeout_ms;
     int echo;     /* decides nothing: sends bodies back, for measuring */
     int metadata; /* tell Envoy's access log what was decided */
+    int take_over; /* a further attempt, when Envoy has sent the first, is made from here */
     int probe;
     int recreate;
+    int check;
 } options;
 
 #define HEADER_DESTINATION "x-gateway-destination-endpoint"
 #define HEADER_PREFILL     "x-pdroute-prefill" /* dispatch mirror */
+#define HEADER_LENGTH      "x-pdroute-content-length"
 
 /* ---------------------------------------------------------------------------------------------------------- messages */
 
@@ -90,21 +94,28 @@ typedef struct leg {
     /* of the answer */
     unsigned status;
     uint64_t retry_after_ms;
-    char content_type[96];
-    bytes collected; /* body of an answer that may go to the client */
+    bytes lines;     /* the answer's header lines: name, colon, value, line end */
+    bytes collected; /* of its body: what may go to the client */
+    size_t fed;      /* bytes of that which the call's reader has seen */
     uint32_t failed; /* PDR_FAIL_* */
     unsigned dirty : 1;
     unsigned connected : 1;
     unsigned head : 1, head_told : 1;
     unsigned body : 1, body_told : 1;
-    unsigned complete : 1;
+    unsigned complete : 1, ended : 1;
     unsigned relayed : 1; /* its answer is to go to the client */
+    unsigned streaming : 1; /* and its head has gone */
+    unsigned paused : 1;
+    unsigned sse : 1, json : 1, encoded : 1;
 } leg;
 
 int leg_multi_init(worker *w);
 void leg_multi_end(worker *w);
 void leg_start(leg *l);
 void leg_cancel(leg *l);
+void leg_note(leg *l); /* legs_run() is to look at it */
+void leg_resume(leg *l); /* it was paused, and what it brought has gone */
+int leg_line(view *lines, header *out); /* the next of leg.lines */
 /* What happened on legs since it was called last is reported; until there is nothing more. */
 void legs_run(worker *w);
 
@@ -132,6 +143,7 @@ struct call {
     unsigned trailers : 1;     /* the request ended with trailers */
     unsigned started : 1;      /* the request is complete, the gate has it */
     unsigned answered : 1;     /* an answer of our own has ended the conversation */
+    unsigned taken_over : 1;   /* decode's request is sent from here as well: it is not the first */
     unsigned subset : 1;       /* only some endpoints are allowed */
     unsigned subset_empty : 1;
     unsigned response_seen : 1; /* its head */
@@ -155,6 +167,7 @@ grpc_stream *call_open(grpc_loop *loop);
 void call_message(grpc_stream *s, view message);
 void call_half_closed(grpc_stream *s);
 void call_closed(grpc_stream *s);
+void call_drained(grpc_stream *s);
 extern const gate_ops call_ops;
 /* A leg of our own: something changed. */
 void call_leg_event(leg *l);
@@ -176,6 +189,9 @@ void reply_response_headers(call *c);
 void reply_body(call *c, int response, view body, int end);
 void reply_body_unchanged(call *c); /* a piece of the answer, in modes where pieces are not sent back */
 void reply_response_trailers(call *c);
+/* The answer of a leg of our own, as a stream: in place of an answer that was not begun, or of one whose head was. */
+void reply_leg_headers(call *c, const leg *l, int end);
+void reply_leg_body(call *c, view body, int end);
 /* An answer of our own. */
 void reply_immediate(call *c, unsigned status, const char *content_type, uint64_t retry_after_ms, const char *extra_name,
                      const char *extra_value, view body);

@@ -193,6 +193,7 @@ static void take(grpc_stream *s, bytes *to, size_t n)
             s->out_pos += part;
         }
         n -= part;
+        s->queued -= part;
         s->segment_pos += part;
         if (s->segment_pos == g->len) {
             s->segment++;
@@ -202,6 +203,7 @@ static void take(grpc_stream *s, bytes *to, size_t n)
     if (s->segment == s->segments_n) {
         s->segment = s->segments_n = 0;
         s->out_pos = s->out.len = 0;
+        if (s->service->drained) s->service->drained(s);
     }
 }
 
@@ -270,6 +272,7 @@ static void kick(grpc_stream *s)
 static void add_segment(grpc_stream *s, const char *ext, size_t len)
 {
     if (len == 0) return;
+    s->queued += len;
     if (s->segments_n && !ext && !s->segments[s->segments_n - 1].ext) {
         s->segments[s->segments_n - 1].len += len;
         return;

@@ -33,6 +33,8 @@ struct grpc_service {
     void (*half_closed)(grpc_stream *s);
     /* The stream is over, `conn` is NULL from here on; the owner frees it when it likes. */
     void (*closed)(grpc_stream *s);
+    /* All that was queued has been written. May be NULL. Called while sending: only to take note. */
+    void (*drained)(grpc_stream *s);
 };
 
 typedef struct grpc_segment {
@@ -57,6 +59,7 @@ struct grpc_stream {
     /* out */
     bytes out;
     size_t out_pos;
+    size_t queued; /* bytes */
     grpc_segment *segments;
     size_t segments_n, segments_cap, segment; /* `segment` is the one being sent */
     size_t segment_pos;

@@ -13,11 +13,12 @@
 
 #include "extproc.h"
 
-#define COLLECT_MAX (1024 * 1024) /* of an error's body */
+#define COLLECT_MAX (1024 * 1024)      /* of an error's body; of an answer that the client does not take so fast */
+#define WHOLE_MAX   (64 * 1024 * 1024) /* of an answer that can only be passed on whole */
 #define IDLE_AGE_S  4             /* SGLang's server closes idle connections after 5 */
 #define IDLE_MAX    4096
 
-static void note(leg *l)
+void leg_note(leg *l)
 {
     if (l->dirty) return;
     l->dirty = 1;
@@ -32,7 +33,7 @@ static int on_connected(void *context, char *address, char *own, int port, int o
     leg *l = context;
     (void)address, (void)own, (void)port, (void)own_port;
     l->connected = 1;
-    note(l);
+    leg_note(l);
     return CURL_PREREQFUNC_OK;
 }
 
@@ -57,17 +58,53 @@ static size_t on_read(char *to, size_t size, size_t n, void *context)
     return have;
 }
 
-static int line_is(const char *line, size_t len, const char *name)
+int leg_line(view *lines, header *out)
 {
-    const size_t n = strlen(name);
-    return len > n && line[n] == ':' && strncasecmp(line, name, n) == 0;
+    while (lines->len) {
+        const char *p = lines->data, *end = memchr(p, '\n', lines->len), *colon, *last;
+        if (!end) return 0;
+        lines->len -= (size_t)(end + 1 - p);
+        lines->data = end + 1;
+        colon = memchr(p, ':', (size_t)(end - p));
+        if (!colon || colon == p) continue; /* libcurl has let it pass; no client would take it */
+        for (last = end; last > colon + 1 && (last[-1] == '\r' || last[-1] == ' ' || last[-1] == '\t'); last--) continue;
+        out->name = (view){p, (size_t)(colon - p)};
+        for (colon++; colon < last && (*colon == ' ' || *colon == '\t'); colon++) continue;
+        out->value = (view){colon, (size_t)(last - colon)};
+        return 1;
+    }
+    return 0;
+}
+
+static unsigned value_has(view v, const char *word)
+{
+    return v.len >= strlen(word) && strncasecmp(v.data, word, strlen(word)) == 0 ? 1 : 0;
+}
+
+static void read_head(leg *l)
+{
+    view in = {l->lines.data, l->lines.len};
+    header h;
+
+    while (leg_line(&in, &h)) {
+        if (view_is_nocase(h.name, "retry-after")) {
+            uint64_t seconds = 0;
+            for (size_t i = 0; i < h.value.len && i < 9 && h.value.data[i] >= '0' && h.value.data[i] <= '9'; i++)
+                seconds = seconds * 10 + (uint64_t)(h.value.data[i] - '0');
+            l->retry_after_ms = seconds * 1000;
+        } else if (view_is_nocase(h.name, "content-type")) {
+            l->json = value_has(h.value, "application/json") & 1;
+            l->sse = value_has(h.value, "text/event-stream") & 1;
+        } else if (view_is_nocase(h.name, "content-encoding")) {
+            l->encoded = !view_is_nocase(h.value, "identity");
+        }
+    }
 }
 
 static size_t on_header(char *line, size_t size, size_t n, void *context)
 {
     leg *l = context;
     const size_t len = size * n;
-    size_t at;
     long status = 0;
 
     if (len <= 2) { /* the end of a head; interim ones do not count */
@@ -75,18 +112,17 @@ static size_t on_header(char *line, size_t size, size_t n, void *context)
         if (status >= 200) {
             l->status = (unsigned)status;
             l->head = 1;
-            note(l);
+            read_head(l);
+            leg_note(l);
         }
         return len;
     }
     if (l->head) return len; /* trailers */
-    if (line_is(line, len, "retry-after")) {
-        const long seconds = strtol(line + 12, NULL, 10);
-        l->retry_after_ms = seconds > 0 ? (uint64_t)seconds * 1000 : 0;
-    } else if (line_is(line, len, "content-type")) {
-        for (at = 13; at < len && (line[at] == ' ' || line[at] == '\t'); at++) continue;
-        (void)snprintf(l->content_type, sizeof l->content_type, "%.*s", (int)strcspn(line + at, "\r\n"), line + at);
+    if (len > 5 && memcmp(line, "HTTP/", 5) == 0) { /* also behind an interim head */
+        l->lines.len = 0;
+        return len;
     }
+    bytes_put(&l->lines, line, len);
     return len;
 }
 
@@ -97,10 +133,25 @@ static size_t on_body(char *data, size_t size, size_t n, void *context)
 
     if (len && !l->body) {
         l->body = 1;
-        note(l);
+        leg_note(l);
     }
-    if (l->status >= 300 && l->collected.len + len <= COLLECT_MAX) bytes_put(&l->collected, data, len);
-    return len;
+    if (l->which == PDR_LEG_PREFILL && l->status < 300) return len; /* nobody wants it */
+    if (l->collected.len + l->c->grpc.queued + len > (l->relayed && !l->streaming ? WHOLE_MAX : COLLECT_MAX) && l->collected.len) {
+        if (l->which == PDR_LEG_PREFILL) return len; /* the rest of an error is not needed */
+        l->paused = 1;
+        return CURL_WRITEFUNC_PAUSE;
+    }
+    bytes_put(&l->collected, data, len);
+    if (l->streaming) leg_note(l);
+    return l->collected.failed ? 0 : len;
+}
+
+void leg_resume(leg *l)
+{
+    if (!l->paused || (l->state != LEG_OPEN && l->state != LEG_CONNECT)) return;
+    l->paused = 0;
+    (void)curl_easy_pause(l->easy, CURLPAUSE_CONT); /* may call on_body() */
+    l->c->w->multi_kick = 1;
 }
 
 /* ------------------------------------------------------------------------------------------------------- start, end */
@@ -126,7 +177,6 @@ static void set_up(leg *l)
     (void)curl_easy_setopt(e, CURLOPT_WRITEDATA, l);
     (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 65536L);
     (void)curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    (void)curl_easy_setopt(e, CURLOPT_POST, 1L);
 }
 
 static int add_header(struct curl_slist **list, const header *h)
@@ -196,7 +246,11 @@ static int prepare(leg *l)
                    prefill ? d->prefill_port : d->decode_port);
     if ((size_t)snprintf(path, sizeof path, "%.*s", (int)c->target.len, c->target.data) >= sizeof path) return -1;
     (void)snprintf(method, sizeof method, "%.*s", (int)c->method.len, c->method.data);
-    (void)curl_easy_setopt(l->easy, CURLOPT_CUSTOMREQUEST, strcmp(method, "POST") ? method : NULL);
+    (void)curl_easy_setopt(l->easy, CURLOPT_NOBODY, 0L);
+    if (c->head_only) (void)curl_easy_setopt(l->easy, CURLOPT_HTTPGET, 1L);
+    else (void)curl_easy_setopt(l->easy, CURLOPT_POST, 1L);
+    if (strcmp(method, "HEAD") == 0) (void)curl_easy_setopt(l->easy, CURLOPT_NOBODY, 1L);
+    (void)curl_easy_setopt(l->easy, CURLOPT_CUSTOMREQUEST, method);
     (void)curl_easy_setopt(l->easy, CURLOPT_REQUEST_TARGET, path);
     (void)curl_easy_setopt(l->easy, CURLOPT_POSTFIELDSIZE_LARGE, length);
     (void)curl_easy_setopt(l->easy, CURLOPT_HTTPHEADER, c->headers);
@@ -212,15 +266,15 @@ void leg_start(leg *l)
     l->slice = l->slice_pos = 0;
     l->status = 0;
     l->retry_after_ms = 0;
-    l->content_type[0] = '\0';
-    l->collected.len = 0;
+    l->lines.len = l->collected.len = l->fed = 0;
+    l->streaming = l->paused = l->sse = l->json = l->encoded = 0;
     l->failed = 0;
-    l->connected = l->head = l->head_told = l->body = l->body_told = l->complete = l->relayed = 0;
+    l->connected = l->head = l->head_told = l->body = l->body_told = l->complete = l->ended = l->relayed = 0;
     l->state = LEG_CONNECT;
     if (prepare(l) || curl_multi_add_handle(c->w->multi, l->easy) != CURLM_OK) {
         l->failed = PDR_FAIL_CONNECT;
         l->state = LEG_DONE;
-        note(l);
+        leg_note(l);
         return;
     }
     c->w->multi_kick = 1;
@@ -285,7 +339,7 @@ static void gather(worker *w)
         else l->failed = code == CURLE_OK ? PDR_FAIL_PROTOCOL : failure(l, code);
         (void)curl_multi_remove_handle(w->multi, l->easy);
         l->state = LEG_DONE;
-        note(l);
+        leg_note(l);
     }
 }
 
@@ -306,6 +360,7 @@ void legs_run(worker *w)
             leg *l = w->dirty;
             w->dirty = l->dirty_next;
             l->dirty = 0;
+            leg_resume(l);
             call_leg_event(l);
         }
     } while (w->multi_kick);

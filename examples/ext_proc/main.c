@@ -16,7 +16,7 @@
 #include "extproc.h"
 
 enum { OPT_CONFIG = 256, OPT_BLOCK, OPT_GRPC_PORT, OPT_HEALTH_PORT, OPT_METRICS_PORT, OPT_HOST, OPT_THREADS, OPT_POOL, OPT_NAMESPACE, OPT_DISPATCH,
-       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_METADATA, OPT_PROBE, OPT_RECREATE, OPT_VERSION };
+       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_PROBE, OPT_RECREATE, OPT_VERSION };
 
 static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"block", 1, NULL, OPT_BLOCK},
@@ -31,6 +31,8 @@ static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"connect-timeout-ms", 1, NULL, OPT_CONNECT_TIMEOUT},
                                              {"echo", 0, NULL, OPT_ECHO},
                                              {"no-metadata", 0, NULL, OPT_NO_METADATA},
+                                             {"no-take-over", 0, NULL, OPT_NO_TAKE_OVER},
+                                             {"check", 0, NULL, OPT_CHECK},
                                              {"probe", 0, NULL, OPT_PROBE},
                                              {"recreate", 0, NULL, OPT_RECREATE},
                                              {"version", 0, NULL, OPT_VERSION},
@@ -50,9 +52,13 @@ static const char usage[] =
     "  --grpc-health-port N       health (default 9003; 0: none)\n"
     "  --metrics-port N           Prometheus metrics (default 9090; 0: none)\n"
     "  --threads N                (default: one for each processor)\n"
-    "  --dispatch send|mirror     who sends the prefill leg: this process (default), or Envoy by request_mirror_policies\n"
+    "  --dispatch send|both|mirror\n"
+    "                             who sends what: Envoy decode's leg and this process prefill's (default); this process both;\n"
+    "                             Envoy both, prefill's by request_mirror_policies\n"
     "  --connect-timeout-ms N     to prefill servers (default 5000)\n"
     "  --probe                    watch health and load of the servers, unless another process of this block does\n"
+    "  --no-take-over             when Envoy has sent decode's request, a failure is not retried but answered\n"
+    "  --check                    only look at the configuration\n"
     "  --no-metadata              do not tell Envoy's access log what was decided\n"
     "  --echo                     decide nothing and send bodies back: for measuring\n";
 
@@ -93,10 +99,13 @@ static int parse(int argc, char **argv, options *o)
         case OPT_DISPATCH:
             if (strcmp(optarg, "send") == 0) o->dispatch = DISPATCH_SEND;
             else if (strcmp(optarg, "mirror") == 0) o->dispatch = DISPATCH_MIRROR;
+            else if (strcmp(optarg, "both") == 0) o->dispatch = DISPATCH_BOTH;
             else bad = -1;
             break;
         case OPT_ECHO: o->echo = 1; break;
         case OPT_NO_METADATA: o->metadata = 0; break;
+        case OPT_NO_TAKE_OVER: o->take_over = 0; break;
+        case OPT_CHECK: o->check = 1; break;
         case OPT_PROBE: o->probe = 1; break;
         case OPT_RECREATE: o->recreate = 1; break;
         case OPT_VERSION: (void)printf("pdroute-extproc %s\n", pdr_version_string()); return 1;
@@ -205,6 +214,10 @@ static int open_block(const options *o, pdr_host **host, pdr_router **router)
     else (void)snprintf(path, sizeof path, "/dev/shm/pdroute/%s", o->pool_name);
     if (o->config_file && !(text = read_file(o->config_file, &len))) return -1;
     if (read_config(o, text, len, &config) || (text && try_out(o, &config, text, len))) goto out;
+    if (o->check) {
+        rc = 0;
+        goto out;
+    }
     pdr_init_struct(&err, sizeof err);
     if (pdr_host_open(path, text ? &config : NULL, PDR_HOST_CREATE | PDR_HOST_RESTORE | (o->recreate ? PDR_HOST_RECREATE : 0), host, router, &err)) {
         gate_log("emerg", "%s: %s%s", path, err.message,
@@ -341,7 +354,7 @@ static int serve(const options *o, pdr_host *host, pdr_router *router)
 int main(int argc, char **argv)
 {
     options o = {.pool_name = "default", .pool_namespace = "default", .host = "0.0.0.0", .grpc_port = 9002, .health_port = 9003,
-                 .metrics_port = 9090, .connect_timeout_ms = 5000, .metadata = 1};
+                 .metrics_port = 9090, .connect_timeout_ms = 5000, .metadata = 1, .take_over = 1};
     pdr_host *host = NULL;
     pdr_router *router = NULL;
     int rc = parse(argc, argv, &o);
@@ -354,6 +367,7 @@ int main(int argc, char **argv)
     opts = &o;
     (void)signal(SIGPIPE, SIG_IGN);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || open_block(&o, &host, &router)) return 1;
+    if (o.check) return 0;
     rc = serve(&o, host, router);
     pdr_host_close(host);
     curl_global_cleanup();

@@ -7,7 +7,7 @@
 
 /* ProcessingResponse */
 enum { REPLY_REQUEST_HEADERS = 1, REPLY_RESPONSE_HEADERS = 2, REPLY_REQUEST_BODY = 3, REPLY_RESPONSE_BODY = 4, REPLY_REQUEST_TRAILERS = 5,
-       REPLY_RESPONSE_TRAILERS = 6, REPLY_IMMEDIATE = 7, REPLY_METADATA = 8 };
+       REPLY_RESPONSE_TRAILERS = 6, REPLY_IMMEDIATE = 7, REPLY_METADATA = 8, REPLY_STREAMED = 11 };
 
 /* Some data planes take no streamed piece longer than 64 KB. */
 #define PIECE 62000
@@ -78,19 +78,28 @@ static void put_metadata(call *c, bytes *b, const char *destination)
     wire_end(b, all);
 }
 
-static void put_headers_answer(call *c, const char *destination, const char *prefill)
+/*
+ * `length`: of the body that follows. Envoy drops any Content-Length that passes through this filter; a filter behind it may take it from here
+ * (envoy.yaml), else servers get chunks.
+ */
+static void put_headers_answer(call *c, const char *destination, const char *prefill, uint64_t length)
 {
     bytes *b = &c->grpc.out;
     const size_t mark = grpc_begin(&c->grpc);
     const size_t answer = wire_begin(b, REPLY_REQUEST_HEADERS);
     const size_t common = wire_begin(b, 1); /* HeadersResponse.response */
     view in = {c->head.data, c->head.len};
+    char number[24];
     header h;
 
     if (destination) {
         const size_t mutation = wire_begin(b, 2); /* header_mutation */
         put_header(b, HEADER_DESTINATION, destination, strlen(destination));
         if (prefill) put_header(b, HEADER_PREFILL, prefill, strlen(prefill));
+        if (length) {
+            (void)snprintf(number, sizeof number, "%" PRIu64, length);
+            put_header(b, HEADER_LENGTH, number, strlen(number));
+        }
         while (header_next(&in, &h) > 0) {
             if (h.name.len && h.name.data[0] != ':' && header_stays(c, &h)) wire_bytes(b, 2, h.name.data, h.name.len); /* remove_headers */
         }
@@ -162,15 +171,18 @@ void reply_request(call *c, const char *destination, const char *prefill)
     pdr_slice slices[PDR_MAX_SLICES];
     view parts[PDR_MAX_SLICES];
     size_t n = PDR_MAX_SLICES, mark;
+    uint64_t length = 0;
 
-    put_headers_answer(c, destination, prefill);
-    if (c->head_only) return;
     if (gate_rewrite(&c->job, PDR_LEG_DECODE, &c->tail, slices, &n) != PDR_OK) {
         grpc_finish(&c->grpc, GRPC_INTERNAL);
         return;
     }
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         parts[i] = (view){(slices[i].source ? c->tail.data : c->job.body.data) + slices[i].offset, (size_t)slices[i].length};
+        length += slices[i].length;
+    }
+    put_headers_answer(c, destination, prefill, c->trailers ? 0 : length);
+    if (c->head_only) return;
     put_body(c, REPLY_REQUEST_BODY, parts, n, !c->trailers);
     if (!c->trailers) return;
     mark = grpc_begin(&c->grpc);
@@ -181,7 +193,7 @@ void reply_request(call *c, const char *destination, const char *prefill)
 void reply_echo(call *c)
 {
     const view body = call_body(c);
-    put_headers_answer(c, NULL, NULL);
+    put_headers_answer(c, NULL, NULL, 0);
     if (!c->head_only) put_body(c, REPLY_REQUEST_BODY, &body, 1, 1);
 }
 
@@ -236,6 +248,106 @@ void reply_response_trailers(call *c)
     const size_t mark = grpc_begin(&c->grpc);
     wire_head(&c->grpc.out, REPLY_RESPONSE_TRAILERS, 0);
     grpc_end(&c->grpc, mark, NULL, 0);
+}
+
+/* Of a worker's answer: what belongs to its connection, and what is said anew. */
+static int line_stays(view name)
+{
+    static const char *const names[] = {"connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade", "date", "server"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (view_is_nocase(name, names[i])) return 1;
+    }
+    return 0;
+}
+
+static void put_plain_header(bytes *b, view name, view value)
+{
+    const size_t inner = wire_begin(b, 1); /* HeaderMap.headers */
+    wire_head(b, 1, name.len);
+    if (bytes_reserve(b, name.len) == 0) {
+        for (size_t i = 0; i < name.len; i++) {
+            const char ch = name.data[i];
+            b->data[b->len++] = (char)(ch >= 'A' && ch <= 'Z' ? ch + 32 : ch);
+        }
+    }
+    wire_bytes(b, 3, value.data, value.len);
+    wire_end(b, inner);
+}
+
+/* Nothing of the first answer's head has been let pass: it is changed into the second's. */
+static void change_headers(call *c, const leg *l, const char *status)
+{
+    bytes *b = &c->grpc.out;
+    const size_t mark = grpc_begin(&c->grpc);
+    const size_t answer = wire_begin(b, REPLY_RESPONSE_HEADERS), common = wire_begin(b, 1), mutation = wire_begin(b, 2);
+    view in = {l->lines.data, l->lines.len};
+    header h;
+    char name[128];
+
+    put_header(b, ":status", status, 3);
+    while (leg_line(&in, &h)) {
+        if (line_stays(h.name) || h.name.len >= sizeof name) continue;
+        for (size_t i = 0; i < h.name.len; i++) name[i] = (char)(h.name.data[i] >= 'A' && h.name.data[i] <= 'Z' ? h.name.data[i] + 32 : h.name.data[i]);
+        name[h.name.len] = '\0';
+        put_header(b, name, h.value.data, h.value.len);
+    }
+    wire_text(b, 2, "retry-after");
+    wire_text(b, 2, "content-length");
+    wire_end(b, mutation);
+    wire_end(b, common);
+    wire_end(b, answer);
+    put_metadata(c, b, NULL);
+    grpc_end(&c->grpc, mark, NULL, 0);
+}
+
+void reply_leg_headers(call *c, const leg *l, int end)
+{
+    bytes *b = &c->grpc.out;
+    view in = {l->lines.data, l->lines.len};
+    char status[12];
+    header h;
+
+    (void)snprintf(status, sizeof status, "%u", l->status);
+    if (c->response_seen) {
+        change_headers(c, l, status);
+        return;
+    }
+    const size_t mark = grpc_begin(&c->grpc);
+    const size_t answer = wire_begin(b, REPLY_STREAMED), headers = wire_begin(b, 1), map = wire_begin(b, 1);
+    put_plain_header(b, VIEW(":status"), (view){status, strlen(status)});
+    while (leg_line(&in, &h)) {
+        if (!line_stays(h.name)) put_plain_header(b, h.name, h.value);
+    }
+    if (l->sse) put_plain_header(b, VIEW("x-accel-buffering"), VIEW("no"));
+    wire_end(b, map);
+    if (end) wire_varint(b, 3, 1);
+    wire_end(b, headers);
+    wire_end(b, answer);
+    put_metadata(c, b, NULL);
+    grpc_end(&c->grpc, mark, NULL, 0);
+}
+
+void reply_leg_body(call *c, view body, int end)
+{
+    bytes *b = &c->grpc.out;
+
+    if (c->response_seen) {
+        reply_body(c, 1, body, end);
+        return;
+    }
+    do {
+        const size_t len = body.len > PIECE ? PIECE : body.len;
+        const int last = end && len == body.len;
+        const size_t mark = grpc_begin(&c->grpc);
+        const size_t answer = wire_begin(b, REPLY_STREAMED), streamed = wire_begin(b, 2);
+        wire_bytes(b, 1, body.data, len);
+        if (last) wire_varint(b, 2, 1);
+        wire_end(b, streamed);
+        wire_end(b, answer);
+        grpc_end(&c->grpc, mark, NULL, 0);
+        body.data += len;
+        body.len -= len;
+    } while (body.len);
 }
 
 void reply_immediate(call *c, unsigned status, const char *content_type, uint64_t retry_after_ms, const char *extra_name,

@@ -6,9 +6,9 @@
 
 #include "extproc.h"
 
-const grpc_service services[] = {{"/envoy.service.ext_proc.v3.ExternalProcessor/Process", call_open, call_message, call_half_closed, call_closed},
-                                 {"/grpc.health.v1.Health/Check", health_open, health_message, health_half_closed, health_closed},
-                                 {NULL, NULL, NULL, NULL, NULL}};
+const grpc_service services[] = {{"/envoy.service.ext_proc.v3.ExternalProcessor/Process", call_open, call_message, call_half_closed, call_closed, call_drained},
+                                 {"/grpc.health.v1.Health/Check", health_open, health_message, health_half_closed, health_closed, NULL},
+                                 {NULL, NULL, NULL, NULL, NULL, NULL}};
 
 static void on_wake(uv_poll_t *poll, int status, int events)
 {
