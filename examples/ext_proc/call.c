@@ -241,6 +241,12 @@ static void begin_reading(call *c, int json, int sse, int encoded)
     if (c->response_read) pdr_response_init(&c->response, sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
 }
 
+/* A stream that begins with an error event is a failure of the server's, unless the event says that it is the request's. */
+static int broken_inside(const call *c, view chunk)
+{
+    return c->response_sse && c->response_read && c->response.flags & PDR_SEEN_ERROR && !gate_error_is_refusal(chunk);
+}
+
 /* --------------------------------------------------------------------------------------------------------------- ops */
 
 static void op_decided(gate_job *job)
@@ -293,10 +299,13 @@ static void flush_held(call *c)
     c->held_body.len = 0;
 }
 
-/* A stream in place of Envoy's can begin before Envoy has sent the request, and when it has an answer's head. In between only a whole answer can. */
+/*
+ * A stream in place of Envoy's can begin before Envoy has sent the request, and when what it got is a failure with a body. In between, and when
+ * a good answer has begun (it breaks the client's stream when it breaks), only a whole answer can.
+ */
 static int can_stream(const call *c)
 {
-    return c->decode != DECODE_SENT || (c->response_seen && !c->response_head_only && c->response_body_mode == BODY_FULL_DUPLEX);
+    return c->decode != DECODE_SENT || (c->response_failed && !c->response_head_only && c->response_body_mode == BODY_FULL_DUPLEX);
 }
 
 static void relay_leg(call *c, const leg *l);
@@ -358,6 +367,11 @@ static void op_respond(gate_job *job, unsigned status, const char *code, const c
     reply_immediate(c, status, "application/json", retry_after_ms, status == 405 ? "allow" : NULL, "POST", (view){text, need});
 }
 
+static void reply_relayed(call *c, view body, int end)
+{
+    reply_body(c, 1, body, end);
+}
+
 /* Bytes of the answer have gone to the client: an error event if it is a stream, and Envoy cuts the connection. */
 static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
 {
@@ -366,14 +380,16 @@ static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
     size_t need = 0;
 
     if (c->over || c->answered) return;
-    c->answered = 1;
+    c->answered = c->tell = 1;
     if (pdr_error_body(502, pdr_reason_name(reason), sentence, text, sizeof text, &need) != PDR_OK) need = 0;
-    if (c->response_sse && c->response_body_mode == BODY_FULL_DUPLEX && need) {
-        reply_body(c, 1, VIEW("\n\ndata: "), 0); /* empty lines first: what was sent last may be half an event */
-        reply_body(c, 1, (view){text, need}, 0);
-        reply_body(c, 1, VIEW("\n\n"), 0);
+    if (c->response_sse && need && (c->taken_over || c->response_body_mode == BODY_FULL_DUPLEX)) {
+        void (*say)(call *, view, int) = c->taken_over ? reply_leg_body : reply_relayed;
+        say(c, VIEW("\n\ndata: "), 0); /* empty lines first: what was sent last may be half an event */
+        say(c, (view){text, need}, 0);
+        say(c, VIEW("\n\n"), 0);
     }
-    reply_immediate(c, 502, "application/json", 0, NULL, NULL, (view){text, need});
+    if (c->taken_over) grpc_finish(&c->grpc, GRPC_UNAVAILABLE); /* Envoy resets the client's stream */
+    else reply_immediate(c, 502, "application/json", 0, NULL, NULL, (view){text, need});
 }
 
 static int op_may_reroute(gate_job *job)
@@ -430,6 +446,12 @@ static int tell(call *c, leg *l)
         gate_event(&c->job, PDR_EV_HEAD, l->which, &detail);
     } else if (l->body && !l->body_told) {
         l->body_told = 1;
+        if (decode && broken_inside(c, (view){l->collected.data, l->collected.len})) {
+            detail.detail = PDR_FAIL_PROTOCOL;
+            leg_cancel(l);
+            gate_event(&c->job, PDR_EV_FAILED, l->which, &detail);
+            return 1;
+        }
         gate_event(&c->job, PDR_EV_BODY, l->which, &detail);
     } else if (l->complete) {
         l->complete = 0;
@@ -592,11 +614,12 @@ static void on_response_headers(call *c, const message *m)
     }
     read_response_head(c, m, &failed);
     c->response_held = 1;
+    c->response_head_only = m->end != 0;
+    c->response_failed = failed || c->response_status >= 300;
     if (failed) {
         gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &(gate_detail){.detail = failed, .attempt = c->job.exchange.attempt});
         return;
     }
-    c->response_head_only = m->end != 0;
     c->response_end = m->end != 0;
     response_event(c, PDR_EV_HEAD);
     if (m->end) response_event(c, PDR_EV_END);
@@ -606,16 +629,19 @@ static void on_response_headers(call *c, const message *m)
 
 static void on_response_body(call *c, const message *m)
 {
-    const int first = c->response_read && c->response.bytes == 0;
-
     if (c->answered || c->taken_over) return;
     if (c->response_read) (void)pdr_response_feed(&c->response, m->body.data ? m->body.data : "", m->body.len);
     if (c->response_held && m->body.len) bytes_put_view(&c->held_body, m->body);
     else if (!c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) reply_body(c, 1, m->body, m->end);
     else if (!c->response_held) reply_body_unchanged(c);
     if (m->end) c->response_end = 1;
-    if (m->body.len && (first || !c->response_body_told)) {
+    if (m->body.len && !c->response_body_told) {
         c->response_body_told = 1;
+        if (c->response_held && broken_inside(c, m->body)) {
+            c->held_body.len = 0;
+            gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &(gate_detail){.detail = PDR_FAIL_PROTOCOL, .attempt = c->job.exchange.attempt});
+            return;
+        }
         response_event(c, PDR_EV_BODY);
     }
     if (m->end) response_event(c, PDR_EV_END);

@@ -105,7 +105,7 @@ typedef struct leg {
     unsigned complete : 1, ended : 1;
     unsigned relayed : 1; /* its answer is to go to the client */
     unsigned streaming : 1; /* and its head has gone */
-    unsigned paused : 1;
+    unsigned paused : 1, garbled : 1;
     unsigned sse : 1, json : 1, encoded : 1;
 } leg;
 
@@ -152,7 +152,9 @@ struct call {
     unsigned response_sse : 1;
     unsigned response_read : 1; /* `response` is fed */
     unsigned response_head_only : 1;
+    unsigned response_failed : 1; /* not 2xx, or Envoy's own */
     unsigned response_body_told : 1;
+    unsigned tell : 1;          /* what was decided changed since Envoy's log was told: with the next piece */
     unsigned over : 1;          /* the stream is closed */
     unsigned gone : 1;          /* the client left before its answer was complete */
     unsigned response_status;

@@ -92,6 +92,19 @@ const char *gate_reason_text(uint32_t reason)
     }
 }
 
+int gate_error_is_refusal(view chunk)
+{
+    static const char name[] = "code\"";
+    const char *p = chunk.data, *end = p + chunk.len, *q;
+
+    while (chunk.len && (p = memmem(p, (size_t)(end - p), name, sizeof name - 1))) {
+        p += sizeof name - 1;
+        for (q = p; q < end && (*q == ' ' || *q == ':'); q++) continue;
+        if (end - q >= 3 && q[0] == '4' && q[1] >= '0' && q[1] <= '9' && q[2] >= '0' && q[2] <= '9') return 1;
+    }
+    return 0;
+}
+
 static const char *code_name(int code)
 {
     switch (code) {

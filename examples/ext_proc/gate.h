@@ -105,6 +105,8 @@ void gate_client_gone(gate_job *job);
 void gate_job_end(gate_job *job);
 
 const char *gate_reason_text(uint32_t reason);
+/* Whether an error event (or the beginning of an answer that is one) names a 4xx: "code": 400, "status_code": 400. */
+int gate_error_is_refusal(view chunk);
 /* An error before there is a job: through the same ops. */
 void gate_refuse(gate_job *job, gate *g, int code, const char *message);
 /* The rewritten body of a leg as slices of `body` and of *tail (which gets the bytes); *n in: capacity. 0 or PDR_E_*. */

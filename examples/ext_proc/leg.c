@@ -101,6 +101,17 @@ static void read_head(leg *l)
     }
 }
 
+/* libcurl lets pass what no client would take for HTTP, or would take for something else. */
+static int line_is_header(const char *line, size_t len)
+{
+    size_t i = 0;
+
+    while (len && (line[len - 1] == '\n' || line[len - 1] == '\r')) len--;
+    while (i < len && line[i] > ' ' && line[i] != 0x7f && line[i] != ':') i++;
+    if (i == 0 || i == len || line[i] != ':') return 0;
+    return !memchr(line, '\r', len) && !memchr(line, '\0', len);
+}
+
 static size_t on_header(char *line, size_t size, size_t n, void *context)
 {
     leg *l = context;
@@ -121,6 +132,10 @@ static size_t on_header(char *line, size_t size, size_t n, void *context)
     if (len > 5 && memcmp(line, "HTTP/", 5) == 0) { /* also behind an interim head */
         l->lines.len = 0;
         return len;
+    }
+    if (!line_is_header(line, len)) {
+        l->garbled = 1;
+        return 0;
     }
     bytes_put(&l->lines, line, len);
     return len;
@@ -267,7 +282,7 @@ void leg_start(leg *l)
     l->status = 0;
     l->retry_after_ms = 0;
     l->lines.len = l->collected.len = l->fed = 0;
-    l->streaming = l->paused = l->sse = l->json = l->encoded = 0;
+    l->streaming = l->paused = l->garbled = l->sse = l->json = l->encoded = 0;
     l->failed = 0;
     l->connected = l->head = l->head_told = l->body = l->body_told = l->complete = l->ended = l->relayed = 0;
     l->state = LEG_CONNECT;
@@ -299,6 +314,7 @@ static uint32_t failure(const leg *l, CURLcode code)
 {
     long fresh = 1;
 
+    if (l->garbled) return PDR_FAIL_PROTOCOL;
     switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:

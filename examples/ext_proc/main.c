@@ -270,6 +270,21 @@ static int listen_on(uv_loop_t *loop, const char *host, unsigned port)
     return 0;
 }
 
+/* Endpoints of the file are added or updated; those that it does not name stay, for they may come from discovery. */
+static void on_reload(uv_signal_t *handle, int number_)
+{
+    pdr_router *router = handle->data;
+    pdr_config config;
+    size_t len = 0;
+    char *text;
+
+    (void)number_;
+    if (!opts->config_file || !(text = read_file(opts->config_file, &len))) return;
+    if (read_config(opts, text, len, &config) == 0 && try_out(opts, &config, text, len) == 0 && apply(opts, router, text, len) == 0)
+        gate_log("notice", "%s was read again", opts->config_file);
+    free(text);
+}
+
 static void on_signal(uv_signal_t *handle, int number_)
 {
     (void)number_;
@@ -315,7 +330,7 @@ static void probe_run(void *context)
 static int serve(const options *o, pdr_host *host, pdr_router *router)
 {
     uv_loop_t loop;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     uv_thread_t probe;
     pdr_error err;
     int probing = 0;
@@ -338,6 +353,8 @@ static int serve(const options *o, pdr_host *host, pdr_router *router)
     for (int i = 0; i < 2; i++) {
         if (uv_signal_init(&loop, &signals[i]) || uv_signal_start(&signals[i], on_signal, i ? SIGTERM : SIGINT)) return -1;
     }
+    if (uv_signal_init(&loop, &signals[2]) || uv_signal_start(&signals[2], on_reload, SIGHUP)) return -1;
+    signals[2].data = router;
     gate_log("notice", "%s: ext_proc on port %u, health %u, metrics %u, %u threads", pdr_version_string(), o->grpc_port, o->health_port,
              o->metrics_port, o->threads);
     (void)uv_run(&loop, UV_RUN_DEFAULT);

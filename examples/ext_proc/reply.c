@@ -43,13 +43,13 @@ static size_t begin_member(bytes *b, const char *key, size_t *value)
 }
 
 /* dynamic_metadata: the destination a second time, and what the access log may show. */
-static void put_metadata(call *c, bytes *b, const char *destination)
+static void put_metadata(call *c, bytes *b, const char *destination, int answered)
 {
     const gate_job *job = &c->job;
     char hit[48], why[256], number[24];
     size_t value, entry, inner;
 
-    if (!destination && !c->w->options->metadata) return;
+    if (!destination && !c->w->options->metadata && !answered) return;
     const size_t all = wire_begin(b, REPLY_METADATA);
     if (destination) {
         entry = begin_member(b, "envoy.lb", &value);
@@ -59,7 +59,7 @@ static void put_metadata(call *c, bytes *b, const char *destination)
         wire_end(b, value);
         wire_end(b, entry);
     }
-    if (c->w->options->metadata) {
+    if (c->w->options->metadata || answered) {
         gate_describe(job, hit, sizeof hit, why, sizeof why);
         entry = begin_member(b, "pdroute", &value);
         inner = wire_begin(b, 5);
@@ -71,6 +71,7 @@ static void put_metadata(call *c, bytes *b, const char *destination)
         put_member(b, "why", why);
         (void)snprintf(number, sizeof number, "%u", job->attempts);
         put_member(b, "attempts", number);
+        if (answered) put_member(b, "answered", "yes"); /* an error of Envoy's own can be told from this one */
         wire_end(b, inner);
         wire_end(b, value);
         wire_end(b, entry);
@@ -108,7 +109,7 @@ static void put_headers_answer(call *c, const char *destination, const char *pre
     }
     wire_end(b, common);
     wire_end(b, answer);
-    if (destination) put_metadata(c, b, destination);
+    if (destination) put_metadata(c, b, destination, 0);
     grpc_end(&c->grpc, mark, NULL, 0);
 }
 
@@ -230,6 +231,8 @@ void reply_body(call *c, int response, view body, int end)
         wire_end(b, mutation);
         wire_end(b, common);
         wire_end(b, answer);
+        if (c->tell) put_metadata(c, b, NULL, 0);
+        c->tell = 0;
         grpc_end(&c->grpc, mark, NULL, 0);
         body.data += len;
         body.len -= len;
@@ -296,7 +299,7 @@ static void change_headers(call *c, const leg *l, const char *status)
     wire_end(b, mutation);
     wire_end(b, common);
     wire_end(b, answer);
-    put_metadata(c, b, NULL);
+    put_metadata(c, b, NULL, 0);
     grpc_end(&c->grpc, mark, NULL, 0);
 }
 
@@ -323,7 +326,7 @@ void reply_leg_headers(call *c, const leg *l, int end)
     if (end) wire_varint(b, 3, 1);
     wire_end(b, headers);
     wire_end(b, answer);
-    put_metadata(c, b, NULL);
+    put_metadata(c, b, NULL, 0);
     grpc_end(&c->grpc, mark, NULL, 0);
 }
 
@@ -344,6 +347,8 @@ void reply_leg_body(call *c, view body, int end)
         if (last) wire_varint(b, 2, 1);
         wire_end(b, streamed);
         wire_end(b, answer);
+        if (c->tell) put_metadata(c, b, NULL, 0);
+        c->tell = 0;
         grpc_end(&c->grpc, mark, NULL, 0);
         body.data += len;
         body.len -= len;
@@ -372,6 +377,6 @@ void reply_immediate(call *c, unsigned status, const char *content_type, uint64_
     wire_bytes(b, 3, body.data, body.len);
     wire_text(b, 5, c->job.why[0] ? c->job.why : "pdroute"); /* details, for Envoy's access log */
     wire_end(b, answer);
-    put_metadata(c, b, NULL);
+    put_metadata(c, b, NULL, 1);
     grpc_end(&c->grpc, mark, NULL, 0);
 }
