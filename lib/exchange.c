@@ -448,12 +448,15 @@ static void on_end(turn *t, const pdr_event *ev)
             t->fx.longest_gap_ms = ev->longest_gap_ms;
         }
     }
-    if (t->x.phase == PHASE_DRAIN)
+    if (t->x.phase == PHASE_DRAIN) {
         finish(t, PDR_RESULT_ANSWERED);
-    else if (leg == D || was == LEG_ERROR)
+    } else if (leg == D || was == LEG_ERROR) {
+        /* decode refused the request in an event: it will never fetch what prefill holds for it */
+        if (leg == D && ev->detail == PDR_FAIL_PROTOCOL) cancel_leg(t, P);
         client_served(t);
-    else if (t->x.leg_state[D] == LEG_WAITING)
+    } else if (t->x.leg_state[D] == LEG_WAITING) {
         send_leg(t, D);
+    }
 }
 
 static void on_failed(turn *t, const pdr_event *ev)

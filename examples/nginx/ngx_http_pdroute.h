@@ -10,6 +10,7 @@
  *   ngx_http_pdroute_http.c     response heads and chunked framing
  *   ngx_http_pdroute_peer.c     addresses of workers, one keep-alive pool for each
  *   ngx_http_pdroute_upstream.c a leg's answer on its way to the client: an ngx_http_upstream_t
+ *   ngx_http_pdroute_merge.c    prompt logprobs from prefill's answer into decode's
  *   ngx_http_pdroute_local.c    paths the gateway answers itself: readiness, status
  *   ngx_http_pdroute_vars.c     $pdroute_* variables
  *
@@ -37,6 +38,7 @@ typedef struct ngx_http_pdroute_peer_s ngx_http_pdroute_peer_t;
 typedef struct ngx_http_pdroute_idle_s ngx_http_pdroute_idle_t;
 typedef struct ngx_http_pdroute_job_s ngx_http_pdroute_job_t;
 typedef struct ngx_http_pdroute_leg_s ngx_http_pdroute_leg_t;
+typedef struct ngx_http_pdroute_merge_s ngx_http_pdroute_merge_t;
 
 /* nginx's macro is several statements. */
 static inline void ngx_http_pdroute_unpost(ngx_event_t *ev)
@@ -214,6 +216,8 @@ struct ngx_http_pdroute_leg_s {
     ngx_http_pdroute_chunked_t chunked;
     ngx_recv_pt recv;                   /* the connection's own, while relaying */
     ngx_event_handler_pt relay_handler; /* the upstream code's */
+    ngx_msec_t last_byte;  /* relay: when a piece of the answer came last */
+    ngx_msec_t longest_gap; /* and the longest time between two */
     ngx_event_t failed; /* reports a broken relay from the event loop, not from inside nginx's handlers */
     uint32_t fail_detail;
     unsigned read_owned : 1; /* `read` is malloc'ed; else it is the process's scratch, for this call */
@@ -266,6 +270,7 @@ struct ngx_http_pdroute_job_s {
     ngx_str_t headers; /* client's headers that pass, as lines; in r->pool */
     uint32_t api;
     ngx_http_pdroute_leg_t *relay;  /* the leg that answers the client */
+    ngx_http_pdroute_leg_t *waiting; /* is to answer it when prefill has ended */
     ngx_http_pdroute_leg_t legs[2]; /* by PDR_LEG_* */
     ngx_event_t timer;
     ngx_rbtree_node_t held; /* key: ticket */
@@ -291,6 +296,7 @@ struct ngx_http_pdroute_job_s {
     unsigned raw_body : 1;     /* not a JSON object: nothing to cut out */
     unsigned head_request : 1; /* method HEAD: answers have no body */
     char why[64];              /* name of the error for $pdroute_why */
+    ngx_http_pdroute_merge_t *merge; /* both legs' answers make one */
     /* from here on not cleared */
     pdr_prompt prompt;
     pdr_decision decision;
@@ -338,9 +344,23 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg);
 /* Takes the connection back from a relay that is under way; the client's request goes on without it. */
 void ngx_http_pdroute_relay_stop(ngx_http_pdroute_leg_t *leg);
 /* The answer cannot be completed: error event into a stream, then the client's connection is closed. */
-void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, uint32_t reason, const char *message);
+void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, ngx_uint_t status, uint32_t reason, const char *message);
 ngx_int_t ngx_http_pdroute_relay_conf(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_t *conf,
                                       ngx_http_pdroute_loc_conf_t *prev);
+
+/* Gives [begin, end) to the client. `own`: it is a block of r->pool, to be freed when it was sent. */
+ngx_int_t ngx_http_pdroute_relay_pass(ngx_http_request_t *r, u_char *begin, u_char *end, ngx_uint_t own);
+
+/* Before the legs are sent: whether this request's answer takes both. */
+void ngx_http_pdroute_merge_prepare(ngx_http_pdroute_job_t *job);
+void ngx_http_pdroute_merge_free(ngx_http_pdroute_job_t *job);
+/* Content of a leg that is drained. */
+void ngx_http_pdroute_merge_keep(ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end);
+/* 1: prefill's answer is still to come, so this leg is not relayed yet. */
+ngx_uint_t ngx_http_pdroute_merge_waits(ngx_http_pdroute_leg_t *leg);
+/* In place of relay_pass(); `last`: the answer is complete. */
+ngx_int_t ngx_http_pdroute_merge_pass(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end,
+                                      ngx_uint_t last);
 
 /* NGX_DECLINED: not a path of ours. */
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone);

@@ -304,6 +304,7 @@ static void decided(ngx_http_pdroute_job_t *job)
 
     job->decided = 1;
     job->attempts++;
+    if (job->prompt.flags & PDR_PROMPT_RETURN_LOGPROB) ngx_http_pdroute_merge_prepare(job);
     remember_peer(job, PDR_LEG_PREFILL, d->mode == PDR_MODE_SINGLE ? PDR_NONE : d->prefill, d->prefill_host,
                   d->prefill_port);
     remember_peer(job, PDR_LEG_DECODE, d->decode, d->decode_host, d->decode_port);

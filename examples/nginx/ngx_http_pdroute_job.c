@@ -137,6 +137,7 @@ void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job)
     if (!leg_is_over(&job->legs[0]) || !leg_is_over(&job->legs[1])) return;
     if (job->timer.timer_set) ngx_del_timer(&job->timer);
     leave_young(job);
+    ngx_http_pdroute_merge_free(job);
     ngx_http_pdroute_unpost(&job->legs[0].failed);
     ngx_http_pdroute_unpost(&job->legs[1].failed);
     if (zone->free_jobs_n < FREE_JOBS_MAX) {
@@ -273,11 +274,20 @@ static const char *reason_text(uint32_t reason)
     }
 }
 
+/* Prefill has ended, well or not: decode's answer need not wait for it any more. */
+static void relay_waiting(ngx_http_pdroute_job_t *job)
+{
+    ngx_http_pdroute_leg_t *leg = job->waiting;
+
+    if (leg && !job->in_relay && (job->finished || !ngx_http_pdroute_merge_waits(leg))) ngx_http_pdroute_relay(leg);
+}
+
 /* Its books are closed. What still goes to the client goes on; nothing else should be open. */
 static void finish(ngx_http_pdroute_job_t *job)
 {
     ngx_uint_t i;
 
+    relay_waiting(job);
     job->finished = 1;
     for (i = 0; i < 2; i++) {
         if (job->legs[i].state != PDROUTE_LEG_RELAY && job->legs[i].state != PDROUTE_LEG_FLUSH)
@@ -312,7 +322,7 @@ static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
         break;
     case PDR_ACT_ABORT:
         job->reason = act->reason;
-        ngx_http_pdroute_relay_abort(job, act->reason, reason_text(act->reason));
+        ngx_http_pdroute_relay_abort(job, act->status, act->reason, reason_text(act->reason));
         break;
     case PDR_ACT_FINISH:
         finish(job);
@@ -347,6 +357,7 @@ static void run(ngx_http_pdroute_job_t *job)
         ngx_memmove(job->actions, job->actions + 1, job->actions_n * sizeof(act));
         perform(job, &act);
     }
+    if (job->waiting) relay_waiting(job);
     job->running = 0;
     ngx_http_pdroute_job_arm(job);
     (void)pdr_host_wake_pending(job->zone->host);
@@ -397,6 +408,11 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
             ev.cached_tokens = leg->response.cached_tokens;
             ev.completion_tokens = leg->response.completion_tokens;
         }
+        if (type == PDR_EV_END && leg->read_usage && leg->response.flags & PDR_SEEN_ERROR) ev.detail = PDR_FAIL_PROTOCOL;
+        if (type == PDR_EV_END && leg == job->relay) ev.longest_gap_ms = (uint32_t)ngx_max(leg->longest_gap, 1);
+    } else if (type == PDR_EV_TICK && job->relay && job->relay->state == PDROUTE_LEG_RELAY) {
+        /* bytes that lie in the socket wait for the client, not for the worker */
+        ev.last_byte_ns = job->relay->c->read->ready ? ev.now_ns : ev.now_ns - (ngx_current_msec - job->relay->last_byte) * 1000000ull;
     }
     /* whatever it returns: PDR_E_BUSY means that the books could not be written, what is to be done stays the same */
     ngx_memzero(acts, sizeof(acts));

@@ -233,6 +233,7 @@ void ngx_http_pdroute_leg_content(ngx_http_pdroute_leg_t *leg, u_char *begin, u_
 {
     if (begin == end) return;
     if (leg->read_usage) (void)pdr_response_feed(&leg->response, (char *)begin, (size_t)(end - begin));
+    if (leg->job->merge) ngx_http_pdroute_merge_keep(leg, begin, end);
     if (leg->body_seen) return;
     leg->body_seen = 1;
     ngx_http_pdroute_job_event(leg->job, PDR_EV_BODY, leg, 0);
@@ -390,12 +391,37 @@ static ngx_uint_t whole_answer(ngx_http_pdroute_leg_t *leg)
     return 1;
 }
 
+/*
+ * A stream whose first event is the engine's failure, under a 200 (SGLang 0.5.23, seen): nothing has gone to the client, another pair can still be
+ * tried. An event that names a 4xx is the request's fault and passes.
+ */
+static ngx_uint_t begins_with_failure(ngx_http_pdroute_leg_t *leg)
+{
+    u_char *body = leg->read + leg->head.length;
+    size_t len = leg->read_len - leg->head.length;
+    pdr_response response;
+    int status;
+
+    if (leg->body_seen || len == 0 || !leg->head.event_stream || leg->head.status != NGX_HTTP_OK) return 0;
+    if (ngx_strnstr(body, "\"error\"", len) == NULL && ngx_strnstr(body, "\"abort\"", len) == NULL) return 0;
+    pdr_init_struct(&response, sizeof(response));
+    pdr_response_init(&response, PDR_RESPONSE_SSE); /* lines of chunked framing are none of a stream's */
+    (void)pdr_response_feed(&response, (char *)body, len);
+    if (!(response.flags & PDR_SEEN_ERROR) || response.flags & PDR_SEEN_FIRST_TOKEN) return 0;
+    status = pdr_error_status((char *)body, len);
+    return status == 0 || status >= 500;
+}
+
 /* The exchange knows the head; what it did not ask for has defaults: a good prefill answer is read and thrown away,
  * everything else waits. */
 static void after_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
 
+    if (begins_with_failure(leg)) {
+        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
+        return;
+    }
     if (leg->which != PDR_LEG_PREFILL && whole_answer(leg)) {
         if (leg->serial != serial || leg->state != PDROUTE_LEG_WAIT) return;
     }
@@ -411,6 +437,16 @@ static void after_head(ngx_http_pdroute_leg_t *leg)
     if (keep_read(leg) != NGX_OK) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
 }
 
+/* An error goes to the client masked (pdr_error_mask), for which all of it must be there, if it is of ordinary length. */
+static ngx_uint_t refusal_in_part(const ngx_http_pdroute_leg_t *leg)
+{
+    const ngx_http_pdroute_head_t *head = &leg->head;
+
+    return head->status >= 400 && head->status < 500 && !leg->job->head_request && head->content_length > 0 &&
+           leg->read_len < head->length + (size_t)head->content_length &&
+           head->length + (size_t)head->content_length <= HEAD_MAX;
+}
+
 static void read_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
@@ -424,7 +460,7 @@ static void read_head(ngx_http_pdroute_leg_t *leg)
             return;
         }
         rc = ngx_http_pdroute_head_parse(leg->read, leg->read + leg->read_len, &leg->head);
-    } while (rc == NGX_AGAIN && leg->read_len < HEAD_MAX);
+    } while ((rc == NGX_AGAIN && leg->read_len < HEAD_MAX) || (rc == NGX_OK && refusal_in_part(leg)));
     if (rc != NGX_OK) {
         ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
         return;

@@ -96,9 +96,15 @@ static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
     }
     if (leg->fail_detail) return NGX_AGAIN;
     n = leg->recv(c, buf, size);
-    if (n > 0 || n == NGX_AGAIN) return n;
+    if (n > 0) {
+        if (ngx_current_msec - leg->last_byte > leg->longest_gap) leg->longest_gap = ngx_current_msec - leg->last_byte;
+        leg->last_byte = ngx_current_msec;
+        return n;
+    }
+    if (n == NGX_AGAIN) return n;
     if (n == 0 && r->upstream->length == -1) { /* its end is the end of the connection */
         job->in_relay = 1;
+        if (job->merge && ngx_http_pdroute_merge_pass(r, leg, buf, buf, 1) != NGX_OK) report(leg, PDR_FAIL_PROTOCOL);
         ngx_http_pdroute_leg_complete(leg, 0);
         job->in_relay = 0;
         return 0;
@@ -236,7 +242,7 @@ static ngx_int_t process_header(ngx_http_request_t *r)
     /* empty ones, so that nginx sends its own */
     if (u->headers_in.server == NULL && add_empty(u, "Server", (u_char *)"server") != NGX_OK) return NGX_ERROR;
     if (u->headers_in.date == NULL && add_empty(u, "Date", (u_char *)"date") != NGX_OK) return NGX_ERROR;
-    if (u->headers_in.chunked) u->headers_in.content_length_n = -1;
+    if (u->headers_in.chunked || job->merge) u->headers_in.content_length_n = -1; /* a merged answer is longer */
     if (leg->head.event_stream && no_buffering(r) != NGX_OK) return NGX_ERROR;
     if (leg->rest == 0) {
         job->in_relay = 1;
@@ -256,8 +262,7 @@ static ngx_int_t filter_init(void *data)
     return NGX_OK;
 }
 
-/* Gives [begin, end) of u->buffer to the client. */
-static ngx_int_t pass(ngx_http_request_t *r, u_char *begin, u_char *end)
+ngx_int_t ngx_http_pdroute_relay_pass(ngx_http_request_t *r, u_char *begin, u_char *end, ngx_uint_t own)
 {
     ngx_http_upstream_t *u = r->upstream;
     ngx_chain_t *cl, **ll;
@@ -266,12 +271,20 @@ static ngx_int_t pass(ngx_http_request_t *r, u_char *begin, u_char *end)
     cl = ngx_chain_get_free_buf(r->pool, &u->free_bufs);
     if (cl == NULL) return NGX_ERROR;
     *ll = cl;
+    if (cl->buf->start) (void)ngx_pfree(r->pool, cl->buf->start);
+    cl->buf->start = own ? begin : NULL;
     cl->buf->flush = 1;
     cl->buf->memory = 1;
     cl->buf->pos = begin;
     cl->buf->last = end;
     cl->buf->tag = u->output.tag;
     return NGX_OK;
+}
+
+static ngx_int_t pass(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end, ngx_uint_t last)
+{
+    if (leg->job->merge) return ngx_http_pdroute_merge_pass(r, leg, begin, end, last);
+    return ngx_http_pdroute_relay_pass(r, begin, end, 0);
 }
 
 static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
@@ -283,7 +296,7 @@ static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg
         leg->keepalive = 0; /* bytes behind the end */
         return NGX_OK;
     }
-    if (pass(r, p, end) != NGX_OK) return NGX_ERROR;
+    if (pass(r, leg, p, end, u->length == end - p) != NGX_OK) return NGX_ERROR;
     ngx_http_pdroute_leg_content(leg, p, end);
     if (u->length < 0) return NGX_OK;
     u->length -= end - p;
@@ -301,13 +314,14 @@ static ngx_int_t filter_chunked(ngx_http_request_t *r, ngx_http_pdroute_leg_t *l
         return NGX_OK;
     }
     while ((rc = ngx_http_pdroute_chunked_next(&leg->chunked, &p, last, &begin, &end)) == NGX_OK) {
-        if (pass(r, begin, end) != NGX_OK) return NGX_ERROR;
+        if (pass(r, leg, begin, end, 0) != NGX_OK) return NGX_ERROR;
         ngx_http_pdroute_leg_content(leg, begin, end);
     }
     if (rc == NGX_ERROR) {
         report(leg, PDR_FAIL_PROTOCOL);
     } else if (rc == NGX_DONE) {
         r->upstream->length = 0;
+        if (leg->job->merge && ngx_http_pdroute_merge_pass(r, leg, p, p, 1) != NGX_OK) return NGX_ERROR;
         ngx_http_pdroute_leg_complete(leg, p == last);
     }
     return NGX_OK;
@@ -394,6 +408,13 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     uint32_t serial;
 
     if (r == NULL || leg->state != PDROUTE_LEG_WAIT) return;
+    if (ngx_http_pdroute_merge_waits(leg)) {
+        job->waiting = leg;
+        return;
+    }
+    job->waiting = NULL;
+    if (leg->head.status >= 400 && !leg->head.encoded)
+        (void)pdr_error_mask(&job->decision, (char *)leg->read + leg->head.length, leg->read_len - leg->head.length);
     serial = leg->serial;
     job->relay = leg;
     if (prepare(leg, r) != NGX_OK) {
@@ -404,6 +425,8 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     ngx_http_pdroute_leg_begin_body(leg);
     leg->read_len = len;
     leg->preread = 1;
+    leg->last_byte = ngx_current_msec;
+    leg->longest_gap = 0;
     leg->state = PDROUTE_LEG_RELAY;
     leg->recv = c->recv;
     c->recv = relay_recv;
@@ -437,7 +460,7 @@ void ngx_http_pdroute_relay_stop(ngx_http_pdroute_leg_t *leg)
     if (leg->state == PDROUTE_LEG_RELAY) ngx_http_pdroute_leg_release(leg);
 }
 
-void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, uint32_t reason, const char *message)
+void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, ngx_uint_t status, uint32_t reason, const char *message)
 {
     ngx_http_request_t *r = job->r;
     ngx_http_upstream_t *u;
@@ -453,14 +476,11 @@ void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, uint32_t reason, 
     r->keepalive = 0;
     u = r->upstream;
     if (r->header_sent && job->relay && job->relay->head.event_stream &&
-        pdr_error_body(NGX_HTTP_BAD_GATEWAY, pdr_reason_name(reason), message, (char *)text, sizeof(text), &need) ==
+        pdr_error_event(job->api, (int)status, pdr_reason_name(reason), message, (char *)text, sizeof(text), &need) ==
             PDR_OK) {
-        b = ngx_create_temp_buf(r->pool, need + 16);
+        b = ngx_create_temp_buf(r->pool, need);
         if (b) {
-            /* empty lines first: what was sent last may be half an event */
-            b->last = ngx_cpymem(b->last, "\n\ndata: ", 8);
             b->last = ngx_cpymem(b->last, text, need);
-            b->last = ngx_cpymem(b->last, "\n\n", 2);
             b->flush = 1;
             out.buf = b;
             out.next = NULL;

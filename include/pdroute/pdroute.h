@@ -500,7 +500,7 @@ PDR_API int  pdr_response_feed(pdr_response *s, const char *chunk, size_t len); 
 enum {
     PDR_EV_HEAD = 1,        /* leg answered: status */
     PDR_EV_BODY = 2,        /* leg's first body byte (decode: first token); a 2xx answer of decode is relayed from here on, not from its head */
-    PDR_EV_END = 3,         /* leg's response is complete */
+    PDR_EV_END = 3,         /* leg's response is complete; detail PDR_FAIL_PROTOCOL: decode's was an error event that passed (PDR_SEEN_ERROR) */
     PDR_EV_FAILED = 4,      /* leg broke: detail PDR_FAIL_*; the host has closed it */
     PDR_EV_CLIENT_GONE = 5,
     PDR_EV_SENT = 6,        /* the host begins to send the answer to the client: no retry from here on. Report it before the first byte goes out */

@@ -10,7 +10,7 @@ TOPOLOGIES = {"2P+2D": (2, 2), "2P+1D": (2, 1), "1P+1D": (1, 1)}
 SIZES = {"1KB": 1_000, "17KB": 17_000, "132KB": 132_000}
 
 # Bounds that are scaled, so that the table takes a minute and not an hour. The proportions are those of the defaults.
-CONFIG = {"first_byte_timeout_ms": 700, "breaker_open_ms": 500}
+CONFIG = {"first_byte_timeout_ms": 700, "first_byte_least_ms": 300, "idle_timeout_ms": 700, "idle_least_ms": 300, "breaker_open_ms": 500}
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ ROWS = [
     Row("prefill 500, decode answers", prefill=status(500), decode=status(200, body=ERROR, delay=0.15), which="all", code="prefill_failed"),
     Row("decode 500", decode=status(500, body=PATH), code="decode_failed"),
     Row("decode 500 a little later", decode=status(500, body=PATH, delay=0.2), code="decode_failed"),
+    Row("dead bootstrap port", bootstrap_dead=True, code=("decode_failed", "prefill_timeout"), status=(502, 504), within=4),
     Row("both 500", prefill=status(500), decode=status(500), which="all", code=("prefill_failed", "decode_failed")),
     Row("prefill 503", prefill=status(503), code="prefill_failed"),
     Row("decode 504", decode=status(504), code="decode_failed"),
@@ -83,6 +84,9 @@ ROWS = [
     Row("decode dies in a stream", decode={"kind": "cut", "events": 3}, which="all", status=200, code="decode_failed", cut=True, spare_helps=False,
         streams=(True,)),
     Row("decode dies in a whole answer", decode={"kind": "cut"}, which="all", status=200, cut=True, spare_helps=False, streams=(False,)),
+    Row("decode falls silent in a stream", decode={"kind": "stall", "events": 3}, which="all", status=200, code="decode_timeout", cut=True, spare_helps=False,
+        streams=(True,), within=3),
+    Row("decode falls silent in a whole answer", decode={"kind": "stall"}, which="all", status=200, cut=True, spare_helps=False, streams=(False,), within=3),
     # clients that leave
     Row("client leaves while all is silent", prefill={"kind": "hang"}, decode={"kind": "hang"}, which="all", leaves="silent"),
     Row("client leaves while decode is silent", decode={"kind": "hang"}, which="all", leaves="silent"),

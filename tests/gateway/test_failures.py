@@ -1,4 +1,4 @@
-"""What goes wrong in a cluster, and what the client sees of it."""
+"""What goes wrong in a cluster beyond the rows of the table (rows.py)."""
 
 import json
 import socket
@@ -24,32 +24,6 @@ def log_of(gw, n=1):
     return wait_for(lambda: gw.log()[-n:] if len(gw.log()) >= n else None, timeout=3)
 
 
-# fault of one of two workers, whichever leg it hits: the request is answered all the same
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("role", ["prefill", "decode"])
-@pytest.mark.parametrize("fault", [{"kind": "refuse"}, {"kind": "status", "status": 500}, {"kind": "status", "status": 503}, {"kind": "reset"},
-                                   {"kind": "hang"}], ids=lambda f: f["kind"] + str(f.get("status", "")))
-def test_one_of_two_fails(fault, role, stream, fleet, make_gateway):
-    gw = make_gateway(fleet, config=FAST)
-    workers = fleet.prefills if role == "prefill" else fleet.decodes
-    workers[0].fault(**fault)
-    worst, attempts = 0, []
-    for i in range(4):
-        began = time.monotonic()
-        answer = post(gw, text=f"{i} words of another kind", stream=stream)
-        worst = max(worst, time.monotonic() - began)
-        assert answer.status_code == 200, answer.text
-        if stream:
-            assert events_of(answer.text)[-1] == "[DONE]"
-    attempts = [int(entry["attempts"]) for entry in log_of(gw, 4)]
-    assert all(a <= 3 for a in attempts)
-    assert worst < (4 if fault["kind"] == "hang" else 2), attempts
-    # every attempt has rooms of its own: no room was posted twice to one worker
-    for worker in fleet.workers:
-        rooms = [r.json["bootstrap_room"] for r in worker.requests(PATHS["chat"])]
-        assert len(rooms) == len(set(rooms))
-
-
 def test_refused_prefill_costs_nothing(fleet, make_gateway):
     """The refusal is seen before decode has been asked, and the server is avoided from then on."""
     gw = make_gateway(fleet, config={"breaker_open_ms": 30000})
@@ -58,48 +32,6 @@ def test_refused_prefill_costs_nothing(fleet, make_gateway):
         assert post(gw, text=f"{i}").status_code == 200
     assert sum(int(entry["attempts"]) - 1 for entry in log_of(gw, 6)) <= 1
     assert sum(len(w.requests(PATHS["chat"])) for w in fleet.decodes) == 6, "decode was asked for attempts that could not work"
-
-
-@pytest.mark.parametrize("kind,status,code", [("hang", 504, "_timeout"), ("status", 502, "_failed"), ("reset", 502, "_failed")])
-@pytest.mark.parametrize("role", ["prefill", "decode"])
-def test_all_of_a_role_fail(role, kind, status, code, fleet, make_gateway):
-    gw = make_gateway(fleet, config={**FAST, "first_byte_timeout_ms": 300})
-    for worker in fleet.prefills if role == "prefill" else fleet.decodes:
-        worker.fault(kind=kind)
-    began = time.monotonic()
-    answer = post(gw)
-    assert answer.status_code == status
-    assert error_of(answer)["code"].endswith(code)
-    assert time.monotonic() - began < 3
-    assert all(entry["why"].startswith(error_of(answer)["code"]) for entry in log_of(gw))
-    # no leg is left behind
-    assert wait_for(lambda: all(r.end or r.disconnected for r in all_received(fleet, PATHS["chat"])), timeout=3)
-
-
-def test_prefill_fails_while_decode_hangs(fleet, make_gateway):
-    gw = make_gateway(fleet, config={**FAST, "first_byte_timeout_ms": 60000})
-    for worker in fleet.prefills:
-        worker.fault(kind="status", status=500)
-    for worker in fleet.decodes:
-        worker.fault(kind="hang")
-    began = time.monotonic()
-    assert post(gw).status_code == 502
-    assert time.monotonic() - began < 2
-
-
-@pytest.mark.parametrize("role", ["prefill", "decode"])
-@pytest.mark.parametrize("status,retry_after", [(429, 7), (422, None), (401, None), (413, None)])
-def test_4xx_passes_as_it_is(role, status, retry_after, fleet, make_gateway):
-    gw = make_gateway(fleet, config=FAST)
-    said = {"error": {"message": "not today", "marker": "from the worker"}}
-    for worker in fleet.prefills if role == "prefill" else fleet.decodes:
-        worker.fault(kind="status", status=status, retry_after=retry_after, body=said)
-    answer = post(gw)
-    assert answer.status_code == status
-    assert answer.json() == said
-    assert answer.headers.get("retry-after") == (str(retry_after) if retry_after else None)
-    assert all(entry["attempts"] == "1" for entry in log_of(gw))
-    assert len(all_received(fleet, PATHS["chat"])) <= 2
 
 
 @pytest.mark.parametrize("api", PATHS)
@@ -116,7 +48,12 @@ def test_decode_dies_in_a_stream(api, fleet, make_gateway):
                 text += piece
     events = events_of(text.decode())
     assert len(events) >= 3 and "[DONE]" not in events
-    assert json.loads(events[-1])["error"]["code"] == "decode_failed"
+    last = json.loads(events[-1])
+    if api == "generate":
+        assert last["meta_info"]["finish_reason"] == {"type": "abort", "message": "the decode server did not complete the request", "status_code": 502,
+                                                      "err_type": "decode_failed"}
+    else:
+        assert last["error"]["code"] == "decode_failed"
     assert all(entry["why"].startswith("decode_failed") for entry in log_of(gw))
 
 
@@ -134,20 +71,6 @@ def open_request(gw, api="chat", tls=False, **more):
     s = socket.create_connection(("127.0.0.1", gw.port), 10)
     s.sendall(f"POST {PATHS[api]} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
     return s
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-def test_client_leaves_while_decode_is_silent(stream, fleet, make_gateway):
-    gw = make_gateway(fleet)
-    for worker in fleet.workers:
-        worker.fault(kind="hang")
-    s = open_request(gw, stream=stream)
-    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
-    left = time.time()
-    s.close()
-    assert wait_for(lambda: all(r.disconnected for r in all_received(fleet, PATHS["chat"])), timeout=3), "legs are still open"
-    assert max(r.disconnected for r in all_received(fleet, PATHS["chat"])) - left < 0.5
-    assert all(entry["status"] == 499 for entry in log_of(gw))
 
 
 def test_client_leaves_in_a_stream(start_fleet, make_gateway):
@@ -179,6 +102,32 @@ def test_half_closed_h2_client_leaves(fleet, make_gateway):
     assert wait_for(lambda: all(r.disconnected for r in all_received(fleet, PATHS["chat"])), timeout=3)
 
 
+LEAK = {"object": "error", "message": "room 664705761833908638 of 10.1.2.3 failed in /opt/sglang/srt/disaggregation/decode.py", "bootstrap_room": 664705761833908638}
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_errors_that_pass_tell_nothing_about_the_inside(role, fleet, make_gateway):
+    gw = make_gateway(fleet)
+    for worker in fleet.prefills if role == "prefill" else fleet.decodes:
+        worker.fault(kind="status", status=422, body=LEAK)
+    answer = post(gw)
+    assert answer.status_code == 422 and answer.headers["content-type"] == "application/json"
+    said = answer.json()
+    assert said["object"] == "error" and said["message"].startswith("room 999999999999999999 of ") and len(said["message"]) == len(LEAK["message"])
+    assert "sglang" not in answer.text and "664705761833908638" not in answer.text and "bootstrap" not in answer.text
+
+
+def test_stream_refused_in_its_first_event_passes(fleet, make_gateway):
+    """A 4xx under a 200 is the request's fault: no other pair is asked."""
+    gw = make_gateway(fleet)
+    event = 'data: {"error": {"object": "error", "message": "too long", "code": 400}}\n\ndata: [DONE]\n\n'
+    for worker in fleet.decodes:
+        worker.fault(kind="status", status=200, body=event, content_type="text/event-stream")
+    answer = post(gw, stream=True)
+    assert answer.status_code == 200 and "too long" in answer.text
+    assert len(all_received(fleet, PATHS["chat"])) == 2
+
+
 def test_all_prefills_down_and_back(fleet, make_gateway):
     gw = make_gateway(fleet)
     assert post(gw).status_code == 200
@@ -196,7 +145,7 @@ def test_all_prefills_down_and_back(fleet, make_gateway):
         worker.heal("refuse")
     back = time.monotonic()
     assert wait_for(lambda: post(gw).status_code == 200, timeout=5, interval=0.05)
-    assert time.monotonic() - back < 2.5  # the breaker's second, and a loaded machine
+    assert time.monotonic() - back < 1.5  # promised is a second; the machine may be loaded
 
 
 def test_worker_restarts_behind_kept_connections(fleet, make_gateway):

@@ -519,6 +519,19 @@ static void a_stalled_answer_ends(void **state)
     assert_string_equal(tick_with(IDLE_US * 1000, t.now), "cancelP cancelD route");
 }
 
+static void an_error_event_that_passes_needs_no_drain(void **state)
+{
+    (void)state;
+    start(1);
+    head(D, 200);
+    assert_string_equal(body(D), "relay:200D");
+    pdr_event ev = event(PDR_EV_END, D, 0, t.x.attempt, t.now);
+    ev.detail = PDR_FAIL_PROTOCOL;
+    assert_string_equal(feed(ev), "cancelP finish");
+    assert_int_equal(t.fx.result, PDR_RESULT_ANSWERED);
+    assert_int_equal(t.fx.leg[P].verdict, PDR_VERDICT_NONE);
+}
+
 static void without_budget_there_is_no_retry(void **state)
 {
     (void)state;
@@ -769,6 +782,8 @@ static void expand(explorer *e, const node *s)
             try_event(e, s, &ev);
             ev = event(PDR_EV_END, leg, 0, attempt, s->m.now);
             try_event(e, s, &ev);
+            ev.detail = PDR_FAIL_PROTOCOL; /* with an error event in it */
+            try_event(e, s, &ev);
             for (uint32_t failure = PDR_FAIL_CONNECT; failure <= PDR_FAIL_PROTOCOL; failure++) {
                 ev = event(PDR_EV_FAILED, leg, failure, attempt, s->m.now);
                 try_event(e, s, &ev);
@@ -884,6 +899,7 @@ int main(void)
         cmocka_unit_test(stale_connection_is_a_free_retry),
         cmocka_unit_test(silence_is_borne_as_long_as_the_decision_says),
         cmocka_unit_test(a_stalled_answer_ends),
+        cmocka_unit_test(an_error_event_that_passes_needs_no_drain),
         cmocka_unit_test(without_budget_there_is_no_retry),
         cmocka_unit_test(total_timeout_ends_everything),
         cmocka_unit_test(one_server),

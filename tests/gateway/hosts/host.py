@@ -25,6 +25,7 @@ FEATURES = {
     "other_paths": "paths that generate nothing go to one server",
     "status": "/pdroute is the status page",
     "methods": "a wrong method on a generating path is 405 with Allow",
+    "merge": "prompt logprobs come from prefill's answer (pdr_merge_text)",
     "held_leave": "a client that leaves while its request is held is noticed at once",
 }
 

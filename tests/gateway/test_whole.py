@@ -1,0 +1,92 @@
+"""Whole answers: what a client asks about its prompt comes from prefill, and the answer is the one that a server doing all would give."""
+
+import json
+
+import httpx
+import pytest
+from sglang_sim.harness import wait_for
+from traffic import PATHS, all_received, events_of, text_of
+
+pytestmark = pytest.mark.needs("merge")
+
+INPUT = ("input_token_logprobs", "input_top_logprobs", "input_token_ids_logprobs")
+LONG = text_of(60_000, 3)
+
+
+def generate(text, **more):
+    return {"text": text, "return_logprob": True, "logprob_start_len": 0, "sampling_params": {"max_new_tokens": 5, "temperature": 0}, **more}
+
+
+@pytest.fixture(scope="module")
+def unified():
+    from sglang_sim import harness
+    with harness.start(prefill=0, decode=0, unified=1, speed=0, context=2_000_000, capacity=20_000_000) as fleet:
+        yield fleet.unified[0]
+
+
+def asked(url, path, body):
+    answer = httpx.post(url + path, json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def input_part(answer):
+    return {name: answer["meta_info"][name] for name in INPUT if name in answer["meta_info"]}
+
+
+@pytest.mark.parametrize("text", ["the quick brown fox", LONG], ids=["short", "60KB"])
+def test_generate(text, gw, fleet, unified):
+    body = generate(text, top_logprobs_num=2, token_ids_logprob=[5, 6])
+    answer, wanted = asked(gw.url, "/generate", body).json(), asked(unified.url, "/generate", body).json()
+    assert input_part(answer) == input_part(wanted) and len(answer["meta_info"]["input_token_logprobs"]) == answer["meta_info"]["prompt_tokens"]
+    assert len(answer["meta_info"]["output_token_logprobs"]) == 5
+    assert wait_for(lambda: all(r.end and not r.disconnected for r in all_received(fleet)), timeout=3), "a leg was cut off"
+
+
+def test_batch(gw, unified):
+    body = generate(["a b c", "the quick brown fox", "x"])
+    answers, wanted = asked(gw.url, "/generate", body).json(), asked(unified.url, "/generate", body).json()
+    assert [input_part(a) for a in answers] == [input_part(w) for w in wanted] and len(answers) == 3
+
+
+@pytest.mark.parametrize("text", ["the quick brown fox", ["a b c", "the quick brown fox"], LONG], ids=["one", "batch", "60KB"])
+def test_stream(text, gw, unified):
+    body = generate(text, stream=True)
+    streams = [events_of(asked(url, "/generate", body).text) for url in (gw.url, unified.url)]
+    assert all(s[-1] == "[DONE]" for s in streams)
+    found = [{e.get("index", 0): input_part(e) for e in map(json.loads, s[:-1])} for s in streams]
+    assert found[0] == found[1] and all(v["input_token_logprobs"] for v in found[0].values())
+
+
+def test_stream_comes_event_by_event(start_fleet, make_gateway):
+    """Held back until prefill has ended, and not until decode has."""
+    import time
+    gw = make_gateway(start_fleet(prefill=1, decode=1, speed=1, timers=0.05))
+    times = []
+    body = generate("one two three", stream=True, sampling_params={"max_new_tokens": 60})
+    with httpx.stream("POST", gw.url + "/generate", json=body, timeout=20) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                times.append(time.monotonic())
+    assert len(times) > 30 and times[-1] - times[0] > 0.2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_completions_with_echo(stream, gw, unified):
+    body = {"model": "tiny", "prompt": "the quick brown fox", "max_tokens": 4, "echo": True, "logprobs": 1, "stream": stream}
+    tokens = []
+    for url in (gw.url, unified.url):
+        text = asked(url, PATHS["completions"], body).text
+        parts = [json.loads(e) for e in events_of(text) if e != "[DONE]"] if stream else [json.loads(text)]
+        tokens.append([t for p in parts for c in p["choices"] if c.get("logprobs") for t in c["logprobs"]["token_logprobs"]])
+    # prompt and answer, and the prompt's are those of a server that does all (answers name their authors, so they differ)
+    prompt = len(tokens[0]) - 4
+    assert prompt > 0 and len(tokens[0]) == len(tokens[1]) and tokens[0][:prompt] == tokens[1][:prompt]
+
+
+def test_prefill_that_fails_is_no_answer(fleet, make_gateway):
+    gw = make_gateway(fleet)
+    for worker in fleet.prefills:
+        worker.fault(kind="status", status=500)
+    answer = httpx.post(gw.url + "/generate", json=generate("a b c"), timeout=10)
+    assert answer.status_code == 502
