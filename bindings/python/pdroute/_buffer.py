@@ -1,0 +1,73 @@
+"""Any object with the buffer protocol as an address, without copying it.
+
+bytes go to C as they are. Everything else (bytearray, memoryview, array, mmap) is held by a Py_buffer as long as the call runs: a bytearray
+cannot be resized meanwhile.
+"""
+from __future__ import annotations
+
+import ctypes
+import typing
+
+if typing.TYPE_CHECKING:
+    from array import array
+    from mmap import mmap
+    Buffer = typing.Union[bytes, bytearray, memoryview, "array[int]", mmap, ctypes.Array[typing.Any]]
+else:
+    Buffer = typing.Any
+
+
+class PyBuffer(ctypes.Structure):
+    """Py_buffer of CPython's C API: the same since 3.3, part of the stable ABI since 3.11."""
+    buf: typing.Optional[int]
+    len: int
+    itemsize: int
+    _fields_ = [("buf", ctypes.c_void_p), ("obj", ctypes.c_void_p), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+                ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_void_p), ("shape", ctypes.c_void_p),
+                ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p)]
+
+
+_get = ctypes.pythonapi.PyObject_GetBuffer
+_get.argtypes = [ctypes.py_object, ctypes.POINTER(PyBuffer), ctypes.c_int]
+_get.restype = ctypes.c_int
+_release = ctypes.pythonapi.PyBuffer_Release
+_release.argtypes = [ctypes.POINTER(PyBuffer)]
+_release.restype = None
+
+
+class View:
+    """`with View(obj) as v:` v.address (bytes or int: what a c_void_p takes), v.size in bytes."""
+
+    __slots__ = ("address", "size", "_held")
+
+    def __init__(self, obj: typing.Any) -> None:
+        self._held: typing.Optional[PyBuffer] = None
+        self.address: typing.Any
+        if type(obj) is bytes:
+            self.address, self.size = obj, len(obj)
+            return
+        if isinstance(obj, str):
+            raise TypeError("text must be encoded: bytes, bytearray or memoryview are taken")
+        held = PyBuffer()
+        _get(obj, held, 0)  # PyBUF_SIMPLE: contiguous bytes; raises otherwise
+        self._held = held
+        self.address, self.size = held.buf, held.len
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            _release(self._held)
+            self._held = None
+
+
+def words(view: View, what: str, size: int = 8) -> int:
+    """Number of items in a buffer of integers."""
+    if view.size % size:
+        raise ValueError(f"{what} must be {size}-byte integers, not {view.size} bytes")
+    return view.size // size
+
+
+def start(buffer: bytearray) -> typing.Any:
+    """Where a bytearray of at least one byte begins, for C to write to. (An array type of its own for each size would stay for ever.)"""
+    return ctypes.byref(ctypes.c_char.from_buffer(buffer))
