@@ -12,6 +12,7 @@ PDR_PACKAGES_real="python3-venv libibverbs1 libnl-3-200 libnl-route-3-200 libnum
 PDR_PACKAGES_unit="libcmocka-dev"
 PDR_PACKAGES_abi="g++ binutils python3"
 PDR_PACKAGES_pytest="python3-pytest python3-aiohttp python3-httpx python3-yaml python3-hypothesis curl openssl"
+PDR_PACKAGES_python="python3-uvicorn python3-uvloop python3-httptools gunicorn mypy python3-pip python3-venv"
 PDR_PACKAGES_clang="clang libclang-rt-14-dev llvm"
 PDR_PACKAGES_aarch64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 PDR_PACKAGES_valgrind="valgrind"

@@ -20,8 +20,9 @@ from .errors import (AgainError, BlockBootError, BlockConfigError, BlockCorruptE
                      SystemCallError, TooDeepError, TooLargeError, UnsupportedError, VersionError, http_status, strerror)
 from .exchange import Act, Exchange, error_body, reason_name
 from .host import Claim, Host, HostLease, Probe, boot, init_struct, now_ns, seed, version, version_number
-from .prompt import (Routed, Scan, hash_tokens, header_owned, limits_of, rewrite, rewrite_pieces, rewrite_slices, rewrite_tail, room, scan)
+from .prompt import (Scan, hash_tokens, header_owned, limits_of, rewrite, rewrite_pieces, rewrite_slices, rewrite_tail, room, scan)
 from .response import Response
+from .routed import Routed
 from .router import ExplainedPair, Router, RouterLease, config_from_json, resolve
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from ._buffer import Buffer
 from .errors import Error, LeaseError, NotFoundError
 from .exchange import Exchange
 from .host import Host, HostLease
-from .prompt import Routed
+from .routed import Routed, routed_of
 from .router import CHAT, Router
 
 TICK = 0.1
@@ -181,7 +181,7 @@ class Session:
                 routed.take()
             except NotFoundError:  # its lease ended meanwhile: in line again
                 decision = self.router.route_prompt(routed.prompt, routed.hashes, api, lease=self.lease_id, **more)
-                routed = Routed(self.router, body, routed.prompt, decision, routed.hashes)
+                routed = routed_of(self.router, body, routed.prompt, decision, routed.hashes)
         return routed
 
     def exchange(self, routed: Routed) -> Exchange:

@@ -9,7 +9,7 @@ from ._library import core
 from .errors import error_of
 from .router import LeaseId, Router
 
-_event, _deadline = core.pdr_exchange_event, core.pdr_exchange_deadline
+raw_event, _deadline = core["pdr_exchange_event"], core.pdr_exchange_deadline
 _actions_type = Action * MAX_ACTIONS
 NEVER = 2**64 - 1
 
@@ -29,7 +29,7 @@ class Exchange:
     One caller at a time. BusyError means that nothing has changed: report the event again.
     """
 
-    __slots__ = ("router", "struct", "start", "_given", "_actions", "_n")
+    __slots__ = ("router", "struct", "start", "_given", "_actions", "_n", "_event")
 
     def __init__(self, router: Router, decision: Decision, lease: LeaseId = 0, now_ns: typing.Optional[int] = None) -> None:
         self.router = router
@@ -37,6 +37,8 @@ class Exchange:
         self._given = Event()
         self._actions = _actions_type()
         self._n = ctypes.c_size_t(MAX_ACTIONS)
+        # arguments of pdr_exchange_event, converted once
+        self._event = (router._handle, ctypes.byref(self.struct), ctypes.byref(self._given), ctypes.byref(self._actions), ctypes.byref(self._n))
         code = core.pdr_exchange_begin(router._handle, self.struct, decision, lease if isinstance(lease, int) else lease.id, router.now(now_ns),
                                        self._actions, self._n)
         self.start = self._result(code)
@@ -61,7 +63,7 @@ class Exchange:
             e.prompt_tokens, e.cached_tokens, e.completion_tokens = usage
         n = self._n
         n.value = MAX_ACTIONS
-        code = _event(self.router._handle, self.struct, e, self._actions, n)
+        code = raw_event(*self._event)
         if not code and not n.value:
             return []
         return self._result(code)

@@ -18,6 +18,10 @@ _scratch: dict[int, list[typing.Any]] = {}  # arrays for hashes by size; more th
 _prompt_size = ctypes.sizeof(Prompt)
 
 
+def address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def new_prompt() -> Prompt:
     """Prompt() without the way through keyword arguments."""
     prompt = Prompt.__new__(Prompt)
@@ -102,99 +106,52 @@ def rewrite_pieces(decision: Decision, prompt: Prompt, leg: int, body: Buffer) -
     return [sources[source][offset:offset + length] for source, offset, length in slices if length]
 
 
+class _Out:
+    """Where C writes a short body to: taken from and given back to a list, so that threads do not share one."""
+
+    __slots__ = ("view", "ref", "need", "need_ref")
+
+    def __init__(self) -> None:
+        buffer = (ctypes.c_char * SHORT)()
+        self.view = memoryview(buffer)
+        self.ref = ctypes.byref(buffer)
+        self.need = ctypes.c_size_t()
+        self.need_ref = ctypes.byref(self.need)
+
+
+SHORT = 32768
+_outs: list[_Out] = []
+_rewrite = core.pdr_rewrite
+
+
 def rewrite(decision: Decision, prompt: Prompt, leg: int, body: Buffer) -> bytes:
     """The rewritten body in one piece."""
-    need = ctypes.c_size_t()
-    with View(body) as view:
-        size = view.size + 512
-        out = bytearray(size)
-        code = core.pdr_rewrite(decision, prompt, leg, view.address, view.size, start(out), size, need)
-        if code == NOSPACE:
-            size = need.value
-            out = bytearray(size)
-            code = core.pdr_rewrite(decision, prompt, leg, view.address, view.size, start(out), size, need)
-    check(code)
-    return memoryview(out)[:need.value].tobytes()
+    if type(body) is not bytes:
+        with View(body) as view:
+            return rewrite_at(decision, prompt, leg, view.address, view.size)
+    return rewrite_at(decision, prompt, leg, body, len(body))
+
+
+def rewrite_at(decision: typing.Any, prompt: typing.Any, leg: int, address: typing.Any, size: int) -> bytes:
+    try:
+        out = _outs.pop()
+    except IndexError:
+        out = _Out()
+    code = _rewrite(decision, prompt, leg, address, size, out.ref, SHORT, out.need_ref)
+    if not code:
+        result = out.view[:out.need.value].tobytes()
+        _outs.append(out)
+        return result
+    if code != NOSPACE:
+        check(code)
+    need = out.need
+    _outs.append(out)
+    long = bytearray(need.value)
+    check(_rewrite(decision, prompt, leg, address, size, start(long), len(long), ctypes.byref(ctypes.c_size_t())))
+    return bytes(long)
 
 
 def header_owned(name: typing.Union[str, bytes]) -> bool:
     """Whether a client's header of this name must never reach a worker."""
     raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
     return bool(core.pdr_header_owned(raw, len(raw)))
-
-
-class Routed:
-    """A request that was routed: `prompt` is what the scan found in `body`, `decision` where it goes.
-
-    `with router.route(body, lease=lease) as routed:` gives everything back at the end (`done()`, or `cancel()` if it still waits).
-    """
-
-    __slots__ = ("router", "body", "prompt", "decision", "hashes")
-
-    def __init__(self, router: typing.Any, body: Buffer, prompt: Prompt, decision: Decision,
-                 hashes: typing.Optional[array[int]] = None) -> None:
-        self.router = router
-        self.body = body
-        self.prompt = prompt
-        self.decision = decision
-        self.hashes = hashes
-
-    @property
-    def held(self) -> bool:
-        """It waits: `take()` fetches it when it may go."""
-        return self.decision.outcome == 2
-
-    @property
-    def prefill(self) -> str:
-        """host:port, empty if there is no such leg."""
-        d = self.decision
-        return address(d.prefill_host, d.prefill_port) if d.mode == 0 and d.outcome == 1 else ""
-
-    @property
-    def decode(self) -> str:
-        d = self.decision
-        return address(d.decode_host, d.decode_port) if d.outcome == 1 else ""
-
-    def rewrite(self, leg: int) -> bytes:
-        return rewrite(self.decision, self.prompt, leg, self.body)
-
-    def pieces(self, leg: int) -> list[memoryview]:
-        return rewrite_pieces(self.decision, self.prompt, leg, self.body)
-
-    def take(self, now_ns: typing.Optional[int] = None) -> bool:
-        """Fetches a held request: True if it may go now, False if it still waits. ExpiredError, NoPairError, NotFoundError (its lease ended)."""
-        if not self.held:
-            return True
-        taken = self.router.take(self.decision.booking, self.hashes, now_ns)
-        if taken is None:
-            return False
-        self.decision = taken
-        return True
-
-    def done(self, what: int = 2, now_ns: typing.Optional[int] = None) -> None:
-        """For those who use no Exchange: what became of it. Done.PREFILL when the prompt is computed, Done.ALL at the end."""
-        self.router.booking_done(self.decision.booking, what, now_ns)
-
-    def cancel(self, now_ns: typing.Optional[int] = None) -> None:
-        """Gives up a request that was not sent."""
-        self.router.cancel(self.decision.booking, now_ns)
-
-    def __enter__(self) -> Routed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.held:
-            self.cancel()
-        else:
-            try:
-                self.done()
-            except LookupError:  # given back already
-                pass
-
-    def __repr__(self) -> str:
-        return f"<Routed {'held' if self.held else f'{self.prefill} -> {self.decode}'}, {self.decision.matched_tokens}/{self.decision.prompt_tokens} tokens cached>"
-
-
-def address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-

@@ -13,12 +13,12 @@ from ._abi import (Api, Apply, ApplyReport, Candidate, Code, Config, Decision, D
 from ._buffer import Buffer, View, start, words
 from ._library import core
 from .errors import NotFoundError, check, error_of
-from .prompt import Routed, new_prompt, scan, limits_of
+from .prompt import limits_of, scan
+from .routed import API_AT, LEASE_AT, NOW_AT, Call, Routed, routed_of
 
 AGAIN, BUSY, NOT_FOUND, NOSPACE = int(Code.AGAIN), int(Code.BUSY), int(Code.NOT_FOUND), int(Code.NOSPACE)
 MAX_RELEASED = 64
 _decision_size = ctypes.sizeof(Decision)
-_request_size = ctypes.sizeof(Request)
 _tickets_type, _leases_type = ctypes.c_uint64 * MAX_RELEASED, ctypes.c_uint32 * MAX_RELEASED
 
 CHAT, ALL = int(Api.CHAT), int(Done.ALL)
@@ -49,18 +49,6 @@ def new_decision() -> Decision:
     decision = Decision.__new__(Decision)
     decision.struct_size = _decision_size
     return decision
-
-
-class _Call:
-    """What one call of route() needs beside its results: taken from and given back to a list, so that threads do not share one."""
-
-    __slots__ = ("request", "error", "request_ref", "error_ref")
-
-    def __init__(self) -> None:
-        self.request = Request()
-        self.error = ErrorInfo()
-        self.request_ref = ctypes.byref(self.request)
-        self.error_ref = ctypes.byref(self.error)
 
 
 class ExplainedPair(typing.NamedTuple):
@@ -97,9 +85,9 @@ class Router:
 
     def __init__(self, handle: typing.Any, keep: typing.Any = None) -> None:
         """For this package; use create(), attach(), restore(), or Host."""
-        self._handle: typing.Any = handle
+        self._handle: typing.Any = ctypes.c_void_p(handle)
         self._keep = keep  # memory, or the Host
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._limits = limits_of(self.config())
 
     # ---------------------------------------------------------------------------------------------------------- the block
@@ -283,28 +271,37 @@ class Router:
         try:
             call = self._calls.pop()
         except IndexError:
-            call = _Call()
-        request = call.request
-        request.api = api
-        request.lease = lease if type(lease) is int else lease.id  # type: ignore[union-attr]
-        request.now_ns = monotonic_ns() if now_ns is None else now_ns
+            call = Call()
         if more:
-            set_more(request, more)
-        prompt = new_prompt()
-        decision = Decision.__new__(Decision)
-        decision.struct_size = _decision_size
+            set_more(call.request, more)
+        u32 = call.u32
+        u32[API_AT] = api
+        u32[LEASE_AT] = lease if type(lease) is int else lease.id  # type: ignore[union-attr]
+        call.u64[NOW_AT] = monotonic_ns() if now_ns is None else now_ns
+        size = call.size
         if body.__class__ is bytes:
-            code = core_route(self._handle, body, len(body), call.request_ref, prompt, decision, call.error_ref)
+            size.value = len(body)
+            code = raw_route(self._handle, body, size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+        elif body.__class__ is bytearray and body:
+            size.value = len(body)
+            code = raw_route(self._handle, byref(first_of(body)), size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
         else:
             with View(body) as view:
-                code = core_route(self._handle, view.address, view.size, call.request_ref, prompt, decision, call.error_ref)
-        if code:
-            raise error_of(code, call.error, decision.retry_after_ms)  # and forget `call`: its error has a text in it
-        if more:
-            call.request = request = Request()
-            call.request_ref = ctypes.byref(request)
+                size.value = view.size
+                at = view.address if view.address.__class__ is bytes else ctypes.c_void_p(view.address)
+                code = raw_route(self._handle, at, size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+        if code or more:
+            error = call.clean(code)
+            if error:
+                self._calls.append(call)
+                raise error
+        routed = Routed()
+        routed.router = self
+        routed.body = body
+        routed.hashes = None
+        routed.data = call.results.tobytes()
         self._calls.append(call)
-        return Routed(self, body, prompt, decision)
+        return routed
 
     def route_prompt(self, prompt: Prompt, hashes: typing.Optional[Buffer] = None, api: typing.Optional[int] = None, *, lease: LeaseId = 0,
                      now_ns: typing.Optional[int] = None, **more: typing.Any) -> Decision:
@@ -326,7 +323,7 @@ class Router:
         """As route(), and the hashes are kept, for retries and for requests that may be held. The limits are this router's."""
         scanned = scan(body, api, self._limits)
         decision = self.route_prompt(scanned.prompt, scanned.hashes, api, lease=lease, now_ns=now_ns, **more)
-        return Routed(self, body, scanned.prompt, decision, scanned.hashes)
+        return routed_of(self, body, scanned.prompt, decision, scanned.hashes)
 
     def route_batch(self, bodies: typing.Iterable[Buffer], api: int = CHAT, *, lease: LeaseId = 0, now_ns: typing.Optional[int] = None,
                     **more: typing.Any) -> list[typing.Union[Routed, Exception]]:
@@ -335,26 +332,29 @@ class Router:
         for the next.
         """
         now = monotonic_ns() if now_ns is None else now_ns
-        owner = lease if isinstance(lease, int) else lease.id
-        call = _Call()
+        call = self._calls.pop() if self._calls else Call()
         request = call.request
-        request.api, request.lease, request.now_ns = api, owner, now
-        if more:
-            set_more(request, more)
-        request_ref, error_ref, handle = call.request_ref, call.error_ref, self._handle
+        request.api, request.lease, request.now_ns = api, lease if isinstance(lease, int) else lease.id, now
+        set_more(request, more)
+        size, handle, results = call.size, self._handle, call.results
+        arguments = (size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
         out: list[typing.Union[Routed, Exception]] = []
         for body in bodies:
-            prompt, decision = new_prompt(), new_decision()
             if body.__class__ is bytes:
-                code = core_route(handle, body, len(body), request_ref, prompt, decision, error_ref)
+                size.value = len(body)
+                code = raw_route(handle, body, *arguments)
             else:
                 with View(body) as view:
-                    code = core_route(handle, view.address, view.size, request_ref, prompt, decision, error_ref)
+                    size.value = view.size
+                    code = raw_route(handle, view.address if view.address.__class__ is bytes else ctypes.c_void_p(view.address), *arguments)
             if code:
-                out.append(error_of(code, call.error, decision.retry_after_ms))
-                call.error.message = ""
-            else:
-                out.append(Routed(self, body, prompt, decision))
+                out.append(call.error_of(code))
+                continue
+            routed = Routed()
+            routed.router, routed.body, routed.hashes, routed.data = self, body, None, results.tobytes()
+            out.append(routed)
+        call.clean(0)
+        self._calls.append(call)
         return out
 
     def booking_done(self, booking: int, what: int = ALL, now_ns: typing.Optional[int] = None) -> None:
@@ -481,7 +481,10 @@ class Router:
         return int(core.pdr_ready(self._handle, self.now(now_ns))) == 1
 
 
-core_route = core.pdr_route
+# without argument types: what it gets is prepared (Call), and checking it anew costs as much as the decision
+raw_route = core["pdr_route"]
+byref = ctypes.byref
+first_of: typing.Any = ctypes.c_char.from_buffer
 core_done = core.pdr_booking_done
 
 

@@ -190,7 +190,7 @@ def main(argv):
     if path.read_text(encoding="utf-8") != text:
         problems.append("FAIL pdroute/_abi.py is not what the headers say: run bindings/python/tools/generate.py")
     source = "".join(p.read_text(encoding="utf-8") for p in sorted(PACKAGE.glob("*.py")) if p.name != "_abi.py")
-    called = set(re.findall(r"\b(?:core|host)\.(pdr_\w+)", source))
+    called = set(re.findall(r"\b(?:core|host)(?:\.|\[\")(pdr_\w+)", source))
     problems += [f"FAIL {name} is public in C, and the package never calls it" for name in functions if name not in called]
     problems += [f"FAIL the package calls {name}, which the headers do not have" for name in sorted(called - set(functions))]
     print("\n".join(problems or [f"{len(functions)} functions of the headers can be called from Python"]))

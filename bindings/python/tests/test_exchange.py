@@ -1,0 +1,84 @@
+"""Answers and failures: Response, Exchange, error bodies."""
+import json
+
+import pdroute
+import pytest
+from pdroute import ActionType, EventType, Exchange, Fail, Leg, Reason, Response, ResponseKind, Seen, error_body, reason_name
+from test_router import CHAT, make
+
+SECOND = 10**9
+
+
+@pytest.fixture
+def router():
+    with make() as made:
+        yield made
+        assert made.stats().bookings == 0
+        made.check()
+
+
+def test_a_good_request(router):
+    with router.lease("me") as lease:
+        routed = router.route_scanned(CHAT, lease=lease)
+        exchange = Exchange(router, routed.decision, lease)
+        assert {(a.type, a.leg) for a in exchange.start} == {(ActionType.SEND, Leg.PREFILL), (ActionType.SEND, Leg.DECODE)}
+        assert exchange.deadline() > router.now()
+        seen = []
+        for event, leg in (("HEAD", 1), ("BODY", 1), ("SENT", 1), ("HEAD", 0), ("BODY", 0), ("END", 0), ("END", 1)):
+            seen += exchange.event(EventType[event], leg, status=200, usage=(20, 8, 9) if event == "END" else None)
+        assert [a for a in seen if a.type == ActionType.RELAY] == [(ActionType.RELAY, Leg.DECODE, 200, 0, 0)] or ActionType.RELAY in [a.type for a in seen]
+        assert seen[-1].type == ActionType.FINISH and exchange.deadline() is None
+        stats = router.stats()
+        assert (stats.bookings, stats.finished, stats.cached_tokens_reported) == (0, 1, 8)
+
+
+def test_a_retry(router):
+    with router.lease("me") as lease:
+        routed = router.route_scanned(CHAT, lease=lease)
+        exchange = Exchange(router, routed.decision, lease)
+        first = routed.decision.prefill
+        acts = exchange.event(EventType.FAILED, Leg.PREFILL, detail=Fail.CONNECT)
+        assert acts[-1].type == ActionType.ROUTE and exchange.exclude == [first]
+        decision = router.route_prompt(routed.prompt, routed.hashes, lease=lease, exclude=exchange.exclude)
+        assert decision.prefill != first
+        acts = exchange.rerouted(decision)
+        assert [a.type for a in acts] == [ActionType.SEND, ActionType.SEND] and exchange.attempt == 1
+        assert exchange.event(EventType.FAILED, Leg.PREFILL, detail=Fail.RESET, attempt=0) == []  # of the attempt before
+        acts = exchange.event(EventType.FAILED, Leg.PREFILL, detail=Fail.CONNECT)
+        assert acts[-1].type == ActionType.ROUTE
+        with pytest.raises(pdroute.NoPairError) as caught:
+            router.route_prompt(routed.prompt, routed.hashes, lease=lease, exclude=exchange.exclude)
+        acts = exchange.rerouted(None, caught.value.code)
+        assert acts[0].type == ActionType.RESPOND and acts[0].status == 502 and acts[0].reason == Reason.PREFILL_FAILED
+        assert acts[-1].type == ActionType.FINISH
+
+
+def test_timeouts_and_leaving(router):
+    with router.lease("me") as lease:
+        exchange = Exchange(router, router.route(CHAT, lease=lease).decision, lease)
+        assert exchange.event(EventType.TICK) == []
+        assert ActionType.ROUTE in [a.type for a in exchange.event(EventType.TICK, now_ns=exchange.deadline())]
+        assert exchange.event(EventType.CLIENT_GONE)[-1].type == ActionType.FINISH
+        with pytest.raises(pdroute.InvalidError):
+            Exchange(router, pdroute.Decision(), lease)
+
+
+def test_response():
+    stream = Response(ResponseKind.SSE)
+    text = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,' \
+           b'"prompt_tokens_details":{"cached_tokens":5}}}\n\ndata: [DONE]\n\n'
+    for i in range(0, len(text), 7):
+        assert stream.usage is None or i > 80
+        stream.feed(memoryview(text)[i:i + 7] if i % 2 else text[i:i + 7])
+    assert stream.usage == (9, 5, 4) and stream.seen >= Seen.DONE | Seen.USAGE | Seen.FIRST_TOKEN and stream.events == 3 and stream.bytes == len(text)
+    plain = Response(ResponseKind.JSON)
+    plain.feed(b'{"error": {"message": "x"}}')
+    assert plain.seen & Seen.ERROR and plain.usage is None
+
+
+def test_error_bodies():
+    body = json.loads(error_body(502, "prefill_failed", 'a "quoted" \n sentence ü'))
+    assert body["error"]["message"] == 'a "quoted" \n sentence ü' and body["error"]["code"] == "prefill_failed"
+    assert json.loads(error_body(400, "x", "\n" * 9000))["error"]["message"] == "\n" * 9000
+    assert reason_name(Reason.PREFILL_FAILED) == "prefill_failed" and reason_name(99)
+    assert pdroute.header_owned("X-Data-Parallel-Rank") and pdroute.header_owned(b"x-override-host") and not pdroute.header_owned("X-Custom")

@@ -1,0 +1,369 @@
+"""
+One client request with its exchange: what legs, client and clock do goes in as events, and the actions that come out are carried out. Nothing
+is decided here. It outlives the request while prefill's answer is still read.
+"""
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import typing
+from time import monotonic_ns
+
+from pdroute import (NONE, Act, ActionType, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Mode, NotFoundError, Outcome, Prompt,
+                     RequestFlag, header_owned, reason_name, rewrite, rewrite_pieces)
+
+from .client import JOIN_MAX, Leg
+
+if typing.TYPE_CHECKING:
+    from array import array
+
+    from .app import Gateway, Scope
+
+SEND, CANCEL, DRAIN, RELAY = int(ActionType.SEND), int(ActionType.CANCEL), int(ActionType.DRAIN), int(ActionType.RELAY)
+RESPOND, ROUTE, ABORT, FINISH = int(ActionType.RESPOND), int(ActionType.ROUTE), int(ActionType.ABORT), int(ActionType.FINISH)
+CLIENT_GONE, TICK, END = int(EventType.CLIENT_GONE), int(EventType.TICK), int(EventType.END)
+TLS, NO_HOLD = int(EndpointFlag.TLS), int(RequestFlag.NO_HOLD)
+HELD, SINGLE = int(Outcome.HELD), int(Mode.SINGLE)
+OTHER = 4  # Api.OTHER
+HOP = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"expect", b"te", b"trailer", b"upgrade",
+                 b"http2-settings", b"proxy-authorization"))
+TEXTS = {"prefill_failed": "the prefill server did not complete the request", "decode_failed": "the decode server did not complete the request",
+         "prefill_timeout": "the prefill server did not answer in time", "decode_timeout": "the decode server did not answer in time",
+         "no_pair": "no prefill and decode server is available at present", "queue_full": "all servers are busy and the queue is full",
+         "held_timeout": "all servers were busy for too long"}
+NAMES = {"NoPairError": "no_pair", "QueueFullError": "queue_full", "ExpiredError": "held_timeout", "TooLargeError": "too_large", "ParseError": "bad_request",
+         "TooDeepError": "bad_request", "UnsupportedError": "bad_request"}
+
+owned = functools.lru_cache(1024)(header_owned)
+
+
+class Answer(typing.NamedTuple):
+    """One of the gateway's own."""
+    status: int
+    code: str
+    message: str
+    retry_after_ms: int = 0
+
+
+def answer_to(error: Error) -> Answer:
+    retry = error.retry_after_ms or (1000 if error.http_status in (429, 503) else 0)
+    return Answer(error.http_status, NAMES.get(type(error).__name__, "internal_error"), str(error), retry)
+
+
+def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
+    """The client's headers that pass, as lines (RFC 9110 section 7.6.1: those named in Connection end here)."""
+    named: set[bytes] = set()
+    for name, value in given:
+        if name == b"connection":
+            named.update(each.strip().lower() for each in value.split(b","))
+    lines = []
+    for name, value in given:
+        # an answer whose usage is to be read cannot be compressed
+        if name in HOP or name in named or owned(name) or (name == b"accept-encoding" and api != OTHER):
+            continue
+        lines.append(name + b": " + value)
+    return b"\r\n".join([*lines, b"\r\n"]) if lines else b"\r\n"
+
+
+class Job:
+    __slots__ = ("gateway", "scope", "api", "body", "prompt", "hashes", "decision", "exchange", "legs", "relay", "actions", "running", "answer", "abort",
+                 "gone", "finished", "served", "headers", "waiter", "watch", "attempts", "held_ns", "ticket", "why", "head_request", "raw", "names",
+                 "delayed", "sent", "status", "began")
+
+    def __init__(self, gateway: Gateway, scope: Scope, api: int, body: bytes) -> None:
+        self.gateway, self.scope, self.api, self.body = gateway, scope, api, body
+        self.prompt: typing.Any = None
+        self.hashes: typing.Optional[array[int]] = None
+        self.decision: typing.Any = None
+        self.exchange: typing.Optional[Exchange] = None
+        self.legs: list[typing.Optional[Leg]] = [None, None]
+        self.relay: typing.Optional[Leg] = None     # the leg that answers the client
+        self.actions: list[Act] = []
+        self.running = self.gone = self.finished = self.served = self.raw = self.sent = False
+        self.answer: typing.Optional[Answer] = None  # …or we do
+        self.abort = ""                              # reason, when a begun answer cannot be completed
+        self.headers: typing.Optional[bytes] = None
+        self.waiter: typing.Optional[asyncio.Future[None]] = None
+        self.watch: typing.Optional[asyncio.Task[None]] = None
+        self.attempts = self.held_ns = self.ticket = self.status = 0
+        self.why = ""
+        self.head_request = scope["method"] == "HEAD"
+        self.names = ["", ""]
+        self.delayed: list[tuple[int, typing.Optional[Leg], int]] = []
+        self.began = monotonic_ns()
+
+    # ------------------------------------------------------------------------------------------------------------- deciding
+
+    def decide(self, flags: int) -> Decision:
+        session = self.gateway.session
+        exclude = self.exchange.exclude if self.exchange else ()
+        try:
+            return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude)
+        except LeaseError:  # this process was stopped for so long that its lease ended
+            session.renew()
+            return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude)
+
+    def decided(self, decision: Decision) -> None:
+        self.decision = decision
+        self.attempts += 1
+        peer = self.gateway.client.peer
+        single = decision.mode == SINGLE
+        self.names = ["" if single else peer(decision.prefill_host, decision.prefill_port, bool(decision.prefill_flags & TLS)).name,
+                      peer(decision.decode_host, decision.decode_port, bool(decision.decode_flags & TLS)).name]
+
+    def route(self) -> None:
+        """Where to? Sends, waits, or answers."""
+        try:
+            decision = self.decide(0)
+        except Error as error:
+            self.respond(answer_to(error))
+            return
+        if decision.outcome == HELD:
+            self.ticket = decision.booking
+            self.held_ns = self.held_ns or monotonic_ns()
+            self.gateway.session.hold(self.ticket, self.take)
+        else:
+            self.begin(decision)
+
+    def take(self) -> None:
+        """The ticket may go, or was refused."""
+        if not self.ticket:
+            return
+        router = self.gateway.session.router
+        try:
+            decision = router.take(self.ticket, self.hashes)
+        except NotFoundError:  # the lease ended meanwhile: in line again
+            self.ticket = 0
+            self.route()
+            return
+        except Error as error:
+            self.ticket = 0
+            self.held_ns = monotonic_ns() - self.held_ns
+            self.respond(answer_to(error))
+            return
+        if decision is None:
+            self.gateway.session.hold(self.ticket, self.take)
+            return
+        self.ticket = 0
+        self.held_ns = monotonic_ns() - self.held_ns
+        self.begin(decision)
+
+    def begin(self, decision: Decision) -> None:
+        self.decided(decision)
+        session = self.gateway.session
+        try:
+            self.exchange = Exchange(session.router, decision, session.lease_id)
+        except Error as error:
+            session.router.cancel(decision.booking)
+            self.respond(answer_to(error))
+            return
+        self.push(self.exchange.start)
+        self.run()
+
+    # ------------------------------------------------------------------------------------------------------------- exchange
+
+    def event(self, kind: int, leg: typing.Optional[Leg] = None, detail: int = 0) -> None:
+        exchange = self.exchange
+        if exchange is None or self.finished:
+            return
+        if self.delayed:
+            self.delayed.append((kind, leg, detail))
+            return
+        self.tell(exchange, kind, leg, detail)
+
+    def tell(self, exchange: Exchange, kind: int, leg: typing.Optional[Leg], detail: int) -> bool:
+        try:
+            if leg is None:
+                actions = exchange.event(kind)
+            else:
+                usage = leg.reader.usage if kind == END and leg.reader is not None else None
+                actions = exchange.event(kind, leg.which, leg.status, detail, leg.attempt, None, leg.retry_after_ms, usage)
+        except BusyError:  # a process is stopped inside a call: nothing has changed, so later again
+            self.delayed.insert(0, (kind, leg, detail))
+            asyncio.get_running_loop().call_later(0.05, self.again)
+            return False
+        if actions:
+            self.push(actions)
+            self.run()
+        return True
+
+    def again(self) -> None:
+        assert self.exchange is not None
+        while self.delayed and not self.finished:
+            if not self.tell(self.exchange, *self.delayed.pop(0)):
+                return
+
+    def push(self, actions: list[Act]) -> None:
+        for act in actions:
+            if act.type == CANCEL:  # a leg that was not even started needs no start
+                self.actions = [a for a in self.actions if not (a.type == SEND and a.leg == act.leg)]
+            self.actions.append(act)
+
+    def run(self) -> None:
+        if self.running:
+            return
+        self.running = True
+        while self.actions:
+            act = self.actions.pop(0)
+            kind = act.type
+            if kind == SEND:
+                self.send(act.leg)
+            elif kind == RELAY:
+                leg = self.relay = self.legs[act.leg]
+                if leg is not None:
+                    leg.relay = True
+                    self.wake()
+            elif kind == DRAIN:
+                leg = self.legs[act.leg]
+                if leg is not None:
+                    leg.drain = True
+                    leg.chunks = []
+            elif kind == CANCEL:
+                self.cancel(act.leg)
+            elif kind == ROUTE:
+                self.reroute()
+            elif kind == RESPOND:
+                code = reason_name(act.reason)
+                self.respond(Answer(act.status, code, TEXTS.get(code, "the request could not be completed"), act.retry_after_ms))
+            elif kind == ABORT:
+                self.abort = self.why = reason_name(act.reason)
+                self.wake()
+            elif kind == FINISH:
+                self.finish()
+        self.running = False
+        self.gateway.session.host.wake_pending()
+
+    def send(self, which: int) -> None:
+        d, gateway = self.decision, self.gateway
+        prefill = which == 0
+        flags = d.prefill_flags if prefill else d.decode_flags
+        peer = gateway.client.peer(d.prefill_host if prefill else d.decode_host, d.prefill_port if prefill else d.decode_port, bool(flags & TLS))
+        assert self.exchange is not None
+        leg = self.legs[which] = Leg(self, which, self.exchange.attempt, peer, self.request(which, peer.name))
+        gateway.client.start(leg)
+
+    def request(self, which: int, host: str) -> list[typing.Any]:
+        """The bytes of a leg's request, in pieces."""
+        scope, body = self.scope, self.body
+        if self.headers is None:
+            self.headers = headers_to_send(scope["headers"], self.api)
+        query = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + query if query else b"")
+        if not body:
+            pieces: list[typing.Any] = []
+        elif self.raw:
+            pieces = [body]
+        elif len(body) <= JOIN_MAX:
+            pieces = [rewrite(self.decision, self.prompt, which, body)]
+        else:
+            pieces = rewrite_pieces(self.decision, self.prompt, which, body)
+        has_body = bool(body) or any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+        length = b"Content-Length: %d\r\n" % sum(map(len, pieces)) if has_body else b""
+        head = b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s" % (scope["method"].encode(), target, host.encode(), length, self.headers)
+        if len(pieces) == 1 and len(body) <= JOIN_MAX:
+            return [head + pieces[0]]
+        return [head, *pieces]
+
+    def cancel(self, which: int) -> None:
+        leg = self.legs[which]
+        if leg is None:
+            return
+        leg.cancel()
+        if leg is self.relay and not self.sent:  # thrown away with what was collected of it
+            self.relay = None
+
+    def reroute(self) -> None:
+        assert self.exchange is not None
+        if self.gone:
+            self.event(CLIENT_GONE)
+            return
+        decision, code = None, 0
+        try:
+            decision = self.decide(NO_HOLD)
+        except Error as error:
+            code = error.code
+        if decision is not None:
+            self.decided(decision)
+        try:
+            self.push(self.exchange.rerouted(decision, code))
+        except Error as error:
+            self.respond(answer_to(error))
+            self.finish()
+
+    def finish(self) -> None:
+        """Its books are closed. What still goes to the client goes on; nothing else should be open."""
+        self.finished = True
+        for leg in self.legs:
+            if leg is not None and leg is not self.relay and not leg.told_end:
+                leg.cancel()
+        self.gateway.forget(self)
+
+    def tick(self, now: int) -> None:
+        exchange = self.exchange
+        if exchange is not None and not self.finished:
+            deadline = exchange.deadline()
+            if deadline is not None and deadline <= now:
+                self.event(TICK)
+        elif self.ticket and self.ticket not in self.gateway.session.waiting:
+            self.take()
+
+    # --------------------------------------------------------------------------------------------------------------- client
+
+    def respond(self, answer: Answer) -> None:
+        self.answer = answer
+        self.why = answer.code
+        self.wake()
+
+    def wake(self) -> None:
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        self.waiter = asyncio.get_running_loop().create_future()
+        await self.waiter
+        self.waiter = None
+
+    def leave(self) -> None:
+        """The client is gone."""
+        if self.gone or self.served:
+            return
+        self.gone = True
+        if self.ticket:
+            self.gateway.session.unhold(self.ticket)
+            self.ticket = 0
+        self.event(CLIENT_GONE)
+        self.wake()
+
+    def entry(self) -> dict[str, typing.Any]:
+        """For the access log."""
+        d, query = self.decision, self.scope["query_string"].decode("latin-1")
+        out: dict[str, typing.Any] = {"uri": self.scope["path"] + ("?" + query if query else ""), "status": 499 if self.gone and not self.sent else self.status,
+                                      "prefill": self.names[0], "decode": self.names[1], "room": "", "hit": "", "attempts": str(self.attempts)}
+        why = [self.why] if self.why else []
+        if self.held_ns and self.attempts:
+            why.append(f"held={self.held_ns // 1000}")
+        if d is not None:
+            if d.mode != SINGLE and d.prefill != NONE:
+                out["room"] = str(d.room)
+            out["hit"] = f"{d.matched_tokens}/{d.prompt_tokens}"
+            why.append(f"wait={d.wait_us} prefill={d.prefill_us} transfer={d.transfer_us} decode={d.decode_us} cost={d.cost_us} pairs={d.candidates}")
+        out["why"] = " ".join(why)
+        out["seconds"] = round((monotonic_ns() - self.began) / 1e9, 6)
+        return out
+
+
+BOM = re.compile(rb"[\s\0\xef\xbb\xbf\xfe\xff]*")
+
+
+def is_object(body: bytes, content_type: bytes) -> bool:
+    """Whether an engine could take it for a JSON object, and so find owned members in it. Python's json takes a byte order mark, UTF-16 and UTF-32 too."""
+    at = BOM.match(body)
+    first = body[at.end():at.end() + 1] if at else b""
+    if first in (b"", b"["):
+        return False
+    return first == b"{" or b"json" in content_type.lower()
+
+
+EMPTY = Prompt(api=OTHER, batch=1, samples=1)
