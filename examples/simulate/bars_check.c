@@ -1,0 +1,108 @@
+/* What is compared, and what must hold. */
+#include "bars.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+double bars_half_width(const double *v, size_t n)
+{
+    static const double t[] = {0, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10};
+    double              mean = 0, square = 0;
+    if (n < 2 || n > BARS_SEEDS_MAX) return NAN;
+    for (size_t i = 0; i < n; i++) mean += v[i] / (double)n;
+    for (size_t i = 0; i < n; i++) square += (v[i] - mean) * (v[i] - mean);
+    return t[n - 1] * sqrt(square / (double)(n - 1) / (double)n);
+}
+
+bars_cell bars_cell_of(const bars_plan *p, const bars_regime *g, const char *policy, const char *settings, const char *tag)
+{
+    bars_cell c = {.policy = policy, .settings = settings};
+    uint64_t  seen = 0; /* seeds: a run that two comparisons asked for counts once */
+    for (size_t i = 0; i < p->done; i++) {
+        const bars_run *r = &p->run[i];
+        if (r->regime != g || strcmp(r->policy, policy) || strcmp(r->settings, settings) || strcmp(r->tag, tag) || c.seeds == BARS_SEEDS_MAX) continue;
+        if (seen >> r->seed % 64 & 1) continue;
+        seen |= (uint64_t)1 << r->seed % 64;
+        for (int k = 0; k < BARS_FIGURES; k++) {
+            c.value[k][c.seeds] = r->figure[k];
+            c.mean[k] += r->figure[k];
+        }
+        c.seeds++;
+    }
+    for (int k = 0; k < BARS_FIGURES; k++) c.mean[k] /= c.seeds ? (double)c.seeds : NAN;
+    return c;
+}
+
+bars_cell bars_best(const bars_plan *p, const bars_regime *g, unsigned kind, int local, size_t seeds, const char *tag)
+{
+    bars_cell best = {0};
+    for (size_t i = 0; i < peer_grid_n; i++) {
+        const peer_setting *s = &peer_grid[i];
+        bars_cell           c;
+        if (!(s->kind & kind) || s->local != local) continue;
+        c = bars_cell_of(p, g, s->policy, s->settings, tag);
+        if (c.seeds >= seeds && c.seeds && (!best.seeds || c.mean[BARS_TTFT] < best.mean[BARS_TTFT])) best = c;
+    }
+    return best;
+}
+
+void bars_say(bars_list *l, double value, double half, double limit, const char *form, ...)
+{
+    va_list   a;
+    bars_bar *more = realloc(l->bar, (l->n + 1) * sizeof *more), *b;
+    if (!more) abort();
+    l->bar = more;
+    b = &l->bar[l->n++];
+    va_start(a, form);
+    vsnprintf(b->text, sizeof b->text, form, a);
+    va_end(a);
+    b->value = value;
+    b->half = half;
+    b->limit = limit;
+    b->held = value <= limit; /* an unknown value has not held */
+    if (!b->held) l->failed++;
+}
+
+/* Ours over another's, with the interval of the ratio over paired seeds. */
+static void ratio(bars_list *l, const bars_cell *ours, const bars_cell *other, int figure, double limit, const char *text, const char *name)
+{
+    double v[BARS_SEEDS_MAX];
+    size_t n = ours->seeds < other->seeds ? ours->seeds : other->seeds;
+    for (size_t i = 0; i < n; i++) v[i] = ours->value[figure][i] / other->value[figure][i];
+    bars_say(l, ours->mean[figure] / other->mean[figure], bars_half_width(v, n), limit, "%s: %s", name, text);
+}
+
+/* The least mean of a figure over all peers of a kind that ran with all seeds. */
+static double least(const bars_plan *p, const bars_regime *g, unsigned kind, int figure, int sign, size_t seeds)
+{
+    double best = NAN;
+    for (size_t i = 0; i < peer_grid_n; i++) {
+        const peer_setting *s = &peer_grid[i];
+        bars_cell           c;
+        if (!(s->kind & kind) || s->local) continue;
+        c = bars_cell_of(p, g, s->policy, s->settings, "");
+        if (c.seeds >= seeds && !(sign * c.mean[figure] >= sign * best)) best = c.mean[figure];
+    }
+    return best;
+}
+
+void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, const bars_cell *ours, const bars_cell *ours_local, size_t seeds)
+{
+    bars_cell immediate = bars_best(p, g, PEER_IMMEDIATE, 0, seeds, ""), queue = bars_best(p, g, PEER_QUEUE, 0, seeds, "");
+    bars_cell local = bars_best(p, g, PEER_QUEUE, 1, seeds, "");
+    ratio(l, ours, &immediate, BARS_TTFT, 1 - g->ahead_immediate, "mean TTFT over the best immediate peer's", g->name);
+    if (!isnan(g->goodput_more)) {
+        double best = least(p, g, PEER_IMMEDIATE, BARS_GOODPUT, -1, seeds);
+        bars_say(l, best - ours->mean[BARS_GOODPUT], NAN, -g->goodput_more, "%s: goodput behind the best immediate peer's", g->name);
+    }
+    ratio(l, ours, &queue, BARS_TTFT, 1 - g->ahead_queue, "mean TTFT over the best queue peer's", g->name);
+    if (g->transient) ratio(l, ours, &queue, BARS_LONGEST, .5, "longest TTFT over the best queue peer's", g->name);
+    if (ours_local->seeds && local.seeds) ratio(l, ours_local, &local, BARS_TTFT, 1 - g->ahead_local, "the same, decode-only on both sides", g->name);
+    bars_say(l, ours->mean[BARS_P99] / immediate.mean[BARS_P99], NAN, 1 + g->behind_p99, "%s: p99 over the best immediate peer's", g->name);
+    bars_say(l, ours->mean[BARS_TPOT] / fmin(least(p, g, PEER_IMMEDIATE | PEER_QUEUE, BARS_TPOT, 1, seeds), INFINITY), NAN, 1.05,
+             "%s: mean TPOT over the best peer's", g->name);
+    bars_say(l, ours->mean[BARS_REFUSED], NAN, 0, "%s: requests refused", g->name);
+}
