@@ -28,7 +28,7 @@ void pdr_breaker_close(const pdr_registry *g, uint32_t target)
 void pdr_breaker_success(const pdr_registry *g, uint32_t target)
 {
     pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
-    rec->failures = rec->openings = rec->suspect_with = 0;
+    rec->failures = rec->openings = rec->suspect_with = rec->refused = 0;
     note(rec, 0);
     pdr_breaker_close(g, target);
 }
@@ -67,6 +67,7 @@ int pdr_breaker_failure(const pdr_registry *g, uint32_t target, uint32_t kind, c
     if (kind == PDR_FAILURE_SLOW) {
         threshold = UINT64_MAX;
     } else {
+        rec->refused = kind == PDR_FAILURE_REFUSED;
         rec->failures++;
         g->infos[target].failures++;
     }
@@ -118,9 +119,11 @@ int pdr_breaker_relent(const pdr_registry *g, const uint32_t *list, uint32_t n, 
     for (uint32_t i = 0; i < n; i++) {
         const pdr_target *t = &g->targets[list[i]];
         pdr_endpoint_rec *rec = &g->endpoints[t->endpoint];
-        if (t->open_until_ns <= now_ns) return 0; /* somebody is there, though perhaps not for this request */
-        if (t->guarded != PDR_GUARD_BREAKER || listed(exclude, excluded, t->endpoint)) continue;
-        if (rec->opened_ns + PDR_BREAKER_RELENT_NS <= now_ns && (!oldest || rec->opened_ns < oldest->opened_ns)) oldest = rec;
+        if (listed(exclude, excluded, t->endpoint)) continue;
+        if (t->open_until_ns <= now_ns) return 0; /* somebody is there */
+        if (t->guarded != PDR_GUARD_BREAKER) continue;
+        uint64_t rest = !rec->refused ? PDR_BREAKER_RELENT_NS : excluded ? 0 : PDR_BREAKER_REFUSED_NS;
+        if (rec->opened_ns + rest <= now_ns && (!oldest || rec->opened_ns < oldest->opened_ns)) oldest = rec;
     }
     if (!oldest) return 0;
     oldest->opened_ns = now_ns; /* so that a burst sends one */

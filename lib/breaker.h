@@ -7,8 +7,9 @@
  * (half open), the others wait for what becomes of that.
  *
  * Nobody is taken out for answering badly if more than half of its role would be out then: what hits everybody is not the fault of one, and
- * a gateway that ejects its whole pool makes an outage of a slowdown. A refused connection is no such opinion. And where a breaker bars
- * every server of a role, each of them is tried again every PDR_BREAKER_RELENT_NS, however long its time has grown.
+ * a gateway that ejects its whole pool makes an outage of a slowdown. A refused connection is no such opinion. And where breakers bar
+ * every server of a role (or all that a request has not tried yet), each of them is tried again every PDR_BREAKER_RELENT_NS, however long its time has
+ * grown; one that refused connections, where a try is cheap, every PDR_BREAKER_REFUSED_NS, and at once by a request that would fail without it.
  *
  * A failure of which it cannot be told whose it is (decode's 500 before the prompt is known to be computed: a dead bootstrap server looks like that) makes
  * suspects of both. Suspicion is pinned on the one that was suspected with two partners, or whose partner has been cleared (has answered well) since.
@@ -18,7 +19,8 @@
 
 #include "registry.h"
 
-#define PDR_BREAKER_RELENT_NS 500000000u
+#define PDR_BREAKER_RELENT_NS  500000000u
+#define PDR_BREAKER_REFUSED_NS 100000000u
 
 typedef struct pdr_breaker_rules {
     uint32_t failures;       /* in a row */
@@ -40,7 +42,8 @@ int pdr_breaker_failure(const pdr_registry *g, uint32_t target, uint32_t kind, c
 /* Both targets of a pair are suspected: what each of them is to be charged with (PDR_FAILURE_*). */
 void pdr_breaker_suspect(const pdr_registry *g, uint32_t prefill, uint32_t decode, uint32_t kind[2]);
 /*
- * Of a list whose targets are all barred by breakers, lets in the one that was tried longest ago, if that is long enough ago. 1 if there is one to try now. `excluded` endpoints are not it.
+ * Of a list whose targets are all barred by breakers or excluded (tried by this request), lets in the one that was tried longest ago, if that is long enough ago. 1 if
+ * there is one to try now.
  */
 int pdr_breaker_relent(const pdr_registry *g, const uint32_t *list, uint32_t n, const uint32_t *exclude, uint32_t excluded, uint64_t now_ns);
 

@@ -236,8 +236,7 @@ static int exclude_suspects(pdr_exchange *x, uint32_t which)
 /*
  * Who is to blame for a broken leg. A connection's failure is its server's. A 5xx or silence before the prompt is known
  * to be computed may be either's: SGLang's decode answers 500 when the prefill's bootstrap server is dead (seen with
- * 0.5.23: after 14 s). A prefill's own 5xx counts against it: it cannot be told from a lost partner by its status, but
- * a lost partner shows on decode's connection first.
+ * 0.5.23: after 14 s), and prefill answers 500 when its decode has died, perhaps before decode's connection breaks.
  */
 static void blame(turn *t, uint32_t leg, uint32_t failure, int busy)
 {
@@ -247,7 +246,7 @@ static void blame(turn *t, uint32_t leg, uint32_t failure, int busy)
     if (busy) {
         judge(t, leg, PDR_VERDICT_BUSY, 0);
         exclude(&t->x, endpoint_of(t, leg));
-    } else if (live(t, other) && !(t->x.flags & FLAG_DONE) && (silent || (answered_badly && leg == D))) {
+    } else if (live(t, other) && !(t->x.flags & FLAG_DONE) && (silent || answered_badly)) {
         judge(t, leg, PDR_VERDICT_SUSPECT, failure);
         judge(t, other, PDR_VERDICT_SUSPECT, failure);
         exclude_suspects(&t->x, SUSPECTS_BOTH);

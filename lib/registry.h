@@ -72,6 +72,8 @@ typedef struct pdr_endpoint_rec {
     uint32_t     window, outcomes; /* breaker.h: the last outcomes, and how many are known */
     uint32_t     suspect_with; /* 1 + the partner with which it was last suspected and since when it has not been cleared; 0: none */
     uint32_t     slow;       /* its present answers take much longer than others' */
+    uint32_t     refused;    /* its last failure was a refused connection: trying it costs next to nothing */
+    uint32_t     reserved;
     pdr_endpoint e;
 } pdr_endpoint_rec;
 

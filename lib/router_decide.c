@@ -159,10 +159,12 @@ int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice
 /* What a target is guarded against begins anew when a request is let in: a breaker that has run out lets in one, the others wait for what becomes of it. */
 static void let_in(const pdr_books *b, pdr_target *t)
 {
-    if (t->guarded == PDR_GUARD_BREAKER)
+    if (t->guarded == PDR_GUARD_BREAKER) {
+        b->registry.endpoints[t->endpoint].opened_ns = b->now_ns; /* it is being tried: what was sent before tells nothing new */
         pdr_breaker_open_until(t, PDR_GUARD_BREAKER, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
-    else
+    } else {
         pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
+    }
 }
 
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state)

@@ -111,11 +111,11 @@ static void failures_in_a_row_take_one_out_but_never_most_of_a_role(void **state
     open_fleet(&f, 2, 2);
     for (int i = 0; i < 3; i++) {
         assert_true(usable(&f, f.prefill[0]));
-        fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_HEAD, 500);
+        fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_RESET);
     }
     assert_false(usable(&f, f.prefill[0]));
     assert_int_equal(fleet_stats(&f).breakers_opened, 1);
-    for (int i = 0; i < 10; i++) fails(&f, f.prefill[1], PDR_NONE, P, PDR_EV_HEAD, 500); /* now it is the pool */
+    for (int i = 0; i < 10; i++) fails(&f, f.prefill[1], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_RESET); /* now it is the pool */
     assert_true(usable(&f, f.prefill[1]));
     assert_int_equal(pdr_ready(f.r, f.now), 1);
     fails(&f, f.prefill[1], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_CONNECT); /* nobody is there: no opinion */
@@ -151,7 +151,7 @@ static void one_request_tries_a_broken_server_again(void **state)
     fleet f;
     trip  t, other;
     open_fleet(&f, 2, 1);
-    fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_CONNECT);
+    for (int i = 0; i < 3; i++) fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_RESET);
     assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_E_NO_PAIR);
     f.now += SECOND;
     assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_OK);
@@ -181,7 +181,23 @@ static void all_down_and_back_within_a_second(void **state)
         assert_in_range(t.d.retry_after_ms, 1, 1000);
         f.now += 10 * MS;
     }
-    assert_in_range(tries, 0, 51); /* each server is tried every half a second */
+    assert_in_range(tries, 0, 11); /* what refuses is tried every tenth of a second */
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+static void a_request_that_would_fail_tries_one_that_was_out(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 2, 1);
+    fails(&f, f.prefill[0], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_CONNECT);
+    f.now += MS;
+    assert_int_equal(send_to(&f, &t, f.prefill[0], PDR_NONE), PDR_OK); /* the other one was tried: send_to excludes it */
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    for (int i = 0; i < 3; i++) fails(&f, f.prefill[1], PDR_NONE, P, PDR_EV_FAILED, PDR_FAIL_RESET);
+    assert_int_equal(send_to(&f, &t, f.prefill[1], PDR_NONE), PDR_OK); /* (half of the role remains in use) */
     happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
     fleet_close(&f);
 }
@@ -399,6 +415,7 @@ int main(void)
         cmocka_unit_test(a_share_of_failures_takes_one_out),
         cmocka_unit_test(one_request_tries_a_broken_server_again),
         cmocka_unit_test(all_down_and_back_within_a_second),
+        cmocka_unit_test(a_request_that_would_fail_tries_one_that_was_out),
         cmocka_unit_test(suspicion_is_pinned_on_the_one_with_two_partners),
         cmocka_unit_test(suspicion_is_pinned_when_the_partner_is_cleared),
         cmocka_unit_test(back_pressure_is_respected),

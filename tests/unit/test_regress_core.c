@@ -371,8 +371,9 @@ static void a_breaker_doubles_with_every_trial_that_fails(void **state)
         pdr_exchange_rerouted(f.r, &x, NULL, PDR_E_NO_PAIR, f.now, actions, &n);
         f.now += (wait_ms - 1) * MS;
         assert_int_equal(pdr_lease_renew(f.r, f.lease, f.now), PDR_OK);
-        assert_int_equal(route_to_first(&f, &d), PDR_E_NO_PAIR);
+        assert_int_equal(fleet_target(&f, f.prefill[0]).state, PDR_STATE_DOWN);
         f.now += MS;
+        assert_int_equal(fleet_target(&f, f.prefill[0]).state, PDR_STATE_READY);
         wait_ms = wait_ms * 2 < 30000 ? wait_ms * 2 : 30000;
         pdr_lease_renew(f.r, f.lease, f.now);
     }

@@ -125,7 +125,9 @@ class Host:
     # ---- common
 
     def write_config(self, text=None):
-        self.config_file.write_text(text if text is not None else json.dumps(self.config, indent=1))
+        new = self.config_file.with_suffix(".new")
+        new.write_text(text if text is not None else json.dumps(self.config, indent=1))
+        new.rename(self.config_file)  # at no time half a file
 
     def errors(self):
         return "".join(f.read_text(errors="replace") for f in self.log_files() if f.exists())
