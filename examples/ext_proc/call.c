@@ -65,6 +65,7 @@ void call_free(call *c)
     bytes_free(&c->head);
     bytes_free(&c->body);
     bytes_free(&c->tail);
+    bytes_free(&c->subset);
     bytes_free(&c->held_body);
     free(c);
 }
@@ -72,7 +73,8 @@ void call_free(call *c)
 /* As new, but with its buffers and libcurl's handles. */
 static void renew(call *c)
 {
-    const bytes head = emptied(c->head), body = emptied(c->body), tail = emptied(c->tail), held = emptied(c->held_body);
+    const bytes head = emptied(c->head), body = emptied(c->body), tail = emptied(c->tail), held = emptied(c->held_body),
+                subset = emptied(c->subset);
 
     for (int i = 0; i < 2; i++) {
         leg *l = &c->legs[i];
@@ -91,6 +93,7 @@ static void renew(call *c)
     c->head = head;
     c->body = body;
     c->tail = tail;
+    c->subset = subset;
     c->held_body = held;
     c->body_at = 0;
 }
@@ -514,6 +517,10 @@ static void start(call *c)
         reply_echo(c);
         return;
     }
+    if (subset_apply(c)) {
+        gate_refuse(&c->job, &c->w->gate, PDR_E_NO_PAIR, "no server that the gateway's subset allows is available");
+        return;
+    }
     gate_start(&c->job, &c->w->gate, c->job.api, body, mentions(c->content_type, "json"));
 }
 
@@ -667,6 +674,7 @@ void call_message(grpc_stream *s, view in)
         return;
     }
     enter(c);
+    if (!c->started) subset_read(c, m.metadata);
     switch (m.kind) {
     case MESSAGE_REQUEST_HEADERS:
         on_request_headers(c, &m);

@@ -8,6 +8,7 @@
  *   call.c     the conversation about one request       leg.c   requests of our own to workers (libcurl)
  *   gate.c     scan, decide, hold, exchange: what every gateway does
  *   local.c    paths the gateway answers itself         health.c  grpc.health.v1
+ *   subset.c   the data plane's subset hint
  *   scrape.c   the metrics port
  *
  * The decode leg of a pair is Envoy's: it is sent by answering Envoy's questions about the request with a destination and the changed body.
@@ -135,6 +136,7 @@ struct call {
     bytes body;                 /* the request's; `body_at` is where it begins */
     size_t body_at;
     bytes tail;                 /* members put into decode's body */
+    bytes subset;               /* addresses, each with a comma */
     view path, target, method, content_type; /* into head; target with its query */
     int decode;                 /* DECODE_* */
     int response_body_mode, request_body_mode;
@@ -144,8 +146,7 @@ struct call {
     unsigned started : 1;      /* the request is complete, the gate has it */
     unsigned answered : 1;     /* an answer of our own has ended the conversation */
     unsigned taken_over : 1;   /* decode's request is sent from here as well: it is not the first */
-    unsigned subset : 1;       /* only some endpoints are allowed */
-    unsigned subset_empty : 1;
+    unsigned subset_given : 1; /* only some endpoints are allowed */
     unsigned response_seen : 1; /* its head */
     unsigned response_held : 1; /* head not let pass yet */
     unsigned response_end : 1;  /* seen */
@@ -235,6 +236,9 @@ void worker_end(worker *w);
 
 /* 1: it was answered here. */
 int local_answer(call *c);
+
+void subset_read(call *c, view metadata);
+int subset_apply(call *c);
 
 extern const grpc_service services[];
 grpc_stream *health_open(grpc_loop *loop);

@@ -195,6 +195,8 @@ static int decide(gate_job *job, uint32_t flags, pdr_error *err)
             request.excluded = job->exchange.excluded;
             memcpy(request.exclude, job->exchange.exclude, sizeof request.exclude);
         }
+        for (uint32_t i = 0; i < job->barred_n && request.excluded < sizeof request.exclude / sizeof *request.exclude; i++)
+            request.exclude[request.excluded++] = job->barred[i];
         pdr_init_struct(d, sizeof *d);
         rc = pdr_route_prompt(g->router, &job->prompt, job->hashes, job->prompt.blocks, &request, d, err);
         /* the process was stopped for so long that its lease ended */

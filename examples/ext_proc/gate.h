@@ -66,6 +66,7 @@ struct gate_job {
     uint64_t *hashes;
     uint32_t api;
     uint32_t attempts; /* decisions taken */
+    uint32_t barred_n, barred[8]; /* endpoints not to use, set before gate_start() */
     uint32_t reason;   /* PDR_ERR_*, when the exchange asked for an answer */
     uint32_t actions_n;
     uint64_t held_ns;  /* since when; later: for how long */

@@ -3,7 +3,7 @@
 PDR_PACKAGES_build="gcc cmake ninja-build pkg-config libcjson-dev libxxhash-dev"
 PDR_PACKAGES_host="libcurl4-openssl-dev libyaml-dev"
 PDR_PACKAGES_nginx="nginx nginx-dev"
-PDR_PACKAGES_envoy="libnghttp2-dev libuv1-dev python3-pip"
+PDR_PACKAGES_envoy="libnghttp2-dev libuv1-dev python3-pip python3-h2 python3-protobuf"
 PDR_PACKAGES_sim="python3 python3-aiohttp"
 PDR_PACKAGES_lab="zlib1g-dev"
 PDR_PACKAGES_report="nodejs"
