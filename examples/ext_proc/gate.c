@@ -1,6 +1,7 @@
 #include "gate.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 #include <time.h>
 
 #define TAIL_FIRST 512 /* enough for one room and host */
+
+static pthread_mutex_t host_mutex = PTHREAD_MUTEX_INITIALIZER; /* pdr_host_tick() and leases remember what they saw */
 
 void gate_log(const char *level, const char *format, ...)
 {
@@ -529,7 +532,10 @@ void gate_tick(gate *g)
     const uint64_t patience = (uint64_t)(g->config.hold_max_wait_ms + 100) * 1000000;
 
     (void)renew(g);
-    (void)pdr_host_tick(g->host, now);
+    if (pthread_mutex_trylock(&host_mutex) == 0) { /* one thread at a time; any will do */
+        (void)pdr_host_tick(g->host, now);
+        (void)pthread_mutex_unlock(&host_mutex);
+    }
     take_released(g);
     for (gate_job *job = g->jobs, *next; job; job = next) {
         next = job->next; /* events of one job end no other */

@@ -85,6 +85,13 @@ struct gate_job {
     pdr_action actions[GATE_ACTIONS];
 };
 
+enum { GATE_BLOCK_RECREATE = 1, /* replace a block that was made with another configuration */
+       GATE_BLOCK_CHECK = 2 /* only look at the document */ };
+/* Opens the block at `path`; `file` (may be NULL): JSON with members of pdr_config, endpoints, pool, or Kubernetes objects. -1: logged. */
+int gate_block_open(const char *path, const char *file, unsigned flags, pdr_host **host, pdr_router **router);
+/* Endpoints of the file are added or updated; those that it does not name stay, for they may come from discovery. */
+int gate_block_reload(pdr_router *router, const char *file);
+
 /* PDR_E_*; the block must be open. Without a lease requests are refused until there is one. */
 int gate_open(gate *g, const gate_ops *ops, pdr_host *host, pdr_router *router, const char *name, pdr_error *err);
 void gate_close(gate *g);

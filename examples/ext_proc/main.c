@@ -2,9 +2,7 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
@@ -124,115 +122,6 @@ static int parse(int argc, char **argv, options *o)
     return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- block */
-
-static char *read_file(const char *path, size_t *len)
-{
-    FILE *f = fopen(path, "rb");
-    bytes text = {0};
-    size_t n;
-
-    if (!f) {
-        gate_log("emerg", "cannot open \"%s\": %s", path, strerror(errno));
-        return NULL;
-    }
-    do {
-        if (bytes_reserve(&text, 65536)) break;
-        n = fread(text.data + text.len, 1, 65536, f);
-        text.len += n;
-    } while (n);
-    if (ferror(f) || text.failed) gate_log("emerg", "cannot read \"%s\"", path);
-    (void)fclose(f);
-    *len = text.len;
-    return text.data;
-}
-
-static void config_error(const options *o, const pdr_error *err)
-{
-    char line[16] = "";
-    if (err->line) (void)snprintf(line, sizeof line, ":%u", err->line);
-    gate_log("emerg", "%s%s: %s", o->config_file, line, err->message);
-}
-
-/* A document with Kubernetes objects has no pdr_config in it. */
-static int read_config(const options *o, const char *text, size_t len, pdr_config *config)
-{
-    pdr_error err;
-
-    pdr_init_struct(&err, sizeof err);
-    pdr_init_struct(config, sizeof *config);
-    if (text && (pdr_config_from_json(text, len, config, &err) != PDR_OK || pdr_config_resolve(config, &err) != PDR_OK)) {
-        config_error(o, &err);
-        return -1;
-    }
-    return 0;
-}
-
-static int apply(const options *o, pdr_router *router, const char *text, size_t len)
-{
-    pdr_apply_report report;
-    pdr_error err;
-
-    pdr_init_struct(&err, sizeof err);
-    pdr_init_struct(&report, sizeof report);
-    if (pdr_apply_json(router, text, len, 0, pdr_host_now_ns(), &report, &err) != PDR_OK) {
-        config_error(o, &err);
-        return -1;
-    }
-    for (uint32_t i = 0; i < report.warnings && i < 8; i++) gate_log("warn", "%s: %s", o->config_file, report.warning[i]);
-    return 0;
-}
-
-/* Everything is tried on a router of our own first, so that a bad document touches no block. */
-static int try_out(const options *o, const pdr_config *config, const char *text, size_t len)
-{
-    const size_t size = pdr_router_size(config);
-    void *mem = size ? aligned_alloc(64, (size + 63) / 64 * 64) : NULL;
-    pdr_router *router;
-    pdr_error err;
-    int rc = -1;
-
-    pdr_init_struct(&err, sizeof err);
-    if (!mem) gate_log("emerg", "no memory for a block of %zu bytes", size);
-    else if (pdr_router_init(mem, size, config, 1, &router, &err) != PDR_OK) config_error(o, &err);
-    else rc = apply(o, router, text, len);
-    free(mem);
-    return rc;
-}
-
-static int open_block(const options *o, pdr_host **host, pdr_router **router)
-{
-    static const char *const origin[] = {"", "attached to", "created", "replaced", "restored"};
-    char path[512], *text = NULL;
-    size_t len = 0;
-    pdr_config config;
-    pdr_host_info info;
-    pdr_error err;
-    int rc = -1;
-
-    if (o->block) (void)snprintf(path, sizeof path, "%s", o->block);
-    else (void)snprintf(path, sizeof path, "/dev/shm/pdroute/%s", o->pool_name);
-    if (o->config_file && !(text = read_file(o->config_file, &len))) return -1;
-    if (read_config(o, text, len, &config) || (text && try_out(o, &config, text, len))) goto out;
-    if (o->check) {
-        rc = 0;
-        goto out;
-    }
-    pdr_init_struct(&err, sizeof err);
-    if (pdr_host_open(path, text ? &config : NULL, PDR_HOST_CREATE | PDR_HOST_RESTORE | (o->recreate ? PDR_HOST_RECREATE : 0), host, router, &err)) {
-        gate_log("emerg", "%s: %s%s", path, err.message,
-                 err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !o->recreate ? " (--recreate replaces it)" : "");
-        goto out;
-    }
-    pdr_init_struct(&info, sizeof info);
-    if (pdr_host_info_get(*host, &info) == PDR_OK && info.origin <= PDR_HOST_RESTORED)
-        gate_log("notice", "%s %s%s%s", origin[info.origin], path, info.reason ? ": " : "", info.reason ? info.message : "");
-    rc = text ? apply(o, *router, text, len) : 0;
-out:
-    free(text);
-    return rc;
-}
-
 /* ----------------------------------------------------------------------------------------------------------- sockets */
 
 static void on_listener(uv_poll_t *poll, int status, int events)
@@ -270,19 +159,10 @@ static int listen_on(uv_loop_t *loop, const char *host, unsigned port)
     return 0;
 }
 
-/* Endpoints of the file are added or updated; those that it does not name stay, for they may come from discovery. */
 static void on_reload(uv_signal_t *handle, int number_)
 {
-    pdr_router *router = handle->data;
-    pdr_config config;
-    size_t len = 0;
-    char *text;
-
     (void)number_;
-    if (!opts->config_file || !(text = read_file(opts->config_file, &len))) return;
-    if (read_config(opts, text, len, &config) == 0 && try_out(opts, &config, text, len) == 0 && apply(opts, router, text, len) == 0)
-        gate_log("notice", "%s was read again", opts->config_file);
-    free(text);
+    (void)gate_block_reload(handle->data, opts->config_file);
 }
 
 static void on_signal(uv_signal_t *handle, int number_)
@@ -327,6 +207,12 @@ static void probe_run(void *context)
     close(fd);
 }
 
+static void close_handle(uv_handle_t *handle, void *context)
+{
+    (void)context;
+    if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
 static int serve(const options *o, pdr_host *host, pdr_router *router)
 {
     uv_loop_t loop;
@@ -364,6 +250,9 @@ static int serve(const options *o, pdr_host *host, pdr_router *router)
         worker_end(&workers[i]);
     }
     if (probing) (void)uv_thread_join(&probe);
+    uv_walk(&loop, close_handle, NULL);
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&loop);
     free(workers);
     return 0;
 }
@@ -374,6 +263,7 @@ int main(int argc, char **argv)
                  .metrics_port = 9090, .connect_timeout_ms = 5000, .metadata = 1, .take_over = 1};
     pdr_host *host = NULL;
     pdr_router *router = NULL;
+    char block[512];
     int rc = parse(argc, argv, &o);
 
     if (rc) return rc > 0 ? 0 : 2;
@@ -383,7 +273,9 @@ int main(int argc, char **argv)
     }
     opts = &o;
     (void)signal(SIGPIPE, SIG_IGN);
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || open_block(&o, &host, &router)) return 1;
+    if (o.block) (void)snprintf(block, sizeof block, "%s", o.block);
+    else (void)snprintf(block, sizeof block, "/dev/shm/pdroute/%s", o.pool_name);
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || gate_block_open(block, o.config_file, (o.recreate ? GATE_BLOCK_RECREATE : 0u) | (o.check ? GATE_BLOCK_CHECK : 0u), &host, &router)) return 1;
     if (o.check) return 0;
     rc = serve(&o, host, router);
     pdr_host_close(host);
