@@ -24,6 +24,7 @@ typedef int64_t sim_ns; /* virtual time since the run's begin */
 typedef struct sim_request {
     uint32_t        id;      /* 0, 1, … in order of arrival in the trace */
     uint32_t        session; /* conversation or agent; a number per session */
+    uint32_t        gateway; /* the process that received it: 0 … sim_gateways() - 1; all one instance if they share their books */
     uint32_t        in;      /* prompt tokens */
     uint32_t        n;       /* ceil(in / block) prefix blocks */
     const uint32_t *blocks;  /* each stands for itself and everything before it */
@@ -88,6 +89,7 @@ double            sim_transfer_seconds(const sim_gateway *g, uint32_t prefill, u
 double            sim_step_seconds(const sim_gateway *g, uint32_t requests, uint64_t context_tokens);
 double            sim_mean_output(const sim_gateway *g); /* running mean of answers seen; 300 at first */
 uint64_t          sim_random(sim_gateway *g);            /* of this run's seed */
+uint32_t          sim_gateways(const sim_gateway *g);    /* processes that share this instance */
 
 /* ---- what a policy may do; from any of its functions */
 
@@ -114,6 +116,7 @@ typedef struct sim_chooser {
     const char *settings; /* one line: "abs=32 rel=1.1", the defaults; NULL: none */
     const char *about;    /* one sentence, with the source of its formula */
     uint32_t    late;     /* 1: binds decode workers later */
+    uint32_t    own_books; /* 1: keeps its own index: never calls sim_match(), and what is "believed" stays 0 */
     /* settings: "key=value,key=value" or ""; NULL and a sentence in `why` if they are bad. Should use sim_setting(). */
     void *(*create)(sim_gateway *g, const char *settings, char *why, size_t cap);
     void (*destroy)(void *self);
@@ -123,8 +126,10 @@ typedef struct sim_chooser {
     void (*decode_done)(void *self, const sim_request *q, uint32_t worker, uint32_t output_tokens);
     void (*scraped)(void *self, uint32_t worker, const sim_load *load);
     void (*tick)(void *self);
-    /* Only for drivers of real routers, which see what a gateway sees on the wire: cached tokens as the engine reports them. */
+    /* For drivers of real routers, which see what a gateway sees on the wire: before prefill_done, the cached tokens that the engine counted;
+     * and decode's first byte. */
     void (*usage)(void *self, const sim_request *q, uint32_t cached_tokens);
+    void (*first_byte)(void *self, const sim_request *q);
 } sim_chooser;
 
 /* Reads "key=value,…": the number for key, or otherwise; sim_setting_text copies text. sim_settings_known: 0 if every key is in the list (ended by

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+extern const sim_chooser sim_pdroute;
 extern const sim_chooser sim_round_robin;
 extern const sim_chooser sim_peer_random, sim_peer_power_of_two, sim_peer_least_requests, sim_peer_least_tokens, sim_peer_sglang, sim_peer_blend,
     sim_peer_sticky, sim_peer_lmetric, sim_peer_aibrix, sim_peer_seconds, sim_peer_dynamo, sim_dynamo_queue;
 extern const sim_chooser sim_reference_immediate, sim_reference_held;
 
 static const sim_chooser *const table[] = {
+    &sim_pdroute,
     &sim_round_robin,
     &sim_peer_random, &sim_peer_power_of_two, &sim_peer_least_requests, &sim_peer_least_tokens, &sim_peer_sglang, &sim_peer_blend,
     &sim_peer_sticky, &sim_peer_lmetric, &sim_peer_aibrix, &sim_peer_seconds, &sim_peer_dynamo, &sim_dynamo_queue,
