@@ -1,0 +1,139 @@
+"""The laboratory against theory and against itself: one worker is an M/G/1 queue, nothing is lost, the same seed gives the same bytes."""
+import json
+import os
+import pathlib
+import random
+import subprocess
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def simulate(bin_dir):
+    def run(*options, ok=True):
+        done = subprocess.run([bin_dir / "simulate", "--quiet", "--json", "-", *map(str, options)], capture_output=True, text=True)
+        assert (done.returncode == 0) == ok, done.stderr
+        return done.stdout if ok else done.stderr
+    return run
+
+
+def only(text):
+    runs = json.loads(text)["runs"]
+    assert len(runs) == 1
+    return runs[0]
+
+
+# ---- one worker, no cache: an M/G/1 queue
+
+STEP = 1024  # tokens: prompts are multiples of a step, so that no step has a part of two
+
+
+def seconds(tokens):
+    """Qwen3-32B's prefill in steps: each costs its base, its tokens, and looking back at the prompt before it."""
+    return sum(10e-3 + STEP * 55.1e-6 + 1.76e-9 * STEP * (past + STEP / 2) for past in range(0, tokens, STEP))
+
+
+def queue(tmp_path, load, n):
+    """A trace of Poisson arrivals whose prompts share nothing, and its service times and arrivals."""
+    chance = random.Random(7)
+    lengths = [chance.choice((1, 1, 1, 2, 4, 16)) * STEP for _ in range(n)]
+    mean = sum(map(seconds, lengths)) / n
+    at, block, rows, arrivals = 0.0, 0, [], []
+    for length in lengths:
+        at += chance.expovariate(load / mean)
+        ms = round(at * 1000)
+        arrivals.append(ms / 1000)
+        blocks = length // 512
+        rows.append(json.dumps({"timestamp": ms, "input_length": length, "output_length": 1, "hash_ids": list(range(block, block + blocks))}))
+        block += blocks
+    path = tmp_path / "queue.jsonl"
+    path.write_text("\n".join(rows) + "\n")
+    return path, arrivals, [seconds(x) for x in lengths]
+
+
+@pytest.mark.parametrize("load", [0.5, 0.8])
+def test_one_worker_is_an_mg1_queue(simulate, tmp_path, load):
+    n = 40000
+    path, arrivals, service = queue(tmp_path, load, n)
+    run = only(simulate("--trace", path, "--policy", "round_robin", "--prefill", 1, "--decode", 8, "--host", 0, "--batch", STEP,
+                        "--jitter", 0, "--delay", 0, "--window", 0))
+    assert run["finished"] == n
+    # These very arrivals, by Lindley's recursion: exact.
+    free, total = 0.0, 0.0
+    for at, s in zip(arrivals, service):
+        free = max(free, at) + s
+        total += free - at
+    assert run["ttft"]["mean"] == pytest.approx(total / n, rel=1e-3)
+    # Pollaczek-Khinchine, with the sample's own moments: what is left is the chance of the arrivals.
+    mean, square = sum(service) / n, sum(s * s for s in service) / n
+    rate = (n - 1) / (arrivals[-1] - arrivals[0])
+    theory = mean + rate * square / (2 * (1 - rate * mean))
+    assert run["ttft"]["mean"] == pytest.approx(theory, rel=0.02 if load < 0.6 else 0.08)
+
+
+# ---- conservation
+
+@pytest.mark.parametrize("policy", ["pdroute", "pdroute:both=1", "pdroute:hold=0", "sglang", "dynamo-queue"])
+@pytest.mark.parametrize("trace", ["synthetic:chat,n=1500,seed=3", "synthetic:agents,n=1500,seed=3"])
+def test_nothing_is_lost(simulate, tmp_path, policy, trace):
+    prefix = tmp_path / "decisions"
+    run = only(simulate("--trace", trace, "--policy", policy, "--prefill", 3, "--decode", 3, "--decisions", prefix))
+    assert run["finished"] + run["refused"] == run["requests"] > 1000
+    assert 0 <= run["hit"]["fraction"] <= 1 and run["hit"]["of_ideal"] <= 1.0001
+    assert 0 <= run["load"]["prefill_busy"] <= 1
+    logs = list(tmp_path.glob("decisions*"))
+    assert len(logs) == 1
+    seen = set()
+    for line in logs[0].read_text().splitlines():
+        d = json.loads(line)
+        assert d["id"] not in seen and d["held"] >= 0
+        seen.add(d["id"])
+        assert d["prefill"] is None or 0 <= d["prefill"] < 3
+        assert 3 <= d["decode"] < 6
+    assert len(seen) == run["finished"]
+
+
+def test_same_seed_same_bytes(simulate):
+    options = ("--trace", "synthetic:chat,n=1200,seed=5", "--policy", "pdroute", "--policy", "power_of_two", "--prefill", 3, "--decode", 2, "--seeds", 2, "--jitter", 3)
+    first = simulate(*options)
+    assert first == simulate(*options)
+    assert first == simulate(*options, "--threads", 1)
+    runs = json.loads(first)["runs"]
+    assert runs[0]["ttft"] != runs[1]["ttft"]  # seeds differ
+
+
+def test_gateways_share_a_block_or_do_not(simulate):
+    base = ("--trace", "synthetic:chat,n=1500,seed=9", "--prefill", 4, "--decode", 4, "--rate", 2)
+    one = only(simulate(*base, "--policy", "pdroute"))
+    shared = only(simulate(*base, "--policy", "pdroute", "--gateways", 8))
+    own = only(simulate(*base, "--policy", "pdroute", "--gateways", 8, "--books", "own"))
+    assert shared["finished"] == own["finished"] == one["finished"]
+    assert shared["ttft"]["mean"] <= 1.03 * one["ttft"]["mean"]
+    assert own["ttft"]["mean"] >= 0.97 * shared["ttft"]["mean"]
+
+
+def test_bad_options_are_named(simulate):
+    assert "no such policy" in simulate("--trace", "synthetic:chat", "--policy", "nobody", ok=False)
+    assert "unknown or empty setting" in simulate("--trace", "synthetic:chat", "--policy", "pdroute:nothing=1", ok=False)
+    assert "nobody" in simulate("--trace", "synthetic:chat", "--policy", "pdroute:policy=nobody", ok=False)
+    assert simulate("--trace", "/nonexistent", "--policy", "pdroute", ok=False)
+
+
+# ---- the published rows (mean TTFT; one seed): what our model of the reference policies gives of them
+
+ROWS = [  # options, reference policy, published mean, within
+    (("--prefill", 6, "--decode", 3, "--rate", 1), "reference-held", 0.82, 0.10),
+    (("--prefill", 6, "--decode", 5, "--rate", 2), "reference-held", 1.24, 0.10),
+    (("--prefill", 6, "--decode", 5, "--rate", 2), "reference-immediate", 2.11, 0.15),
+]
+
+
+@pytest.mark.parametrize("options, policy, published, within", ROWS)
+def test_published_rows(simulate, options, policy, published, within):
+    folder = os.environ.get("PDR_TRACES")
+    if not folder:
+        pytest.skip("PDR_TRACES is not set (examples/simulate/traces fetches the traces)")
+    run = only(simulate("--trace", pathlib.Path(folder) / "conversation_trace.jsonl", "--policy", policy, *options))
+    assert run["ttft"]["mean"] == pytest.approx(published, rel=within)
