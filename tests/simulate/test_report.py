@@ -172,6 +172,24 @@ def test_the_routers_own_log_opens(make):
         assert text in html
 
 
+def test_a_replayed_recording_opens(make):
+    def choice(outcome, prefill, cost):
+        return {"outcome": outcome, "prefill": prefill, "decode": "d-0", "prefill_us": cost - 3000, "transfer_us": 2000, "decode_us": 1000, "cost_us": cost}
+    steps = [
+        {"number": 1, "time_ns": 1000000000, "kind": "routed", "ticket": 5, "prompt_tokens": 700, "output_tokens": 300, "blocks": 3, "block_millitokens": 128000,
+         "recorded": choice("held", "p-0", 250000), "replayed": choice("held", "p-0", 250000), "checked": True, "same": True},
+        {"number": 2, "time_ns": 1500000000, "kind": "prefilled", "ticket": 4, "prefill_us": 5},
+        {"number": 3, "time_ns": 3250000000, "kind": "released", "ticket": 5, "recorded": choice("sent", "p-1", 125000), "replayed": choice("sent", "p-2", 64000), "checked": True,
+         "same": False}]
+    page = make(None, [lines(steps)])
+    source = evaluate(page, "s.sources[0]")
+    assert source["bad"] == 0 and [d["id"] for d in source["list"]] == [1, 3]
+    assert [d["held"] for d in source["list"]] == [0, 2.25] and source["list"][1]["tokens"] == 700
+    html = evaluate(page, "(s.open = 3, render(s))")
+    for text in ("p-1 → d-0, after 2.25 s in the router", "again: p-2 → d-0", "made again otherwise", "0.06400", "transfer s"):
+        assert text in html
+
+
 def test_selecting_and_sorting_decisions(make):
     page = make(None, [lines(decision(i, held=i % 3) for i in range(30))])
     ask = lambda want: evaluate(page, f"select(s.sources[0].list, Object.assign(s.want, {json.dumps(want)})).map(d => d.id)")

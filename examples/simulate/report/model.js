@@ -99,17 +99,41 @@ function decision(o) {
     };
 }
 
+/*
+ * A line of `pdroutectl replay --json`: recorded and, if made again, replayed choice as the two candidates. `held` remembers tickets. undefined: nothing to show.
+ */
+function replayed(o, held) {
+    if (!["routed", "released", "refused"].includes(o.kind)) return undefined;
+    const first = held.get(o.ticket), t = Number(o.time_ns) / 1e9, r = o.recorded;
+    if (o.kind === "routed" && r.outcome === "held") held.set(o.ticket, {t, tokens: o.prompt_tokens});
+    else held.delete(o.ticket);
+    const pair = (c, chosen) => ({
+        worker: where(c), role: "pair", chosen, barred: c.outcome === "sent" ? "" : c.outcome, cost: c.cost_us / 1e6,
+        terms: ["prefill", "transfer", "decode"].map(k => [k + " s", c[k + "_us"] / 1e6]),
+    });
+    const candidates = [pair(r, true)];
+    if (o.replayed) candidates.push(Object.assign(pair(o.replayed, false), {worker: "again: " + where(o.replayed)}));
+    return {
+        id: o.number, t, tokens: o.prompt_tokens ?? (first && first.tokens), matched: undefined, held: o.kind === "routed" || !first ? 0 : t - first.t,
+        note: [o.kind === "routed" ? "" : o.kind, r.outcome === "sent" ? "" : r.outcome, o.checked && !o.same ? "made again otherwise" : ""].filter(Boolean).join(", "),
+        prefill: r.prefill, decode: r.decode, cost: r.cost_us / 1e6, costUnit: "s", more: 0, candidates,
+    };
+}
+const where = d => d.prefill === null || d.prefill === undefined ? (d.decode === null || d.decode === undefined ? "nowhere" : `${d.decode} alone`) : `${d.prefill} → ${d.decode ?? "later"}`;
+
 /* Text of a log: JSON lines. {list, bad}: bad counts lines that are no decision. */
 function decisionsOf(text) {
-    const list = [];
+    const list = [], held = new Map();
     let bad = 0;
     for (const line of text.split("\n")) {
         if (!line.trim()) continue;
         let d = null;
         try {
-            d = decision(JSON.parse(line));
+            const o = JSON.parse(line);
+            d = o && o.kind && "ticket" in o ? replayed(o, held) : decision(o);
         } catch (e) { /* counted */ }
-        d ? list.push(d) : bad++;
+        if (d) list.push(d);
+        else if (d === null) bad++;
     }
     return {list, bad};
 }

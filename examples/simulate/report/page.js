@@ -156,10 +156,9 @@ function candidateTable(d, role) {
         (inTime.length ? `<td><div class="terms">${inTime.map(n => `<span title="${esc(n)} ${num(value(c, n))}" style="width:${(100 * Math.max(0, value(c, n) || 0) / longest).toFixed(2)}%;background:${TERM_COLORS[inTime.indexOf(n) % 6]}"></span>`).join("")}</div></td>` : "") + "</tr>");
     return table(head, rows);
 }
-const where = d => d.prefill === null || d.prefill === undefined ? (d.decode === null || d.decode === undefined ? "nowhere" : `${d.decode} alone`) : `${d.prefill} → ${d.decode ?? "later"}`;
 function detail(d, others) {
     const roles = [...new Set(d.candidates.map(c => c.role))];
-    let h = `<b>Request ${esc(d.id)}</b>, ${num(d.tokens)} tokens, ${num(d.matched)} of them cached at its prefill worker: ${esc(where(d))}` +
+    let h = `<b>Request ${esc(d.id)}</b>, ${num(d.tokens)} tokens${known(d.matched) ? `, ${num(d.matched)} of them cached at its prefill worker` : ""}: ${esc(where(d))}` +
         (d.held > 0 ? `, after ${num(d.held)} s in the router` : ", at once") + (d.note ? `. <span class="soft">${esc(d.note)}</span>` : "") + ".";
     if (!d.candidates.length) h += "<p>No candidates were recorded for it.</p>";
     h += roles.map(r => candidateTable(d, r)).join("");
@@ -175,7 +174,7 @@ function decisions(s) {
     h += `<label>request <input type="text" data-want="id" value="${esc(s.want.id)}" size="8"></label><label>worker <input type="text" data-want="worker" value="${esc(s.want.worker)}" size="8"></label>` +
         `<label><input type="checkbox" data-want="held"${s.want.held ? " checked" : ""}> held only</label>` +
         `<label class="drop" data-drop>open a log: <input type="file" data-file multiple></label></div>`;
-    if (!src) return h + `<p class="soft">No decisions in this page. A run with <code>--decisions</code> puts them in; files of <code>pdroutectl log --json</code> and decision files can be opened here or dropped anywhere.</p>`;
+    if (!src) return h + `<p class="soft">No decisions in this page. A run with <code>--decisions</code> puts them in; files of <code>pdroutectl log --json</code> or <code>pdroutectl replay --json</code> and decision files can be opened here or dropped anywhere.</p>`;
     if (src.error) return h + `<p class="bad">${esc(src.error)}</p>`;
     if (!src.list) return h + `<p class="soft">unpacking …</p>`;
     const list = select(src.list, s.want), pages = Math.max(1, Math.ceil(list.length / PAGE));
