@@ -32,54 +32,61 @@ const (
 
 // Config is everything a router is made from. Zero means the default; pdroute.h has them, and what each field is.
 type Config struct {
-	size               uint32
-	Policy             Policy
-	Engine             Engine
-	MaxEndpoints       uint32
-	MaxTargets         uint32
-	MaxBookings        uint32
-	MaxLeases          uint32
-	MaxHeld            uint32
-	IndexEntries       uint64
-	BlockBytes         uint32
-	MaxBlocks          uint32
-	MaxBody            uint64
-	MaxDepth           uint32
-	MaxBatch           uint32
-	Seed               uint64
-	BootstrapPort      uint32
-	LogEntries         uint32
-	PrefillBaseUs      uint32
-	PrefillNsPerToken  uint32
-	PrefillFsPerToken2 uint32
-	DecodeUsPerRequest uint32
-	DecodePsPerToken   uint32
-	KVBytesPerToken    uint32
-	TransferLatencyUs  uint32
-	TransferMbpsHost   uint32
-	TransferMbpsRack   uint32
-	TransferMbpsZone   uint32
-	TransferMbpsFar    uint32
-	MilliTokensPerByte uint32
-	Hold               Hold
-	HoldWindowTokens   uint32
-	HoldMaxWaitMs      uint32
-	HoldAgeingMs       uint32
-	LeaseTTLMs         uint32
-	MetricsStaleMs     uint32
-	RetryMax           uint32
-	BreakerFailures    uint32
-	BreakerOpenMs      uint32
-	FirstByteTimeoutMs uint32
-	TotalTimeoutMs     uint32
-	_                  uint32
+	size                 uint32
+	Policy               Policy
+	Engine               Engine
+	MaxEndpoints         uint32
+	MaxTargets           uint32
+	MaxBookings          uint32
+	MaxLeases            uint32
+	MaxHeld              uint32
+	IndexEntries         uint64
+	BlockBytes           uint32
+	MaxBlocks            uint32
+	MaxBody              uint64
+	MaxDepth             uint32
+	MaxBatch             uint32
+	Seed                 uint64
+	BootstrapPort        uint32
+	LogEntries           uint32
+	PrefillBaseUs        uint32
+	PrefillNsPerToken    uint32
+	PrefillFsPerToken2   uint32
+	DecodeUsPerRequest   uint32
+	DecodePsPerToken     uint32
+	KVBytesPerToken      uint32
+	TransferLatencyUs    uint32
+	TransferMbpsHost     uint32
+	TransferMbpsRack     uint32
+	TransferMbpsZone     uint32
+	TransferMbpsFar      uint32
+	MilliTokensPerByte   uint32
+	Hold                 Hold
+	HoldWindowTokens     uint32
+	HoldMaxWaitMs        uint32
+	HoldAgeingMs         uint32
+	LeaseTTLMs           uint32
+	MetricsStaleMs       uint32
+	RetryMax             uint32
+	BreakerFailures      uint32
+	BreakerOpenMs        uint32
+	FirstByteTimeoutMs   uint32
+	TotalTimeoutMs       uint32
+	_                    uint32
+	RecordBytes          uint64
+	FirstByteLeastMs     uint32
+	IdleTimeoutMs        uint32
+	IdleLeastMs          uint32
+	RetryBudgetPermille  uint32
+	BreakerErrorPermille uint32
+	_                    uint32
 }
 
 func (c *Config) c() *C.pdr_config {
 	if c == nil {
 		return nil
 	}
-	c.size = C.sizeof_pdr_config
+	c.size = uint32(unsafe.Sizeof(*c))
 	return (*C.pdr_config)(unsafe.Pointer(c))
 }
 
@@ -123,6 +130,6 @@ func (l *Limits) c() *C.pdr_limits {
 	if l == nil {
 		return nil
 	}
-	l.size = C.sizeof_pdr_limits
+	l.size = uint32(unsafe.Sizeof(*l))
 	return (*C.pdr_limits)(unsafe.Pointer(l))
 }

@@ -103,7 +103,7 @@ type cEndpoint struct {
 }
 
 func (e *cEndpoint) c() *C.pdr_endpoint {
-	e.size = C.sizeof_pdr_endpoint
+	e.size = uint32(unsafe.Sizeof(*e))
 	return (*C.pdr_endpoint)(unsafe.Pointer(e))
 }
 
@@ -221,7 +221,7 @@ type TargetStatus struct {
 
 // Target tells about one rank of a server (0 without data parallelism).
 func (r *Router) Target(id, rank uint32, now uint64) (*TargetStatus, error) {
-	t := &TargetStatus{size: C.sizeof_pdr_target_status}
+	t := &TargetStatus{size: uint32(unsafe.Sizeof(TargetStatus{}))}
 	if err := failure(C.pdr_target_get(r.c(), C.uint32_t(id), C.uint32_t(rank), C.uint64_t(now), (*C.pdr_target_status)(unsafe.Pointer(t)))); err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ type cApplyReport struct {
 // Apply brings the servers in line with a JSON document: {"endpoints":[…],"pool":{…}} or Kubernetes objects. Either the
 // whole document is applied or nothing.
 func (r *Router) Apply(json []byte, flags ApplyFlags, now uint64) (*ApplyReport, error) {
-	c := &cApplyReport{size: C.sizeof_pdr_apply_report}
+	c := &cApplyReport{size: uint32(unsafe.Sizeof(cApplyReport{}))}
 	s := newScratch()
 	err := s.done(C.pdr_apply_json(r.c(), bytesOf(json), C.size_t(len(json)), C.uint32_t(flags), C.uint64_t(now),
 		(*C.pdr_apply_report)(unsafe.Pointer(c)), &s.err))
@@ -331,7 +331,7 @@ type Load struct {
 
 // PutLoad is for callers that read loads themselves.
 func (r *Router) PutLoad(id, rank uint32, load *Load, now uint64) error {
-	load.size = C.sizeof_pdr_load
+	load.size = uint32(unsafe.Sizeof(*load))
 	s := newScratch()
 	return s.done(C.pdr_load_put(r.c(), C.uint32_t(id), C.uint32_t(rank), (*C.pdr_load)(unsafe.Pointer(load)), C.uint64_t(now), &s.err))
 }

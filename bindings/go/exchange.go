@@ -60,6 +60,9 @@ type Event struct {
 	CompletionTokens uint64
 	Usage            uint32
 	_                uint32
+	LastByteNs       uint64 // with EventTick: when the last piece of the relayed answer came, or NowNs while the client does not take what has come
+	LongestGapMs     uint32 // with EventEnd: longest silence between two pieces of the answer, at least 1; 0: not measured
+	_                uint32
 }
 
 // ActionType is what the host is to do.
@@ -157,7 +160,7 @@ type Exchange struct {
 }
 
 func (x *Exchange) c() *C.pdr_exchange {
-	x.size = C.sizeof_pdr_exchange
+	x.size = uint32(unsafe.Sizeof(*x))
 	return (*C.pdr_exchange)(unsafe.Pointer(x))
 }
 
@@ -170,7 +173,7 @@ func (x *Exchange) Begin(r *Router, d *Decision, lease uint32, now uint64, a *Ac
 // Event reports what happened. Unknown, late and repeated events are harmless. Actions may be asked for together with
 // an error (ErrBusy: the books could not be written).
 func (x *Exchange) Event(r *Router, ev *Event, a *Actions) error {
-	ev.size = C.sizeof_pdr_event
+	ev.size = uint32(unsafe.Sizeof(*ev))
 	out, n := a.c()
 	return a.done(C.pdr_exchange_event(r.c(), x.c(), (*C.pdr_event)(unsafe.Pointer(ev)), out, n))
 }

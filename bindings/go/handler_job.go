@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,10 +27,14 @@ type job struct {
 	exchange Exchange
 	actions  Actions
 	event1   Event
-	header   http.Header // for both legs, all attempts
-	legs     [2]*leg     // of the present attempt
-	relay    *leg        // passed to the client
-	answer   *Action     // ActRespond or ActAbort
+	header   http.Header   // for both legs, all attempts
+	legs     [2]*leg       // of the present attempt
+	relay    *leg          // passed to the client
+	answer   *Action       // ActRespond or ActAbort
+	merge    bool          // decode's answer needs prefill's
+	last     atomic.Uint64 // when the last piece of the relayed answer came; 0: none is relayed
+	writing  atomic.Bool   // the client has not taken it yet
+	gap      uint64        // longest silence between two pieces
 	timer    *time.Timer
 	alarm    uint64 // when the timer fires
 	attempts int
@@ -42,6 +47,7 @@ func (j *job) leave() { j.h.active.Add(-1) }
 func (j *job) run() {
 	j.mu.Lock()
 	j.attempts = 1
+	j.merge = MergeWanted(&j.decision, &j.prompt)
 	err := j.exchange.Begin(j.h.process.Router(), &j.decision, j.h.process.Lease(), Now(), &j.actions)
 	if len(j.actions.List()) == 0 { // cannot be, unless header and library are of different versions
 		j.mu.Unlock()
@@ -94,7 +100,13 @@ func (j *job) event(what EventType, l *leg, detail Failure) legState {
 	if !j.finished && (l == nil || l.state != legCancelled) {
 		ev := &j.event1
 		*ev = Event{Type: what, Detail: detail, NowNs: Now(), Attempt: j.exchange.Attempt}
+		if ev.LastByteNs = j.last.Load(); ev.LastByteNs != 0 && j.writing.Load() {
+			ev.LastByteNs = ev.NowNs
+		}
 		if l != nil {
+			if what == EventEnd && l == j.relay && j.gap != 0 {
+				ev.LongestGapMs = uint32(j.gap/1e6) + 1
+			}
 			ev.Attempt, ev.Leg, ev.Status, ev.RetryAfterMs = l.attempt, l.which, uint32(l.status), l.retryAfterMs
 			if u := l.usage; what == EventEnd && l.which == LegDecode && u != nil && u.Flags&SeenUsage != 0 {
 				ev.Usage, ev.PromptTokens, ev.CachedTokens, ev.CompletionTokens = 1, u.PromptTokens, u.CachedTokens, u.CompletionTokens

@@ -3,7 +3,6 @@ package pdroute
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -55,6 +54,7 @@ type leg struct {
 	first        []byte // in buffer: not passed on yet
 	complete     bool   // the answer was read to its end
 	bodySeen     bool
+	kept         []byte // of prefill's answer, if it is to be merged into decode's
 }
 
 const readSize = 32 << 10
@@ -218,11 +218,14 @@ func (l *leg) read(state legState) legState {
 		if state == legOpen {
 			l.first = l.buffer[:n]
 		}
+		if l.job.merge && l.which == LegPrefill {
+			l.kept = append(l.kept, l.buffer[:n]...)
+		}
 		l.content(l.buffer[:n])
 		// the first bytes of an answer; those that are also its last are told of as its end
 		if !l.bodySeen && !(state == legDrain && err == io.EOF) {
 			l.bodySeen = true
-			if l.usage != nil && l.usage.Flags&SeenError != 0 && !clientsFault(l.buffer[:n]) {
+			if l.usage != nil && l.usage.Flags&SeenError != 0 && ErrorStatus(l.buffer[:n])/100 != 4 {
 				return l.fail(FailProtocol)
 			}
 			state = l.job.event(EventBody, l, 0)
@@ -359,26 +362,4 @@ func headGood(r *http.Response) bool {
 		}
 	}
 	return true
-}
-
-// clientsFault says whether the error in an answer's first bytes names a 4xx: then it is the request's fault, and passes.
-func clientsFault(b []byte) bool {
-	for _, line := range bytes.Split(b, []byte("\n")) {
-		line = bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(line), []byte("data:")))
-		var e struct {
-			Code  json.Number
-			Error json.RawMessage
-		}
-		if json.Unmarshal(line, &e) != nil {
-			continue
-		}
-		var inner struct{ Code json.Number }
-		if e.Error != nil && json.Unmarshal(e.Error, &inner) == nil && inner.Code != "" {
-			e.Code = inner.Code
-		}
-		if n, err := e.Code.Int64(); err == nil && n >= 400 && n < 500 {
-			return true
-		}
-	}
-	return false
 }

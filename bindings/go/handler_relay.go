@@ -1,10 +1,14 @@
 package pdroute
 
 import (
+	"bytes"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 )
+
+const maskSize = 1 << 20 // longer error bodies are masked in pieces of this size
 
 // relayed passes a leg's answer to the client, event by event. False: the leg was cancelled before anything was sent.
 // Runs in the goroutine of ServeHTTP.
@@ -14,6 +18,15 @@ func (j *job) relayed(l *leg) bool {
 		return j.dropped(l)
 	}
 	defer l.end()
+	var change func(piece []byte, last bool) []byte // nil: the answer passes as it comes
+	switch {
+	case l.status >= 400:
+		change = j.masked()
+	case j.merge && l.which == LegDecode && l.status < 300:
+		if prefill := j.mergeFrom(l); prefill != nil {
+			change = j.merged(l, prefill)
+		}
+	}
 	if j.event(EventSent, l, 0) != legRelay {
 		return j.dropped(l)
 	}
@@ -21,12 +34,27 @@ func (j *job) relayed(l *leg) bool {
 	out := &relayWriter{w: j.w, control: http.NewResponseController(j.w), timeout: j.h.options.SendTimeout}
 	defer out.restore()
 	answerHeaders(j.w.Header(), l.response.Header, l.stream)
-	j.w.WriteHeader(l.status)
+	head := change == nil || l.stream || l.status >= 400 // else its length is known when it is complete
+	if head {
+		j.w.WriteHeader(l.status)
+	}
 	flush := l.stream || l.response.ContentLength < 0
 	chunk, err := l.first, error(nil)
+	j.last.Store(Now())
 	for {
+		if change != nil {
+			chunk = change(chunk, l.complete)
+		} else if l.stream && l.usage != nil && l.usage.Flags&SeenError != 0 {
+			_ = MaskError(&j.decision, chunk)
+		}
+		if !head && l.complete {
+			j.w.Header().Set("Content-Length", strconv.Itoa(len(chunk)))
+			j.w.WriteHeader(l.status)
+		}
 		if len(chunk) > 0 {
+			j.writing.Store(true)
 			n, failed := out.write(chunk, flush)
+			j.writing.Store(false)
 			j.result.BytesSent += int64(n)
 			if failed != nil {
 				j.event(EventClientGone, nil, 0)
@@ -40,23 +68,95 @@ func (j *job) relayed(l *leg) bool {
 		if err != nil {
 			j.broken(l, err, out)
 		}
-		if l.buffer == nil {
-			l.buffer = buffers.Get().(*[readSize]byte)
-		}
-		var n int
-		if n, err = l.response.Body.Read(l.buffer[:]); n > 0 {
-			chunk = l.buffer[:n]
-			l.content(chunk)
-		} else {
-			chunk = nil
-		}
-		if !l.bodySeen && n > 0 { // of a 4xx
+		chunk, err = j.piece(l)
+	}
+}
+
+// piece reads on, and reports what it means.
+func (j *job) piece(l *leg) ([]byte, error) {
+	if l.buffer == nil {
+		l.buffer = buffers.Get().(*[readSize]byte)
+	}
+	before := Now()
+	n, err := l.response.Body.Read(l.buffer[:])
+	now := Now()
+	j.last.Store(now)
+	if n > 0 {
+		j.gap = max(j.gap, now-before, 1)
+		l.content(l.buffer[:n])
+		if !l.bodySeen { // of a 4xx
 			l.bodySeen = true
 			j.event(EventBody, l, 0)
 		}
-		if err == io.EOF {
-			j.event(EventEnd, l.ended(), 0)
+	}
+	if err == io.EOF {
+		j.event(EventEnd, l.ended(), 0)
+	}
+	return l.buffer[:n], err
+}
+
+// masked keeps back the body of a worker's error until it is whole, and blots out what it must not tell. Its length
+// stays the same.
+func (j *job) masked() func([]byte, bool) []byte {
+	var whole []byte
+	return func(piece []byte, last bool) []byte {
+		whole = append(whole, piece...)
+		if !last && len(whole) < maskSize {
+			return nil
 		}
+		text := whole
+		whole = nil
+		_ = MaskError(&j.decision, text)
+		return text
+	}
+}
+
+// mergeFrom waits until prefill's answer is there; nil: there is none, and the exchange has said what follows.
+func (j *job) mergeFrom(l *leg) *leg {
+	j.mu.Lock()
+	prefill := j.legs[LegPrefill]
+	j.mu.Unlock()
+	select {
+	case <-prefill.handed:
+	case <-l.request.Context().Done():
+		return nil
+	}
+	if !prefill.complete {
+		return nil
+	}
+	return prefill
+}
+
+// merged puts what only prefill knows into decode's answer: a whole one when it is complete, a stream in whole events.
+func (j *job) merged(l *leg, prefill *leg) func([]byte, bool) []byte {
+	var m Merge
+	var rest []byte
+	kind := ResponseJSON
+	if l.stream {
+		kind = ResponseSSE
+	}
+	m.Init(j.api, kind)
+	return func(piece []byte, last bool) []byte {
+		rest = append(rest, piece...)
+		cut := 0
+		if last {
+			cut = len(rest)
+		} else if l.stream {
+			if at := bytes.LastIndex(rest, []byte("\n\n")); at >= 0 {
+				cut = at + 2
+			} else if at := bytes.LastIndex(rest, []byte("\r\n\r\n")); at >= 0 {
+				cut = at + 4
+			}
+		}
+		if cut == 0 {
+			return nil
+		}
+		text, err := m.Text(prefill.kept, rest[:cut])
+		if err != nil {
+			text = append([]byte(nil), rest[:cut]...)
+		}
+		rest = append(rest[:0], rest[cut:]...)
+		return text
 	}
 }
 
@@ -90,9 +190,7 @@ func (j *job) broken(l *leg, err error, out *relayWriter) {
 	}
 	j.result.Reason = abort.Reason.String()
 	if l.stream {
-		// empty lines first: what was sent last may be half an event
-		text := append([]byte("\n\ndata: "), ErrorBody(http.StatusBadGateway, abort.Reason.String(), reasonText(abort.Reason))...)
-		_, _ = out.write(append(text, "\n\n"...), true)
+		_, _ = out.write(ErrorEvent(j.api, http.StatusBadGateway, abort.Reason.String(), reasonText(abort.Reason)), true)
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -173,7 +173,7 @@ type ProbeStats struct {
 
 // Stats count what the prober did.
 func (p *Prober) Stats() (*ProbeStats, error) {
-	s := &ProbeStats{size: C.sizeof_pdr_probe_stats}
+	s := &ProbeStats{size: uint32(unsafe.Sizeof(ProbeStats{}))}
 	if err := failure(C.pdr_probe_stats_get(p.p, (*C.pdr_probe_stats)(unsafe.Pointer(s)))); err != nil {
 		return nil, err
 	}

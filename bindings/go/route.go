@@ -63,7 +63,7 @@ func (p *Prompt) c() *C.pdr_prompt {
 	if p == nil {
 		return nil
 	}
-	p.size = C.sizeof_pdr_prompt
+	p.size = uint32(unsafe.Sizeof(*p))
 	return (*C.pdr_prompt)(unsafe.Pointer(p))
 }
 
@@ -110,7 +110,7 @@ type Request struct {
 }
 
 func (q *Request) c() *C.pdr_request {
-	q.size = C.sizeof_pdr_request
+	q.size = uint32(unsafe.Sizeof(*q))
 	return (*C.pdr_request)(unsafe.Pointer(q))
 }
 
@@ -178,10 +178,13 @@ type Decision struct {
 	prefillHost   [256]byte
 	decodeHost    [256]byte
 	bootstrapHost [256]byte
+	FirstByteUs   uint64 // silence that the exchange bears: until the first byte of either leg; 0: only the configuration bounds it
+	AnswerUs      uint64 // from there to the first byte of decode
+	IdleUs        uint64 // between two pieces of the answer
 }
 
 func (d *Decision) c() *C.pdr_decision {
-	d.size = C.sizeof_pdr_decision
+	d.size = uint32(unsafe.Sizeof(*d))
 	return (*C.pdr_decision)(unsafe.Pointer(d))
 }
 

@@ -94,7 +94,7 @@ func (r *Router) Log() *LogReader { return &LogReader{r: r} }
 
 // Next gives the next record, ErrNotFound when there is none yet.
 func (l *LogReader) Next(record *LogRecord) error {
-	record.size = C.sizeof_pdr_log_record
+	record.size = uint32(unsafe.Sizeof(*record))
 	var lost C.uint64_t
 	code := C.pdr_log_read(l.r.c(), &l.cursor, (*C.pdr_log_record)(unsafe.Pointer(record)), &lost)
 	l.lost += lost
@@ -135,11 +135,14 @@ type Stats struct {
 	Reports              uint64
 	ReportsFailed        uint64
 	ClockBackwards       uint64
+	Timeouts             uint64 // legs given up because they were silent for too long
+	RetriesRefused       uint64 // that the budget did not allow
+	BreakersOpened       uint64 // times that an endpoint was taken out
 }
 
 // Stats gives the counters.
 func (r *Router) Stats() (*Stats, error) {
-	s := &Stats{size: C.sizeof_pdr_stats}
+	s := &Stats{size: uint32(unsafe.Sizeof(Stats{}))}
 	if err := failure(C.pdr_stats_get(r.c(), (*C.pdr_stats)(unsafe.Pointer(s)))); err != nil {
 		return nil, err
 	}
