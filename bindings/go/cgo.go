@@ -41,12 +41,18 @@ func (s *scratch) done(code C.int) error {
 		s.free()
 		return nil
 	}
-	err := &Error{Code: Code(code), Offset: uint64(s.err.offset), Line: uint32(s.err.line), Message: C.GoString(&s.err.message[0])}
+	err := errorOf(code, &s.err)
 	s.free()
-	if err.Message == "" {
-		err.Message = C.GoString(C.pdr_strerror(code))
-	}
 	return err
+}
+
+// errorOf makes an error of a code and what C said about it.
+func errorOf(code C.int, e *C.pdr_error) error {
+	message := text((*[len(e.message)]byte)(unsafe.Pointer(&e.message))[:])
+	if message == "" {
+		message = C.GoString(C.pdr_strerror(code))
+	}
+	return &Error{Code: Code(code), Offset: uint64(e.offset), Line: uint32(e.line), Message: message}
 }
 
 // failure is for functions that take no pdr_error.

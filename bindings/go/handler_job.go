@@ -107,6 +107,9 @@ func (j *job) event(what EventType, l *leg, detail Failure) legState {
 			if what == EventEnd && l == j.relay && j.gap != 0 {
 				ev.LongestGapMs = uint32(j.gap/1e6) + 1
 			}
+			if what == EventEnd && l.which == LegDecode && l.usage != nil && l.usage.Flags&SeenError != 0 {
+				ev.Detail = FailProtocol
+			}
 			ev.Attempt, ev.Leg, ev.Status, ev.RetryAfterMs = l.attempt, l.which, uint32(l.status), l.retryAfterMs
 			if u := l.usage; what == EventEnd && l.which == LegDecode && u != nil && u.Flags&SeenUsage != 0 {
 				ev.Usage, ev.PromptTokens, ev.CachedTokens, ev.CompletionTokens = 1, u.PromptTokens, u.CachedTokens, u.CompletionTokens
@@ -181,6 +184,7 @@ func (j *job) reroute() {
 	if err == nil {
 		j.decision = d
 		j.attempts++
+		j.merge = MergeWanted(&j.decision, &j.prompt)
 		_ = j.exchange.Rerouted(j.h.process.Router(), &j.decision, nil, Now(), &j.actions)
 	} else {
 		_ = j.exchange.Rerouted(j.h.process.Router(), nil, err, Now(), &j.actions)

@@ -225,7 +225,7 @@ func (l *leg) read(state legState) legState {
 		// the first bytes of an answer; those that are also its last are told of as its end
 		if !l.bodySeen && !(state == legDrain && err == io.EOF) {
 			l.bodySeen = true
-			if l.usage != nil && l.usage.Flags&SeenError != 0 && ErrorStatus(l.buffer[:n])/100 != 4 {
+			if l.beginsWithFailure(l.buffer[:n]) {
 				return l.fail(FailProtocol)
 			}
 			state = l.job.event(EventBody, l, 0)
@@ -247,6 +247,16 @@ func (l *leg) read(state legState) legState {
 		return l.failed(err)
 	}
 	return state
+}
+
+// beginsWithFailure: a stream whose first event is the engine's failure, under a 200. Nothing has gone to the client,
+// another pair can still be tried. An event that names a 4xx is the request's fault and passes.
+func (l *leg) beginsWithFailure(b []byte) bool {
+	if !l.stream || l.status != http.StatusOK || l.usage == nil || l.usage.Flags&(SeenError|SeenFirstToken) != SeenError {
+		return false
+	}
+	status := ErrorStatus(b)
+	return status == 0 || status >= 500
 }
 
 func (l *leg) ended() *leg {

@@ -116,6 +116,9 @@ func (j *job) mergeFrom(l *leg) *leg {
 	j.mu.Lock()
 	prefill := j.legs[LegPrefill]
 	j.mu.Unlock()
+	j.last.Store(Now())
+	j.writing.Store(true) // what has come waits for us, not for the worker
+	defer j.writing.Store(false)
 	select {
 	case <-prefill.handed:
 	case <-l.request.Context().Done():
@@ -190,7 +193,7 @@ func (j *job) broken(l *leg, err error, out *relayWriter) {
 	}
 	j.result.Reason = abort.Reason.String()
 	if l.stream {
-		_, _ = out.write(ErrorEvent(j.api, http.StatusBadGateway, abort.Reason.String(), reasonText(abort.Reason)), true)
+		_, _ = out.write(ErrorEvent(j.api, int(abort.Status), abort.Reason.String(), reasonText(abort.Reason)), true)
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -70,8 +70,11 @@ func (p *Prompt) c() *C.pdr_prompt {
 // Scan reads a body once: its validity, the members that matter, and the chain of block hashes of its prompt, of which
 // as many are written as hashes has room for. The body is only borrowed, and not copied.
 func Scan(body []byte, api API, limits *Limits, prompt *Prompt, hashes []uint64) error {
-	s := newScratch()
-	return s.done(C.pdr_scan(bytesOf(body), C.size_t(len(body)), C.uint32_t(api), limits.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), &s.err))
+	e := C.pdr_error{struct_size: C.sizeof_pdr_error}
+	if code := C.pdr_scan(bytesOf(body), C.size_t(len(body)), C.uint32_t(api), limits.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), &e); code != 0 {
+		return errorOf(code, &e)
+	}
+	return nil
 }
 
 // HashTokens gives the block hashes of a token sequence; pdroute.h says what salt is. hashes is overwritten from its
@@ -216,14 +219,20 @@ func (d *Decision) RoomAt(i int) uint64 { return uint64(C.pdr_decision_room(d.c(
 // TakeTicket. prompt (may be nil) gets what the scan found, for the rewrite. q, prompt and d are the caller's; reusing
 // them saves allocations, there are no others. On errors only d.RetryAfterMs may be set.
 func (r *Router) Route(body []byte, q *Request, prompt *Prompt, d *Decision) error {
-	s := newScratch()
-	return s.done(C.pdr_route(r.c(), bytesOf(body), C.size_t(len(body)), q.c(), prompt.c(), d.c(), &s.err))
+	e := C.pdr_error{struct_size: C.sizeof_pdr_error} // on the stack, where Go can (nocallback.go)
+	if code := C.pdr_route(r.c(), bytesOf(body), C.size_t(len(body)), q.c(), prompt.c(), d.c(), &e); code != 0 {
+		return errorOf(code, &e)
+	}
+	return nil
 }
 
 // RoutePrompt is the same after Scan; also for retries.
 func (r *Router) RoutePrompt(prompt *Prompt, hashes []uint64, q *Request, d *Decision) error {
-	s := newScratch()
-	return s.done(C.pdr_route_prompt(r.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), q.c(), d.c(), &s.err))
+	e := C.pdr_error{struct_size: C.sizeof_pdr_error}
+	if code := C.pdr_route_prompt(r.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), q.c(), d.c(), &e); code != 0 {
+		return errorOf(code, &e)
+	}
+	return nil
 }
 
 // TakeTicket fetches a held request: ErrAgain while it is held; else it is routed, or refused with ErrExpired or

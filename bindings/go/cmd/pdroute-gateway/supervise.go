@@ -58,6 +58,9 @@ func supervise() error {
 	if err := pdroute.CheckHandler(options()); err != nil {
 		return err
 	}
+	if err := prepare(); err != nil {
+		return explain(err)
+	}
 	s := &supervisor{ended: make(chan *worker), live: make(map[*worker]bool)}
 	for _, address := range []string{*listen, *secure} {
 		if address == "" {
@@ -111,6 +114,23 @@ func supervise() error {
 			s.reload()
 		}
 	}
+}
+
+// prepare makes the block before anybody can connect.
+func prepare() error {
+	text, err := os.ReadFile(*config)
+	if err != nil {
+		return err
+	}
+	c, err := pdroute.ParseConfig(text)
+	if err != nil {
+		return err
+	}
+	b, err := pdroute.OpenBlock(*block, c, options().Flags|pdroute.OpenCreate|pdroute.OpenRestore)
+	if err == nil {
+		b.Close()
+	}
+	return err
 }
 
 func (s *supervisor) reload() {
