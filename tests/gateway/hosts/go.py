@@ -24,7 +24,7 @@ def build_gateway():
 class Gateway(Host):
     name = "go"
     can = frozenset(FEATURES)
-    options = frozenset(["keepalive", "recreate"])
+    options = frozenset(["keepalive", "recreate", "body_file"])  # body_file changes nothing: bodies are always in memory
 
     def __init__(self, directory, endpoints, **options):
         super().__init__(directory, endpoints, **options)
