@@ -1,12 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
@@ -43,15 +43,33 @@ func ready() {
 }
 
 type supervisor struct {
-	sockets []*os.File
+	sockets []int    // descriptors; a *os.File would make them blocking for all who share them when it is passed on
 	life    *os.File // its other end is held by this process only
 	ended   chan *worker
 	live    map[*worker]bool // true: it may be replaced
 }
 
 type worker struct {
-	cmd     *exec.Cmd
+	process *os.Process
 	started time.Time
+	state   *os.ProcessState // when it has ended
+}
+
+// descriptor gives the listener's descriptor, and closes the listener.
+func descriptor(l *net.TCPListener) (fd int, err error) {
+	defer l.Close()
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	failed := raw.Control(func(s uintptr) {
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
+		if fd, err = syscall.Dup(int(s)); err == nil {
+			syscall.CloseOnExec(fd)
+		}
+	})
+	return fd, errors.Join(err, failed)
 }
 
 func supervise() error {
@@ -70,12 +88,11 @@ func supervise() error {
 		if err != nil {
 			return err
 		}
-		file, err := l.(*net.TCPListener).File()
-		l.Close()
+		fd, err := descriptor(l.(*net.TCPListener))
 		if err != nil {
 			return err
 		}
-		s.sockets = append(s.sockets, file)
+		s.sockets = append(s.sockets, fd)
 	}
 	life, mine, err := os.Pipe()
 	if err != nil {
@@ -97,7 +114,7 @@ func supervise() error {
 			if !replace {
 				continue
 			}
-			slog.Error("worker died", "pid", w.cmd.Process.Pid, "state", w.cmd.ProcessState.String())
+			slog.Error("worker died", "pid", w.process.Pid, "state", w.state.String())
 			if pause := time.Second - time.Since(w.started); pause > 0 {
 				time.Sleep(min(pause, 100*time.Millisecond))
 			}
@@ -127,9 +144,11 @@ func prepare() error {
 		return err
 	}
 	b, err := pdroute.OpenBlock(*block, c, options().Flags|pdroute.OpenCreate|pdroute.OpenRestore)
-	if err == nil {
-		b.Close()
+	if err != nil {
+		return err
 	}
+	defer b.Close()
+	_, err = b.Router().Apply(text, 0, pdroute.Now())
 	return err
 }
 
@@ -150,7 +169,7 @@ func (s *supervisor) reload() {
 	}
 	for _, w := range old {
 		s.live[w] = false
-		_ = w.cmd.Process.Signal(syscall.SIGTERM)
+		_ = w.process.Signal(syscall.SIGTERM)
 	}
 }
 
@@ -165,25 +184,27 @@ func (s *supervisor) start(n int) error {
 		if err != nil {
 			return err
 		}
-		w := &worker{cmd: exec.Command(program, os.Args[1:]...), started: time.Now()}
-		w.cmd.Env = append(os.Environ(), workerEnvironment+"=1")
-		w.cmd.Stdout, w.cmd.Stderr = os.Stdout, os.Stderr
-		w.cmd.ExtraFiles = append([]*os.File{writing, s.life}, s.sockets...)
-		err = w.cmd.Start()
+		files := []uintptr{0, 1, 2, writing.Fd(), s.life.Fd()}
+		for _, fd := range s.sockets {
+			files = append(files, uintptr(fd))
+		}
+		pid, err := syscall.ForkExec(program, os.Args, &syscall.ProcAttr{Env: append(os.Environ(), workerEnvironment+"=1"), Files: files})
 		writing.Close()
 		if err != nil {
 			reading.Close()
 			return err
 		}
+		w := &worker{started: time.Now()}
+		w.process, _ = os.FindProcess(pid)
 		k, _ := reading.Read(make([]byte, 1))
 		reading.Close()
 		if k == 0 {
-			_ = w.cmd.Wait()
-			return fmt.Errorf("worker %d did not start: %s", w.cmd.Process.Pid, w.cmd.ProcessState)
+			state, _ := w.process.Wait()
+			return fmt.Errorf("worker %d did not start: %s", pid, state)
 		}
 		s.live[w] = true
 		go func() {
-			_ = w.cmd.Wait()
+			w.state, _ = w.process.Wait()
 			s.ended <- w
 		}()
 	}
@@ -193,7 +214,7 @@ func (s *supervisor) start(n int) error {
 // end asks all workers to finish, and waits for them.
 func (s *supervisor) end() {
 	for w := range s.live {
-		_ = w.cmd.Process.Signal(syscall.SIGTERM)
+		_ = w.process.Signal(syscall.SIGTERM)
 	}
 	for len(s.live) > 0 {
 		delete(s.live, <-s.ended)
