@@ -184,41 +184,6 @@ def test_held_requests(start_fleet, make_gateway):
         assert wait_for(lambda: len([e for e in gw.log() if "held=" in e["why"]]) == 8, timeout=3)
 
 
-@pytest.mark.needs("held_leave")
-def test_client_of_a_held_request_leaves(start_fleet, make_gateway):
-    fleet = start_fleet(prefill=1, decode=1, speed=0)
-    gw = make_gateway(fleet, config=HOLDING)
-    for worker in fleet.workers:
-        worker.fault(kind="hang")
-    busy = open_request(gw, text="a" * 4000)
-    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
-    waiting = open_request(gw, text="b" * 4000)
-    assert wait_for(lambda: block_stats(gw)["held_now"] == 1, timeout=5)
-    waiting.close()
-    assert wait_for(lambda: block_stats(gw)["held_now"] == 0, timeout=2)
-    busy.close()
-
-
-def test_full_queue_and_patience(start_fleet, make_gateway):
-    fleet = start_fleet(prefill=1, decode=1, speed=0)
-    gw = make_gateway(fleet, config={**HOLDING, "max_held": 2, "hold_max_wait_ms": 4000})
-    for worker in fleet.workers:
-        worker.fault(kind="hang")
-    busy = open_request(gw, text="a" * 4000)
-    assert wait_for(lambda: len(all_received(fleet, PATHS["chat"])) == 2, timeout=5)
-    answers = []
-    waiting = [threading.Thread(target=lambda n=n: answers.append(quiet_post(gw, text=f"{n} " + "b" * 4000))) for n in range(2)]
-    for t in waiting:
-        t.start()
-    assert wait_for(lambda: block_stats(gw)["held_now"] == 2, timeout=5)
-    refused = httpx.post(gw.url + PATHS["chat"], json=body("chat", text="c" * 4000))
-    assert refused.status_code == 429 and error_of(refused)["code"] == "queue_full" and int(refused.headers["retry-after"]) >= 1
-    for t in waiting:
-        t.join()
-    assert [a.status_code for a in answers] == [503, 503] and {error_of(a)["code"] for a in answers} == {"held_timeout"}
-    busy.close()
-
-
 @pytest.mark.needs("reload")
 def test_reload_with_other_endpoints(start_fleet, make_gateway):
     """A server that is new in the file is used from the reload on."""

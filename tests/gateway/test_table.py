@@ -1,11 +1,13 @@
 """The failure table (rows.py), one test per variant. They run side by side: what a test waits for is its own row's result."""
 
+import os
+
 import conftest
 import pytest
 import table
 from rows import name_of, variants
 
-VARIANTS = {name_of(v): v for v in variants()}
+VARIANTS = {name_of(v): v for v in variants(long=bool(os.environ.get("PDROUTE_LONG")))}
 
 
 @pytest.fixture(scope="module")
