@@ -20,7 +20,7 @@
 #include "registry.h"
 
 #define PDR_BREAKER_RELENT_NS  500000000u
-#define PDR_BREAKER_REFUSED_NS 100000000u
+#define PDR_BREAKER_REFUSED_NS 250000000u
 
 typedef struct pdr_breaker_rules {
     uint32_t failures;       /* in a row */

@@ -181,7 +181,7 @@ static void all_down_and_back_within_a_second(void **state)
         assert_in_range(t.d.retry_after_ms, 1, 1000);
         f.now += 10 * MS;
     }
-    assert_in_range(tries, 0, 11); /* what refuses is tried every tenth of a second */
+    assert_in_range(tries, 0, 26); /* what refuses is tried every quarter of a second */
     happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
     fleet_close(&f);
 }
