@@ -236,6 +236,20 @@ class Job(enum.IntEnum):
     DISCOVERY = 2
 
 
+class ReplayFlag(enum.IntFlag):
+    PARTIAL = 1
+
+
+class ReplayKind(enum.IntEnum):
+    ROUTED = 1
+    RELEASED = 2
+    REFUSED = 3
+    PREFILLED = 4
+    USAGE = 5
+    LOST = 6
+    GONE = 7
+
+
 class ProbeFlag(enum.IntFlag):
     NO_HEALTH = 1
     NO_LOADS = 2
@@ -310,9 +324,16 @@ class Config(Struct):
     first_byte_timeout_ms: int
     total_timeout_ms: int
     reserved: int
-    _fields_ = [("struct_size", c_uint32), ("policy", c_uint32), ("engine", c_uint32), ("max_endpoints", c_uint32), ("max_targets", c_uint32), ("max_bookings", c_uint32), ("max_leases", c_uint32), ("max_held", c_uint32), ("index_entries", c_uint64), ("block_bytes", c_uint32), ("max_blocks", c_uint32), ("max_body", c_uint64), ("max_depth", c_uint32), ("max_batch", c_uint32), ("seed", c_uint64), ("bootstrap_port", c_uint32), ("log_entries", c_uint32), ("prefill_base_us", c_uint32), ("prefill_ns_per_token", c_uint32), ("prefill_fs_per_token2", c_uint32), ("decode_us_per_request", c_uint32), ("decode_ps_per_token", c_uint32), ("kv_bytes_per_token", c_uint32), ("transfer_latency_us", c_uint32), ("transfer_mbps_host", c_uint32), ("transfer_mbps_rack", c_uint32), ("transfer_mbps_zone", c_uint32), ("transfer_mbps_far", c_uint32), ("milli_tokens_per_byte", c_uint32), ("hold", c_uint32), ("hold_window_tokens", c_uint32), ("hold_max_wait_ms", c_uint32), ("hold_ageing_ms", c_uint32), ("lease_ttl_ms", c_uint32), ("metrics_stale_ms", c_uint32), ("retry_max", c_uint32), ("breaker_failures", c_uint32), ("breaker_open_ms", c_uint32), ("first_byte_timeout_ms", c_uint32), ("total_timeout_ms", c_uint32), ("reserved", c_uint32)]
+    record_bytes: int
+    first_byte_least_ms: int
+    idle_timeout_ms: int
+    idle_least_ms: int
+    retry_budget_permille: int
+    breaker_error_permille: int
+    reserved2: int
+    _fields_ = [("struct_size", c_uint32), ("policy", c_uint32), ("engine", c_uint32), ("max_endpoints", c_uint32), ("max_targets", c_uint32), ("max_bookings", c_uint32), ("max_leases", c_uint32), ("max_held", c_uint32), ("index_entries", c_uint64), ("block_bytes", c_uint32), ("max_blocks", c_uint32), ("max_body", c_uint64), ("max_depth", c_uint32), ("max_batch", c_uint32), ("seed", c_uint64), ("bootstrap_port", c_uint32), ("log_entries", c_uint32), ("prefill_base_us", c_uint32), ("prefill_ns_per_token", c_uint32), ("prefill_fs_per_token2", c_uint32), ("decode_us_per_request", c_uint32), ("decode_ps_per_token", c_uint32), ("kv_bytes_per_token", c_uint32), ("transfer_latency_us", c_uint32), ("transfer_mbps_host", c_uint32), ("transfer_mbps_rack", c_uint32), ("transfer_mbps_zone", c_uint32), ("transfer_mbps_far", c_uint32), ("milli_tokens_per_byte", c_uint32), ("hold", c_uint32), ("hold_window_tokens", c_uint32), ("hold_max_wait_ms", c_uint32), ("hold_ageing_ms", c_uint32), ("lease_ttl_ms", c_uint32), ("metrics_stale_ms", c_uint32), ("retry_max", c_uint32), ("breaker_failures", c_uint32), ("breaker_open_ms", c_uint32), ("first_byte_timeout_ms", c_uint32), ("total_timeout_ms", c_uint32), ("reserved", c_uint32), ("record_bytes", c_uint64), ("first_byte_least_ms", c_uint32), ("idle_timeout_ms", c_uint32), ("idle_least_ms", c_uint32), ("retry_budget_permille", c_uint32), ("breaker_error_permille", c_uint32), ("reserved2", c_uint32)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, policy: int = ..., engine: int = ..., max_endpoints: int = ..., max_targets: int = ..., max_bookings: int = ..., max_leases: int = ..., max_held: int = ..., index_entries: int = ..., block_bytes: int = ..., max_blocks: int = ..., max_body: int = ..., max_depth: int = ..., max_batch: int = ..., seed: int = ..., bootstrap_port: int = ..., log_entries: int = ..., prefill_base_us: int = ..., prefill_ns_per_token: int = ..., prefill_fs_per_token2: int = ..., decode_us_per_request: int = ..., decode_ps_per_token: int = ..., kv_bytes_per_token: int = ..., transfer_latency_us: int = ..., transfer_mbps_host: int = ..., transfer_mbps_rack: int = ..., transfer_mbps_zone: int = ..., transfer_mbps_far: int = ..., milli_tokens_per_byte: int = ..., hold: int = ..., hold_window_tokens: int = ..., hold_max_wait_ms: int = ..., hold_ageing_ms: int = ..., lease_ttl_ms: int = ..., metrics_stale_ms: int = ..., retry_max: int = ..., breaker_failures: int = ..., breaker_open_ms: int = ..., first_byte_timeout_ms: int = ..., total_timeout_ms: int = ...) -> None: ...
+        def __init__(self, *, policy: int = ..., engine: int = ..., max_endpoints: int = ..., max_targets: int = ..., max_bookings: int = ..., max_leases: int = ..., max_held: int = ..., index_entries: int = ..., block_bytes: int = ..., max_blocks: int = ..., max_body: int = ..., max_depth: int = ..., max_batch: int = ..., seed: int = ..., bootstrap_port: int = ..., log_entries: int = ..., prefill_base_us: int = ..., prefill_ns_per_token: int = ..., prefill_fs_per_token2: int = ..., decode_us_per_request: int = ..., decode_ps_per_token: int = ..., kv_bytes_per_token: int = ..., transfer_latency_us: int = ..., transfer_mbps_host: int = ..., transfer_mbps_rack: int = ..., transfer_mbps_zone: int = ..., transfer_mbps_far: int = ..., milli_tokens_per_byte: int = ..., hold: int = ..., hold_window_tokens: int = ..., hold_max_wait_ms: int = ..., hold_ageing_ms: int = ..., lease_ttl_ms: int = ..., metrics_stale_ms: int = ..., retry_max: int = ..., breaker_failures: int = ..., breaker_open_ms: int = ..., first_byte_timeout_ms: int = ..., total_timeout_ms: int = ..., record_bytes: int = ..., first_byte_least_ms: int = ..., idle_timeout_ms: int = ..., idle_least_ms: int = ..., retry_budget_permille: int = ..., breaker_error_permille: int = ...) -> None: ...
 
 
 class Endpoint(Struct):
@@ -508,9 +529,12 @@ class Decision(Struct):
     prefill_host: str
     decode_host: str
     bootstrap_host: str
-    _fields_ = [("struct_size", c_uint32), ("outcome", c_uint32), ("booking", c_uint64), ("mode", c_uint32), ("batch", c_uint32), ("prefill", c_uint32), ("decode", c_uint32), ("prefill_rank", c_uint32), ("decode_rank", c_uint32), ("prefill_dp_size", c_uint32), ("prefill_port", c_uint32), ("decode_port", c_uint32), ("bootstrap_port", c_uint32), ("prefill_flags", c_uint32), ("decode_flags", c_uint32), ("engine", c_uint32), ("candidates", c_uint32), ("room", c_uint64), ("room_key", c_uint64), ("room_counter", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("wait_us", c_uint64), ("prefill_us", c_uint64), ("transfer_us", c_uint64), ("decode_us", c_uint64), ("cost_us", c_uint64), ("retry_after_ms", c_uint64), ("prefill_host", c_char * 256), ("decode_host", c_char * 256), ("bootstrap_host", c_char * 256)]
+    first_byte_us: int
+    answer_us: int
+    idle_us: int
+    _fields_ = [("struct_size", c_uint32), ("outcome", c_uint32), ("booking", c_uint64), ("mode", c_uint32), ("batch", c_uint32), ("prefill", c_uint32), ("decode", c_uint32), ("prefill_rank", c_uint32), ("decode_rank", c_uint32), ("prefill_dp_size", c_uint32), ("prefill_port", c_uint32), ("decode_port", c_uint32), ("bootstrap_port", c_uint32), ("prefill_flags", c_uint32), ("decode_flags", c_uint32), ("engine", c_uint32), ("candidates", c_uint32), ("room", c_uint64), ("room_key", c_uint64), ("room_counter", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("wait_us", c_uint64), ("prefill_us", c_uint64), ("transfer_us", c_uint64), ("decode_us", c_uint64), ("cost_us", c_uint64), ("retry_after_ms", c_uint64), ("prefill_host", c_char * 256), ("decode_host", c_char * 256), ("bootstrap_host", c_char * 256), ("first_byte_us", c_uint64), ("answer_us", c_uint64), ("idle_us", c_uint64)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, outcome: int = ..., booking: int = ..., mode: int = ..., batch: int = ..., prefill: int = ..., decode: int = ..., prefill_rank: int = ..., decode_rank: int = ..., prefill_dp_size: int = ..., prefill_port: int = ..., decode_port: int = ..., bootstrap_port: int = ..., prefill_flags: int = ..., decode_flags: int = ..., engine: int = ..., candidates: int = ..., room: int = ..., room_key: int = ..., room_counter: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., wait_us: int = ..., prefill_us: int = ..., transfer_us: int = ..., decode_us: int = ..., cost_us: int = ..., retry_after_ms: int = ..., prefill_host: str = ..., decode_host: str = ..., bootstrap_host: str = ...) -> None: ...
+        def __init__(self, *, outcome: int = ..., booking: int = ..., mode: int = ..., batch: int = ..., prefill: int = ..., decode: int = ..., prefill_rank: int = ..., decode_rank: int = ..., prefill_dp_size: int = ..., prefill_port: int = ..., decode_port: int = ..., bootstrap_port: int = ..., prefill_flags: int = ..., decode_flags: int = ..., engine: int = ..., candidates: int = ..., room: int = ..., room_key: int = ..., room_counter: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., wait_us: int = ..., prefill_us: int = ..., transfer_us: int = ..., decode_us: int = ..., cost_us: int = ..., retry_after_ms: int = ..., prefill_host: str = ..., decode_host: str = ..., bootstrap_host: str = ..., first_byte_us: int = ..., answer_us: int = ..., idle_us: int = ...) -> None: ...
 
 
 texts(Decision, "prefill_host", "decode_host", "bootstrap_host")
@@ -558,9 +582,12 @@ class Event(Struct):
     completion_tokens: int
     usage: int
     reserved: int
-    _fields_ = [("struct_size", c_uint32), ("type", c_uint32), ("leg", c_uint32), ("status", c_uint32), ("detail", c_uint32), ("attempt", c_uint32), ("now_ns", c_uint64), ("retry_after_ms", c_uint64), ("prompt_tokens", c_uint64), ("cached_tokens", c_uint64), ("completion_tokens", c_uint64), ("usage", c_uint32), ("reserved", c_uint32)]
+    last_byte_ns: int
+    longest_gap_ms: int
+    reserved2: int
+    _fields_ = [("struct_size", c_uint32), ("type", c_uint32), ("leg", c_uint32), ("status", c_uint32), ("detail", c_uint32), ("attempt", c_uint32), ("now_ns", c_uint64), ("retry_after_ms", c_uint64), ("prompt_tokens", c_uint64), ("cached_tokens", c_uint64), ("completion_tokens", c_uint64), ("usage", c_uint32), ("reserved", c_uint32), ("last_byte_ns", c_uint64), ("longest_gap_ms", c_uint32), ("reserved2", c_uint32)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, type: int = ..., leg: int = ..., status: int = ..., detail: int = ..., attempt: int = ..., now_ns: int = ..., retry_after_ms: int = ..., prompt_tokens: int = ..., cached_tokens: int = ..., completion_tokens: int = ..., usage: int = ...) -> None: ...
+        def __init__(self, *, type: int = ..., leg: int = ..., status: int = ..., detail: int = ..., attempt: int = ..., now_ns: int = ..., retry_after_ms: int = ..., prompt_tokens: int = ..., cached_tokens: int = ..., completion_tokens: int = ..., usage: int = ..., last_byte_ns: int = ..., longest_gap_ms: int = ...) -> None: ...
 
 
 class Action(Struct):
@@ -602,6 +629,18 @@ class ExchangeStruct(Struct):
     _fields_ = [("struct_size", c_uint32), ("phase", c_uint32), ("attempt", c_uint32), ("flags", c_uint32), ("booking", c_uint64), ("prefill", c_uint32), ("decode", c_uint32), ("leg_state", c_uint32 * 2), ("leg_status", c_uint32 * 2), ("excluded", c_uint32), ("exclude", c_uint32 * 8), ("mode", c_uint32), ("lease", c_uint32), ("reserved", c_uint32), ("started_ns", c_uint64), ("sent_ns", c_uint64), ("deadline_ns", c_uint64), ("retry_after_ms", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("predicted_us", c_uint64), ("state", c_uint64 * 8)]
     if typing.TYPE_CHECKING:
         def __init__(self, *, phase: int = ..., attempt: int = ..., flags: int = ..., booking: int = ..., prefill: int = ..., decode: int = ..., leg_state: ctypes.Array[c_uint32] = ..., leg_status: ctypes.Array[c_uint32] = ..., excluded: int = ..., exclude: ctypes.Array[c_uint32] = ..., mode: int = ..., lease: int = ..., started_ns: int = ..., sent_ns: int = ..., deadline_ns: int = ..., retry_after_ms: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., predicted_us: int = ..., state: ctypes.Array[c_uint64] = ...) -> None: ...
+
+
+class MergeStruct(Struct):
+    """pdr_merge"""
+    struct_size: int
+    api: int
+    kind: int
+    reserved: int
+    seen: ctypes.Array[c_uint64]
+    _fields_ = [("struct_size", c_uint32), ("api", c_uint32), ("kind", c_uint32), ("reserved", c_uint32), ("seen", c_uint64 * 16)]
+    if typing.TYPE_CHECKING:
+        def __init__(self, *, api: int = ..., kind: int = ..., seen: ctypes.Array[c_uint64] = ...) -> None: ...
 
 
 class Candidate(Struct):
@@ -650,6 +689,46 @@ class LogRecord(Struct):
         def __init__(self, *, outcome: int = ..., number: int = ..., time_ns: int = ..., booking: int = ..., room: int = ..., lease: int = ..., attempt: int = ..., prefill: int = ..., decode: int = ..., prefill_rank: int = ..., decode_rank: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., cost_us: int = ..., held_us: int = ..., candidates: int = ..., candidates_total: int = ..., candidate: ctypes.Array[Candidate] = ...) -> None: ...
 
 
+class ReplayChoice(Struct):
+    """pdr_replay_choice"""
+    outcome: int
+    mode: int
+    prefill: int
+    decode: int
+    prefill_rank: int
+    decode_rank: int
+    prefill_us: int
+    decode_us: int
+    transfer_us: int
+    cost_us: int
+    _fields_ = [("outcome", c_int32), ("mode", c_uint32), ("prefill", c_uint32), ("decode", c_uint32), ("prefill_rank", c_uint32), ("decode_rank", c_uint32), ("prefill_us", c_uint64), ("decode_us", c_uint64), ("transfer_us", c_uint64), ("cost_us", c_uint64)]
+    if typing.TYPE_CHECKING:
+        def __init__(self, *, outcome: int = ..., mode: int = ..., prefill: int = ..., decode: int = ..., prefill_rank: int = ..., decode_rank: int = ..., prefill_us: int = ..., decode_us: int = ..., transfer_us: int = ..., cost_us: int = ...) -> None: ...
+
+
+class ReplayStep(Struct):
+    """pdr_replay_step"""
+    struct_size: int
+    kind: int
+    number: int
+    time_ns: int
+    ticket: int
+    checked: int
+    same: int
+    recorded: ReplayChoice
+    replayed: ReplayChoice
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    prefill_us: int
+    block_millitokens: int
+    blocks: int
+    reserved: int
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32), ("number", c_uint64), ("time_ns", c_uint64), ("ticket", c_uint64), ("checked", c_uint32), ("same", c_uint32), ("recorded", ReplayChoice), ("replayed", ReplayChoice), ("prompt_tokens", c_uint64), ("output_tokens", c_uint64), ("cached_tokens", c_uint64), ("prefill_us", c_uint64), ("block_millitokens", c_uint64), ("blocks", c_uint32), ("reserved", c_uint32)]
+    if typing.TYPE_CHECKING:
+        def __init__(self, *, kind: int = ..., number: int = ..., time_ns: int = ..., ticket: int = ..., checked: int = ..., same: int = ..., recorded: ReplayChoice = ..., replayed: ReplayChoice = ..., prompt_tokens: int = ..., output_tokens: int = ..., cached_tokens: int = ..., prefill_us: int = ..., block_millitokens: int = ..., blocks: int = ...) -> None: ...
+
+
 class Stats(Struct):
     """pdr_stats"""
     struct_size: int
@@ -681,9 +760,12 @@ class Stats(Struct):
     reports: int
     reports_failed: int
     clock_backwards: int
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("routed", c_uint64), ("held", c_uint64), ("refused_no_pair", c_uint64), ("refused_queue_full", c_uint64), ("released", c_uint64), ("expired", c_uint64), ("cancelled", c_uint64), ("retried", c_uint64), ("finished", c_uint64), ("failed", c_uint64), ("bookings", c_uint64), ("held_now", c_uint64), ("leases", c_uint64), ("rooms_live", c_uint64), ("endpoints", c_uint64), ("targets", c_uint64), ("prefix_entries", c_uint64), ("prefix_evictions", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("cached_tokens_reported", c_uint64), ("prompt_tokens_reported", c_uint64), ("lock_recoveries", c_uint64), ("leases_expired", c_uint64), ("reports", c_uint64), ("reports_failed", c_uint64), ("clock_backwards", c_uint64)]
+    timeouts: int
+    retries_refused: int
+    breakers_opened: int
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("routed", c_uint64), ("held", c_uint64), ("refused_no_pair", c_uint64), ("refused_queue_full", c_uint64), ("released", c_uint64), ("expired", c_uint64), ("cancelled", c_uint64), ("retried", c_uint64), ("finished", c_uint64), ("failed", c_uint64), ("bookings", c_uint64), ("held_now", c_uint64), ("leases", c_uint64), ("rooms_live", c_uint64), ("endpoints", c_uint64), ("targets", c_uint64), ("prefix_entries", c_uint64), ("prefix_evictions", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("cached_tokens_reported", c_uint64), ("prompt_tokens_reported", c_uint64), ("lock_recoveries", c_uint64), ("leases_expired", c_uint64), ("reports", c_uint64), ("reports_failed", c_uint64), ("clock_backwards", c_uint64), ("timeouts", c_uint64), ("retries_refused", c_uint64), ("breakers_opened", c_uint64)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, routed: int = ..., held: int = ..., refused_no_pair: int = ..., refused_queue_full: int = ..., released: int = ..., expired: int = ..., cancelled: int = ..., retried: int = ..., finished: int = ..., failed: int = ..., bookings: int = ..., held_now: int = ..., leases: int = ..., rooms_live: int = ..., endpoints: int = ..., targets: int = ..., prefix_entries: int = ..., prefix_evictions: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., cached_tokens_reported: int = ..., prompt_tokens_reported: int = ..., lock_recoveries: int = ..., leases_expired: int = ..., reports: int = ..., reports_failed: int = ..., clock_backwards: int = ...) -> None: ...
+        def __init__(self, *, routed: int = ..., held: int = ..., refused_no_pair: int = ..., refused_queue_full: int = ..., released: int = ..., expired: int = ..., cancelled: int = ..., retried: int = ..., finished: int = ..., failed: int = ..., bookings: int = ..., held_now: int = ..., leases: int = ..., rooms_live: int = ..., endpoints: int = ..., targets: int = ..., prefix_entries: int = ..., prefix_evictions: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., cached_tokens_reported: int = ..., prompt_tokens_reported: int = ..., lock_recoveries: int = ..., leases_expired: int = ..., reports: int = ..., reports_failed: int = ..., clock_backwards: int = ..., timeouts: int = ..., retries_refused: int = ..., breakers_opened: int = ...) -> None: ...
 
 
 class HostInfo(Struct):
@@ -829,6 +911,13 @@ CORE: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_exchange_deadline": (c_uint64, [POINTER(ExchangeStruct)]),
     "pdr_reason_name": (c_char_p, [c_uint32]),
     "pdr_error_body": (c_int, [c_int, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(c_size_t)]),
+    "pdr_error_event": (c_int, [c_uint32, c_int, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(c_size_t)]),
+    "pdr_error_status": (c_int, [c_void_p, c_size_t]),
+    "pdr_error_mask": (c_int, [POINTER(Decision), c_void_p, c_size_t]),
+    "pdr_merge_wanted": (c_int, [POINTER(Decision), POINTER(Prompt)]),
+    "pdr_merge_init": (None, [POINTER(MergeStruct), c_uint32, c_uint32]),
+    "pdr_merge_slices": (c_int, [POINTER(MergeStruct), c_void_p, c_size_t, c_void_p, c_size_t, POINTER(Slice), POINTER(c_size_t)]),
+    "pdr_merge_text": (c_int, [POINTER(MergeStruct), c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_size_t, POINTER(c_size_t)]),
     "pdr_booking_done": (c_int, [c_void_p, c_uint64, c_uint32, c_uint64]),
     "pdr_prefix_store": (c_int, [c_void_p, c_uint32, c_uint32, c_void_p, c_size_t]),
     "pdr_prefix_remove": (c_int, [c_void_p, c_uint32, c_uint32, c_void_p, c_size_t]),
@@ -836,6 +925,16 @@ CORE: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_prefix_match": (c_int, [c_void_p, c_uint32, c_uint32, c_void_p, c_size_t, POINTER(c_size_t)]),
     "pdr_explain": (c_int, [c_void_p, POINTER(Prompt), c_void_p, c_size_t, POINTER(Request), POINTER(Decision), POINTER(Candidate), POINTER(c_size_t), POINTER(ErrorInfo)]),
     "pdr_log_read": (c_int, [c_void_p, POINTER(c_uint64), POINTER(LogRecord), POINTER(c_uint64)]),
+    "pdr_record_header": (c_int, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)]),
+    "pdr_record_read": (c_int, [c_void_p, POINTER(c_uint64), c_uint64, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_uint64)]),
+    "pdr_record_trailer": (c_int, [c_void_p, c_size_t, POINTER(c_size_t)]),
+    "pdr_replay_open": (c_int, [c_void_p, c_size_t, c_uint32, POINTER(c_void_p), POINTER(ErrorInfo)]),
+    "pdr_replay_next": (c_int, [c_void_p, c_uint32, POINTER(ReplayStep), POINTER(ErrorInfo)]),
+    "pdr_replay_hashes": (c_int, [c_void_p, POINTER(c_uint64), POINTER(c_size_t)]),
+    "pdr_replay_explain": (c_int, [c_void_p, POINTER(Candidate), POINTER(c_size_t)]),
+    "pdr_replay_endpoint": (c_int, [c_void_p, c_uint32, POINTER(Endpoint)]),
+    "pdr_replay_config": (c_int, [c_void_p, POINTER(Config)]),
+    "pdr_replay_close": (None, [c_void_p]),
     "pdr_stats_get": (c_int, [c_void_p, POINTER(Stats)]),
     "pdr_status_json": (c_int, [c_void_p, c_uint64, c_void_p, c_size_t, POINTER(c_size_t)]),
     "pdr_status_prometheus": (c_int, [c_void_p, c_uint64, c_void_p, c_size_t, POINTER(c_size_t)]),

@@ -28,7 +28,7 @@ class Struct(ctypes.Structure):
 
     def asdict(self) -> dict[str, typing.Any]:
         """Fields by name, arrays as lists, without struct_size and reserved ones."""
-        return {name: plain(getattr(self, name)) for name in self.names() if name not in ("struct_size", "reserved")}
+        return {name: plain(getattr(self, name)) for name in self.names() if not name.startswith(("struct_size", "reserved"))}
 
     def copy(self: Self) -> Self:
         return type(self).from_buffer_copy(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import os
 import typing
 from array import array
 from time import monotonic_ns
@@ -14,6 +15,7 @@ from ._buffer import Buffer, View, start, words
 from ._library import core
 from .errors import NotFoundError, check, error_of
 from .prompt import limits_of, scan
+from .record import Recording
 from .routed import API_AT, LEASE_AT, NOW_AT, Call, Routed, routed_of
 
 AGAIN, BUSY, NOT_FOUND, NOSPACE = int(Code.AGAIN), int(Code.BUSY), int(Code.NOT_FOUND), int(Code.NOSPACE)
@@ -450,6 +452,10 @@ class Router:
                 return
             check(code)
             yield at.value, record
+
+    def record(self, path: typing.Union[str, "os.PathLike[str]"]) -> Recording:
+        """`with router.record("decisions.pdr") as recording:` and recording.read() often: a file for Replay and `pdroutectl replay`."""
+        return Recording(self, path)
 
     def stats(self) -> Stats:
         out = Stats()

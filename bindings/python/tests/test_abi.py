@@ -79,3 +79,9 @@ def test_types():
         pytest.skip("mypy is not installed (Debian package mypy)")
     done = subprocess.run([mypy, "--strict", "--python-version", "3.9", "--cache-dir", "/dev/null", "pdroute"], cwd=PACKAGE.parent, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_all_names_what_is_there():
+    import types
+    there = {n for n, v in vars(pdroute).items() if not n.startswith("_") and (n == "errors" or not isinstance(v, types.ModuleType))}
+    assert set(pdroute.__all__) == there and sorted(pdroute.__all__) == pdroute.__all__

@@ -82,3 +82,54 @@ def test_error_bodies():
     assert json.loads(error_body(400, "x", "\n" * 9000))["error"]["message"] == "\n" * 9000
     assert reason_name(Reason.PREFILL_FAILED) == "prefill_failed" and reason_name(99)
     assert pdroute.header_owned("X-Data-Parallel-Rank") and pdroute.header_owned(b"x-override-host") and not pdroute.header_owned("X-Custom")
+
+
+def test_errors_of_servers():
+    assert pdroute.error_status(b'data: {"error": {"message": "x", "code": 422}}\n\n') == 422 and pdroute.error_status(b"{}") == 0
+    text = b'{"error":{"message":"room 8660379441243016169 at /opt/sglang/srt/decode.py"}}'
+    masked = pdroute.error_mask(text)
+    assert len(masked) == len(text) and b"8660379441243016169" not in masked and b"/opt" not in masked and json.loads(masked) and pdroute.error_mask(b"") == b""
+    event = pdroute.error_event(pdroute.Api.CHAT, 502, "decode_failed", "sorry " * 40)
+    data = next(line for line in event.split(b"\n") if line.startswith(b"data:"))
+    assert json.loads(data[5:])["error"]["code"] == "decode_failed" and b"[DONE]" not in event
+    assert b'"abort"' in pdroute.error_event(pdroute.Api.GENERATE, 502, "decode_failed", "sorry")
+
+
+def test_merge(router):
+    body = b'{"text":"a b c","return_logprob":true,"logprob_start_len":0,"sampling_params":{"max_new_tokens":2}}'
+    with router.lease("me") as lease:
+        with router.route(CHAT, lease=lease) as other:
+            assert not pdroute.merge_wanted(other.decision, other.prompt)
+        with router.route(body, pdroute.Api.GENERATE, lease=lease) as routed:
+            assert pdroute.merge_wanted(routed.decision, routed.prompt)
+    prefill = b'{"text":"x","meta_info":{"id":"1","input_token_logprobs":[[-1.5,7,null]],"output_token_logprobs":[[-0.5,9,null]]}}'
+    decode = b'{"text":"xy","meta_info":{"id":"1","input_token_logprobs":[],"output_token_logprobs":[[-0.5,9,null],[-0.1,8,null]]}}'
+    merged = pdroute.Merge(pdroute.Api.GENERATE, ResponseKind.JSON).text(prefill, decode)
+    assert json.loads(merged)["meta_info"]["input_token_logprobs"][0] == [-1.5, 7, None] and json.loads(merged)["text"] == "xy"
+    assert b"".join(pdroute.Merge(pdroute.Api.GENERATE, ResponseKind.JSON).pieces(prefill, memoryview(decode))) == merged
+    assert pdroute.Merge(pdroute.Api.GENERATE, ResponseKind.JSON).text(b"", b"no JSON") == b"no JSON"
+
+
+def test_record_and_replay(tmp_path):
+    with make(3, 2) as router, router.lease("me") as lease:
+        with router.record(tmp_path / "file") as recording:
+            for i in range(20):
+                router.route(json.dumps({"messages": [{"role": "user", "content": f"{i % 3} " + "word " * 400}]}).encode(), lease=lease).done()
+            assert recording.read() > 1000 and recording.lost == 0
+        with pytest.raises(AssertionError):
+            recording.read()
+    data = (tmp_path / "file").read_bytes()
+    with pdroute.Replay(data) as replay:
+        assert replay.config().max_endpoints == 16
+        arrived = [(step.checked, step.same, len(replay.hashes()), len(replay.explain()), replay.endpoint(step.recorded.prefill).name)
+                   for step in replay if step.kind == pdroute.ReplayKind.ROUTED]
+    assert len(arrived) == 20 and {a[:2] for a in arrived} == {(1, 1)} and {a[3] for a in arrived} == {5} and all(a[2] and a[4].startswith("s") for a in arrived)
+    with pdroute.Replay(data, policy=pdroute.Policy.RANDOM) as replay:
+        assert any(not step.same for step in replay if step.checked)
+    with pytest.raises(ValueError):
+        replay.config()
+    with pytest.raises(pdroute.BlockMagicError):
+        pdroute.Replay(b"x" * 1000)
+    with pytest.raises(pdroute.BlockCorruptError):
+        pdroute.Replay(bytearray(data[:-30]))
+    pdroute.Replay(data[:-30], pdroute.ReplayFlag.PARTIAL).close()

@@ -24,11 +24,12 @@ ENUMS = [
     ("Reason", False, r"PDR_ERR_(\w+)"), ("Done", True, r"PDR_DONE_(\w+)"), ("Barred", False, r"PDR_BARRED_(\w+)"),
     ("HostFlag", True, r"PDR_HOST_(CREATE|RECREATE|RESTORE)"), ("Origin", False, r"PDR_HOST_(ATTACHED|CREATED|RECREATED|RESTORED)"),
     ("BlockState", False, r"PDR_HOST_(CURRENT|REPLACED|TRUNCATED)"), ("Job", False, r"PDR_HOST_JOB_(\w+)"),
+    ("ReplayFlag", True, r"PDR_REPLAY_(PARTIAL)"), ("ReplayKind", False, r"PDR_REPLAY_(\w+)"),
     ("ProbeFlag", True, r"PDR_PROBE_((?:NO_|TLS_)\w+)"), ("ProbeEventType", False, r"PDR_PROBE_(\w+)"),
 ]
 PLAIN = {"PDR_NONE", "PDR_MAX_EDITS", "PDR_MAX_SLICES", "PDR_MAX_ACTIONS", "PDR_LOG_CANDIDATES", "PDR_ABI_VERSION"}
 # structs behind a class of the package, whose name the class has
-RAW = {"pdr_error": "ErrorInfo", "pdr_response": "ResponseStruct", "pdr_exchange": "ExchangeStruct", "pdr_host_lease": "HostLeaseStruct"}
+RAW = {"pdr_error": "ErrorInfo", "pdr_response": "ResponseStruct", "pdr_exchange": "ExchangeStruct", "pdr_host_lease": "HostLeaseStruct", "pdr_merge": "MergeStruct"}
 BASIC = {"uint32_t": "c_uint32", "int32_t": "c_int32", "uint64_t": "c_uint64", "int64_t": "c_int64", "char": "c_char",
          "const char *": "c_char_p", "void *": "c_void_p"}
 RESULT = {"void": "None", "int": "c_int", "uint32_t": "c_uint32", "uint64_t": "c_uint64", "size_t": "c_size_t", "const char *": "c_char_p",
@@ -117,7 +118,7 @@ def write_structs(structs, out):
         out += ["", "", f"class {cls}(Struct):", f'    """{name}"""']
         out += [f"    {field}: {python_type(kind)}" for field, _, _, kind in fields]
         out.append("    _fields_ = [" + ", ".join(f'("{field}", {c_type(kind)[0]})' for field, _, _, kind in fields) + "]")
-        given = [(field, python_type(kind)) for field, _, _, kind in fields if field not in ("struct_size", "reserved")]
+        given = [(field, python_type(kind)) for field, _, _, kind in fields if not field.startswith(("struct_size", "reserved"))]
         out += ["    if typing.TYPE_CHECKING:",
                 "        def __init__(self, *, " + ", ".join(f"{f}: {t} = ..." for f, t in given) + ") -> None: ..."]
         texts = [field for field, _, _, kind in fields if re.fullmatch(r"char\[\d+\]", kind)]

@@ -10,11 +10,11 @@ import typing
 from pathlib import Path
 from time import monotonic, monotonic_ns
 
-from pdroute import Api, Error, EventType, HostFlag, TooLargeError, config_from_json, error_body, limits_of, resolve, scan
+from pdroute import Api, Error, EventType, HostFlag, TooLargeError, config_from_json, error_body, error_event, error_mask, limits_of, resolve, scan
 from pdroute.aio import Session
 
 from .client import CONNECT, PROTOCOL, RESET, STALE, TIMEOUT, Client, Leg
-from .job import EMPTY, Answer, Job, answer_to, is_object
+from .job import EMPTY, TEXTS, Answer, Job, answer_to, is_object
 from .settings import Settings
 
 Scope = typing.Dict[str, typing.Any]
@@ -108,11 +108,11 @@ class Gateway:
         """Every 100 ms: deadlines, silence, kept connections; and whether the clients of requests that have lasted a tick are still there."""
         self.time = monotonic()
         now = monotonic_ns()
-        silent = self.time - self.settings.read_timeout
+        silent = now - int(self.settings.read_timeout * 1e9)
         for job in list(self.jobs):
             job.tick(now)
             for leg in job.legs:
-                if leg is not None and leg.told_body and leg.at < silent and not leg.paused:
+                if leg is not None and leg.told_body and leg.last_ns < silent and not leg.paused and not leg.told_end:
                     leg.fail(TIMEOUT)
             if job.watch is None and not job.served and "receive" in job.scope:
                 job.watch = asyncio.get_running_loop().create_task(self.watch(job, job.scope["receive"]))
@@ -231,19 +231,33 @@ class Gateway:
             if job.abort:
                 await self.send_abort(job, send, leg)
                 return
-            if leg is not None and (leg.chunks or leg.complete):
+            if leg is not None and (leg.chunks or leg.complete) and not job.merge_waits(leg) and not waits_for_mask(leg):
+                merges = job.merges(leg)
                 if not job.sent:
                     job.sent = True
                     job.event(SENT)
                     job.status = leg.status
-                    await send({"type": "http.response.start", "status": leg.status, "headers": headers_of(leg)})
+                    job.sending = True
+                    await send({"type": "http.response.start", "status": leg.status, "headers": headers_of(leg, merges)})
+                    job.sending = False
                     continue  # much may have happened meanwhile
                 chunks, leg.chunks = leg.chunks, []
                 last = leg.complete
-                await send({"type": "http.response.body", "body": chunks[0] if len(chunks) == 1 else b"".join(chunks), "more_body": not last})
+                if merges:
+                    body = job.merged(leg, chunks, last)
+                else:
+                    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    if leg.status >= 400 and not leg.encoded:
+                        body = error_mask(body, job.decision)
+                if body or last:
+                    job.sending = True
+                    await send({"type": "http.response.body", "body": body, "more_body": not last})
+                    job.sending = False
                 leg.resume()
                 if last:
                     return
+                if merges and leg.chunks:  # a part of an event: more must come
+                    await job.wait()
                 continue
             await job.wait()
 
@@ -254,9 +268,8 @@ class Gateway:
 
     async def send_abort(self, job: Job, send: Send, leg: typing.Optional[Leg]) -> None:
         """An error event if it is a stream; then the server closes the connection, since the answer is not complete."""
-        from .job import TEXTS
         if leg is not None and leg.event_stream:
-            event = b"data: " + error_body(502, job.abort, TEXTS.get(job.abort, "the request could not be completed")) + b"\n\n"
+            event = error_event(job.api, job.abort_status, job.abort, TEXTS.get(job.abort, "the request could not be completed"))
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
     @staticmethod
@@ -293,8 +306,13 @@ class Gateway:
             return 503, JSON, error_body(503, answer.code, answer.message), 1000
 
 
-def headers_of(leg: Leg) -> list[tuple[bytes, bytes]]:
-    headers = [each for each in leg.headers if each[0] not in NOT_PASSED]
+def waits_for_mask(leg: Leg) -> bool:
+    """An error goes to the client masked, for which all of it must be there, if it is of ordinary length."""
+    return leg.status >= 400 and not leg.complete and sum(map(len, leg.chunks)) < 65536
+
+
+def headers_of(leg: Leg, merges: bool = False) -> list[tuple[bytes, bytes]]:
+    headers = [each for each in leg.headers if each[0] not in NOT_PASSED and not (merges and each[0] == b"content-length")]
     if leg.event_stream:
         headers.append((b"x-accel-buffering", b"no"))
     return headers

@@ -12,17 +12,17 @@ import re
 import socket
 import ssl
 import typing
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 import httptools
-from pdroute import EventType, Fail, ResponseKind, Response
+from pdroute import EventType, Fail, Response, ResponseKind, Seen, error_status
 
 if typing.TYPE_CHECKING:
     from .job import Job
 
 HEAD, BODY, END, FAILED = int(EventType.HEAD), int(EventType.BODY), int(EventType.END), int(EventType.FAILED)
 CONNECT, STALE, RESET, TIMEOUT, PROTOCOL = int(Fail.CONNECT), int(Fail.STALE), int(Fail.RESET), int(Fail.TIMEOUT), int(Fail.PROTOCOL)
-USAGE, ERROR = 4, 8  # Seen.…
+FIRST_TOKEN, ERROR = int(Seen.FIRST_TOKEN), int(Seen.ERROR)
 PREFILL = 0
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 BAD_VALUE = re.compile(rb"[\0\r\n]").search
@@ -144,7 +144,7 @@ class Client:
 async def connected(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
     """Waits until connect() is through; OSError if it failed."""
     ready = loop.create_future()
-    loop.add_writer(sock, lambda: ready.done() or ready.set_result(None))
+    loop.add_writer(sock, lambda: None if ready.done() else ready.set_result(None))
     try:
         await ready
     finally:
@@ -239,7 +239,7 @@ class Leg:
 
     __slots__ = ("job", "which", "attempt", "peer", "request", "connection", "task", "cached", "received", "malformed", "status", "headers", "chunks",
                  "complete", "keep", "trailers", "told_head", "told_body", "told_end", "over", "drain", "relay", "reader", "event_stream", "retry_after_ms",
-                 "sized", "at", "paused")
+                 "sized", "last_ns", "gap_ns", "paused", "json", "encoded")
 
     def __init__(self, job: Job, which: int, attempt: int, peer: Peer, request: list[typing.Any]) -> None:
         self.job, self.which, self.attempt, self.peer, self.request = job, which, attempt, peer, request
@@ -252,7 +252,8 @@ class Leg:
         self.chunks: list[bytes] = []  # of the body, not yet passed on
         self.reader: typing.Optional[Response] = None
         self.retry_after_ms = 0
-        self.at = 0.0
+        self.json = self.encoded = False
+        self.last_ns = self.gap_ns = 0  # when a piece of the answer came last, and the longest time between two
 
     # ---- from the parser
 
@@ -262,13 +263,12 @@ class Leg:
             return
         self.status = status
         self.trailers = True
-        encoded = json = False
         for name, value in self.headers:
             if not NAME(name) or BAD_VALUE(value):
                 raise Malformed
             if name == b"content-type":
                 kind = value.lower()
-                self.event_stream, json = kind.startswith(b"text/event-stream"), b"json" in kind
+                self.event_stream, self.json = kind.startswith(b"text/event-stream"), b"json" in kind
             elif name == b"content-length":
                 if not value.isdigit():
                     raise Malformed
@@ -276,12 +276,12 @@ class Leg:
             elif name == b"transfer-encoding":
                 self.sized = True
             elif name == b"content-encoding":
-                encoded = value.lower() != b"identity"
+                self.encoded = value.lower() != b"identity"
             elif name == b"retry-after" and value.isdigit():
                 self.retry_after_ms = min(int(value), 10**9) * 1000
         if self.job.head_request or status in (204, 304):
             self.complete, self.keep = True, False
-        elif self.which != PREFILL and (self.event_stream or json) and not encoded:
+        elif (self.event_stream or (self.json and self.which != PREFILL)) and not self.encoded:
             # decode's usage tells of prefill's cache as well: both legs report the same cached_tokens
             self.reader = Response(ResponseKind.SSE if self.event_stream else ResponseKind.JSON)
 
@@ -289,7 +289,10 @@ class Leg:
 
     def progress(self) -> None:
         job = self.job
-        self.at = job.gateway.time
+        now = monotonic_ns()
+        if self.told_body and now - self.last_ns > self.gap_ns:
+            self.gap_ns = now - self.last_ns
+        self.last_ns = now
         if self.status and not self.told_head:
             self.told_head = True
             job.event(HEAD, self)
@@ -300,7 +303,7 @@ class Leg:
             if reader is not None:
                 for chunk in self.chunks:
                     seen = reader.feed(chunk)
-                if first and seen & ERROR and 200 <= self.status < 300 and not fault_of_request(self.chunks):
+                if first and seen & ERROR and not seen & FIRST_TOKEN and self.event_stream and self.status == 200 and fault_of_server(self.chunks):
                     self.fail(PROTOCOL)
                     return
             if first:
@@ -309,7 +312,11 @@ class Leg:
                 if self.over:
                     return
             if self.drain or (self.which == PREFILL and self.status < 300 and not self.relay):
+                if job.merging:
+                    job.keep_prefill(self.chunks)
                 self.chunks.clear()
+                if self.which == PREFILL:
+                    self.reader = None  # its first event was looked at
             elif self.relay:
                 job.wake()
                 if not self.complete and not self.paused and len(self.chunks) > 1 and sum(map(len, self.chunks)) > QUEUE_MAX:
@@ -321,7 +328,7 @@ class Leg:
             self.told_end = True
             self.release()
             job.event(END, self)
-            if self.relay:
+            if self.relay or job.merging:
                 job.wake()
 
     def resume(self) -> None:
@@ -366,6 +373,8 @@ class Leg:
         """Closes it: what else comes of it does not matter any more."""
         self.over = True
         self.chunks = []
+        if self.job.merging:
+            self.job.wake()
         if self.task is not None:
             self.task.cancel()
             self.task = None
@@ -374,6 +383,7 @@ class Leg:
             self.connection = None
 
 
-def fault_of_request(chunks: list[bytes]) -> bool:
-    """An error event that names a 4xx: the same anywhere, so it passes."""
-    return re.search(rb'"code"\s*:\s*"?4\d\d\b', b"".join(chunks)) is not None
+def fault_of_server(chunks: list[bytes]) -> bool:
+    """Not an error that names a 4xx: that is the request's, the same anywhere, and passes."""
+    status = error_status(b"".join(chunks))
+    return status == 0 or status >= 500

@@ -10,10 +10,10 @@ import re
 import typing
 from time import monotonic_ns
 
-from pdroute import (NONE, Act, ActionType, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Mode, NotFoundError, Outcome, Prompt,
-                     RequestFlag, header_owned, reason_name, rewrite, rewrite_pieces)
+from pdroute import (NONE, Act, ActionType, Api, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
+                     Outcome, Prompt, PromptFlag, RequestFlag, ResponseKind, header_owned, merge_wanted, reason_name, rewrite, rewrite_pieces)
 
-from .client import JOIN_MAX, Leg
+from .client import ERROR, JOIN_MAX, PROTOCOL, Leg
 
 if typing.TYPE_CHECKING:
     from array import array
@@ -25,7 +25,8 @@ RESPOND, ROUTE, ABORT, FINISH = int(ActionType.RESPOND), int(ActionType.ROUTE), 
 CLIENT_GONE, TICK, END = int(EventType.CLIENT_GONE), int(EventType.TICK), int(EventType.END)
 TLS, NO_HOLD = int(EndpointFlag.TLS), int(RequestFlag.NO_HOLD)
 HELD, SINGLE = int(Outcome.HELD), int(Mode.SINGLE)
-OTHER = 4  # Api.OTHER
+OTHER, RETURN_LOGPROB = int(Api.OTHER), int(PromptFlag.RETURN_LOGPROB)
+MERGE_MAX = 64 << 20  # longer answers of prefill are not kept
 HOP = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"expect", b"te", b"trailer", b"upgrade",
                  b"http2-settings", b"proxy-authorization"))
 TEXTS = {"prefill_failed": "the prefill server did not complete the request", "decode_failed": "the decode server did not complete the request",
@@ -69,7 +70,7 @@ def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
 class Job:
     __slots__ = ("gateway", "scope", "api", "body", "prompt", "hashes", "decision", "exchange", "legs", "relay", "actions", "running", "answer", "abort",
                  "gone", "finished", "served", "headers", "waiter", "watch", "attempts", "held_ns", "ticket", "why", "head_request", "raw", "names",
-                 "delayed", "sent", "status", "began")
+                 "delayed", "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "sending")
 
     def __init__(self, gateway: Gateway, scope: Scope, api: int, body: bytes) -> None:
         self.gateway, self.scope, self.api, self.body = gateway, scope, api, body
@@ -92,6 +93,11 @@ class Job:
         self.names = ["", ""]
         self.delayed: list[tuple[int, typing.Optional[Leg], int]] = []
         self.began = monotonic_ns()
+        self.abort_status = 502
+        self.sending = False                         # the client has not yet taken what was sent
+        self.merging = False                         # the answer takes both legs'
+        self.prefill_body: list[bytes] = []
+        self.merge: typing.Optional[Merge] = None
 
     # ------------------------------------------------------------------------------------------------------------- deciding
 
@@ -107,6 +113,9 @@ class Job:
     def decided(self, decision: Decision) -> None:
         self.decision = decision
         self.attempts += 1
+        if self.prompt.flags & RETURN_LOGPROB:
+            self.merging = self.api != OTHER and merge_wanted(decision, self.prompt)
+            self.prefill_body = []  # of an attempt that failed
         peer = self.gateway.client.peer
         single = decision.mode == SINGLE
         self.names = ["" if single else peer(decision.prefill_host, decision.prefill_port, bool(decision.prefill_flags & TLS)).name,
@@ -175,10 +184,19 @@ class Job:
     def tell(self, exchange: Exchange, kind: int, leg: typing.Optional[Leg], detail: int) -> bool:
         try:
             if leg is None:
-                actions = exchange.event(kind)
+                relay, now, last = self.relay, monotonic_ns(), 0
+                if kind == TICK and relay is not None:
+                    last = now if relay.paused or self.sending else relay.last_ns  # what waits for the client does not wait for the worker
+                actions = exchange.event(kind, now_ns=now, last_byte_ns=last)
             else:
-                usage = leg.reader.usage if kind == END and leg.reader is not None else None
-                actions = exchange.event(kind, leg.which, leg.status, detail, leg.attempt, None, leg.retry_after_ms, usage)
+                usage, gap, reader = None, 0, leg.reader
+                if kind == END and reader is not None:
+                    usage = reader.usage
+                    if reader.struct.flags & ERROR:
+                        detail = PROTOCOL
+                if kind == END and leg is self.relay:
+                    gap = max(leg.gap_ns // 1000000, 1)
+                actions = exchange.event(kind, leg.which, leg.status, detail, leg.attempt, None, leg.retry_after_ms, usage, 0, gap)
         except BusyError:  # a process is stopped inside a call: nothing has changed, so later again
             self.delayed.insert(0, (kind, leg, detail))
             asyncio.get_running_loop().call_later(0.05, self.again)
@@ -217,8 +235,7 @@ class Job:
             elif kind == DRAIN:
                 leg = self.legs[act.leg]
                 if leg is not None:
-                    leg.drain = True
-                    leg.chunks = []
+                    leg.drain = True  # what has come is thrown away by progress(), which may be on the stack
             elif kind == CANCEL:
                 self.cancel(act.leg)
             elif kind == ROUTE:
@@ -228,6 +245,7 @@ class Job:
                 self.respond(Answer(act.status, code, TEXTS.get(code, "the request could not be completed"), act.retry_after_ms))
             elif kind == ABORT:
                 self.abort = self.why = reason_name(act.reason)
+                self.abort_status = act.status or 502
                 self.wake()
             elif kind == FINISH:
                 self.finish()
@@ -298,6 +316,35 @@ class Job:
             if leg is not None and leg is not self.relay and not leg.told_end:
                 leg.cancel()
         self.gateway.forget(self)
+
+    # ---------------------------------------------------------------------------------------- answers that take both legs'
+
+    def keep_prefill(self, chunks: list[bytes]) -> None:
+        self.prefill_body += chunks
+        if sum(map(len, self.prefill_body)) > MERGE_MAX:  # decode's passes as it is
+            self.merging, self.prefill_body = False, []
+
+    def merge_waits(self, leg: Leg) -> bool:
+        """Prefill's answer is still to come, so decode's is not passed on yet."""
+        prefill = self.legs[0]
+        return (self.merging and leg.which == 1 and leg.status == 200 and not self.finished and prefill is not None and prefill.attempt == leg.attempt
+                and not prefill.over and not prefill.told_end)
+
+    def merges(self, leg: Leg) -> bool:
+        return self.merging and leg.which == 1 and leg.status == 200 and not leg.encoded and (leg.json or leg.event_stream)
+
+    def merged(self, leg: Leg, pieces: list[bytes], last: bool) -> bytes:
+        """What can be passed on; the rest of an event stays in leg.chunks."""
+        if self.merge is None:
+            self.merge = Merge(self.api, ResponseKind.SSE if leg.event_stream else ResponseKind.JSON)
+            self.prefill_body = [b"".join(self.prefill_body)]
+        text = b"".join(pieces)
+        ready = len(text) if last else max(text.rfind(b"\n\n") + 2, text.rfind(b"\n\r\n") + 3) if leg.event_stream else 0
+        if ready < 3:
+            ready = 0
+        if ready < len(text):
+            leg.chunks.insert(0, text[ready:])
+        return self.merge.text(self.prefill_body[0], text[:ready]) if ready else b""
 
     def tick(self, now: int) -> None:
         exchange = self.exchange
