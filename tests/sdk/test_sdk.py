@@ -75,6 +75,7 @@ def test_stream_helper(target, same):
         with sdk(target).chat.completions.stream(**CHAT) as stream:
             for event in stream:
                 kinds.append(event.type)
+            stream.get_final_completion()
     same((kinds, plain(caught.value.completion)))
 
 

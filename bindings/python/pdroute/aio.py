@@ -165,7 +165,7 @@ class Session:
         return list(self._held)
 
     async def route(self, body: Buffer, api: int = CHAT, *, hold: bool = True, **more: typing.Any) -> Routed:
-        """A pair, booked. Waits if all are busy (hold=False: QueueFullError or whatever instead); when cancelled, gives its place up."""
+        """A pair, booked. Waits if all are busy (hold=False: goes at once to the least busy); when cancelled, gives its place up."""
         if not hold:
             more["flags"] = more.get("flags", 0) | RequestFlag.NO_HOLD
         routed = self.router.route_scanned(body, api, lease=self.lease_id, **more)
