@@ -6,6 +6,7 @@ alone; what that cannot do is skipped.
 import json
 import os
 import signal
+import urllib.request
 from pathlib import Path
 
 from hosts.host import FEATURES, TOP, Host
@@ -25,6 +26,13 @@ def environment_of(gateway):
         found["PYTHONPATH"] = os.pathsep.join([str(TOP / "bindings/python"), str(TOP / "examples/python")])
     found.update(PDROUTE_BLOCK=str(gateway.block), PDROUTE_CONFIG=str(gateway.config_file), PDROUTE_ACCESS_LOG=str(gateway.dir / "access.log"))
     return found
+
+
+def maps(pid):
+    try:
+        return Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return ""
 
 
 class Gateway(Host):
@@ -48,6 +56,19 @@ class Gateway(Host):
         if self.given.get("recreate"):
             found["PDROUTE_RECREATE"] = "1"
         return found
+
+    def listens(self):
+        """gunicorn listens before a worker is there."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/liveness", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def worker_pids(self):
+        """Of those that have the block: a worker needs a moment to start."""
+        found = self.all_pids() or [self.process.pid]
+        return [pid for pid in found if str(self.block) in maps(pid)]
 
     def reload(self):
         self.process.send_signal(signal.SIGHUP)
