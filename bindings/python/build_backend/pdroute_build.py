@@ -48,7 +48,7 @@ def platform():
 def build_libraries(where, options):
     """The two shared libraries, stripped: {name in the wheel: bytes}."""
     top = tree()
-    flags = f"-O2 -g0 -ffile-prefix-map={top}=. -ffile-prefix-map={where}=build"
+    flags = " ".join(shlex.quote(f) for f in ("-O2", "-g0", f"-ffile-prefix-map={top}=.", f"-ffile-prefix-map={where}=build"))
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     quiet = {"stdout": subprocess.DEVNULL}
     subprocess.run(["cmake", "-S", top, "-B", where, *generator, "-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_C_FLAGS={flags}",
