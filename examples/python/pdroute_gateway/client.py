@@ -122,7 +122,7 @@ class Client:
             where: dict[str, typing.Any] = {"host": peer.host, "port": peer.port}
             if sock is not None:
                 await asyncio.wait_for(connected(loop, sock), self.connect_timeout)
-                where = {"sock": sock}
+                where, sock = {"sock": sock}, None  # from here on the loop closes it
             _, connection = await asyncio.wait_for(loop.create_connection(lambda: Connection(self, peer), **where, **more), self.connect_timeout)
         except (OSError, asyncio.TimeoutError):
             if sock is not None:
