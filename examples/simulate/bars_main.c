@@ -30,7 +30,7 @@ static const char usage[] =
     "  --seeds N         (5)\n"
     "  --quick           three regimes, two seeds, the first 5,000 requests, few settings: minutes become seconds, and nothing is proved\n"
     "  --only TEXT       regimes whose name contains it\n"
-    "  --ours NAME[:settings]   the policy that is ours (default)\n"
+    "  --ours NAME[:settings]   the policy that is ours (pdroute: the library)\n"
     "  --ours-local SETTINGS    its settings for the comparisons with decode-only on both sides (the same)\n"
     "  --report FILE     the page with all regimes    --json FILE   the bars as JSON\n"
     "  --threads N       (one per processor)          --quiet       no progress\n";
@@ -292,7 +292,7 @@ static cJSON *document(struct program *p, const bars_regime *g)
     cJSON_AddStringToObject(t, "name", trace_of(p, g)->name);
     cJSON_AddNumberToObject(t, "requests", (double)trace_of(p, g)->n);
     cJSON_AddNumberToObject(t, "prompt_tokens", total);
-    cJSON_AddNumberToObject(t, "ideal_hit", ideal);
+    cJSON_AddNumberToObject(t, "ideal_hit", total > 0 ? ideal / total : 0);
     for (size_t i = 0; i < p->plan.done; i++) {
         bars_run *r = &p->plan.run[i];
         if (r->regime != g || !r->json) continue;
@@ -400,7 +400,7 @@ static int options(struct program *p, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct program p = {.ours = "default", .ours_settings = ""};
+    struct program p = {.ours = "pdroute", .ours_settings = ""};
     long           cores = sysconf(_SC_NPROCESSORS_ONLN);
     int            bad;
     p.plan.threads = cores > 0 ? (unsigned)cores : 1;

@@ -124,7 +124,7 @@ static void prefill_done(void *self, const sim_request *q, uint32_t worker)
 
 const sim_chooser sim_dynamo_queue = {
     .name = "dynamo-queue",
-    .settings = "credit=2 threshold=0 order=wspt",
+    .settings = "credit=2,threshold=0,order=wspt",
     .about = "NVIDIA Dynamo's KV router with its queue: parked while all workers are above the threshold, then fcfs or wspt",
     .create = create,
     .destroy = destroy,

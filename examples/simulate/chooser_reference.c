@@ -293,13 +293,13 @@ static void prefill_done(void *self, const sim_request *q, uint32_t worker)
 
 const sim_chooser sim_reference_immediate = {
     .name = "reference-immediate",
-    .settings = "local=0 local_tokens=4096",
+    .settings = "local=0,local_tokens=4096",
     .about = "seconds with the mean queue's price, sent at once; not the library's code",
     .create = create_immediate, .destroy = destroy, .arrive = arrive, .prefill_done = prefill_done,
 };
 const sim_chooser sim_reference_held = {
     .name = "reference-held",
-    .settings = "local=0 local_tokens=4096 order=size batch=1",
+    .settings = "local=0,local_tokens=4096,order=size,batch=1",
     .about = "held in the router, by size with ageing, placed by the mean queue's price; not the library's code",
     .create = create_held, .destroy = destroy, .arrive = arrive, .prefill_done = prefill_done,
 };

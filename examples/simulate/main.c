@@ -1,4 +1,5 @@
 /* simulate: replays a trace under one or more policies, in parallel over policies and seeds, and prints a table or JSON. docs/simulate.md. */
+#include "peer_grid.h"
 #include "run.h"
 
 #include <getopt.h>
@@ -37,7 +38,7 @@ typedef struct program {
 typedef struct option_row { const char *name, *value, *about; } option_row;
 static const option_row rows[] = {
     {"trace", "FILE", "a trace (Mooncake jsonl, Azure csv, Weka run-length jsonl; .gz), or synthetic:chat|tools|lengths|agents[,n=…,seed=…,rate=…]"},
-    {"policy", "NAME[:key=value,…]", "may be repeated; 'all' means every policy with its defaults"},
+    {"policy", "NAME[:key=value,…]", "may be repeated; 'all': the library, every other policy with its usual settings; 'grid': with all settings that bars tries"},
     {"prefill", "N", "prefill workers (6)"},
     {"decode", "N", "decode workers (5)"},
     {"rate", "X", "how much faster than the trace (1)"},
@@ -99,9 +100,14 @@ static int say(const char *sentence, const char *what)
 
 static int add_policy(program *p, const char *text)
 {
-    if (!strcmp(text, "all")) {
-        for (size_t i = 0; sim_chooser_at(i); i++)
-            if (add_policy(p, sim_chooser_at(i)->name)) return -1;
+    if (!strcmp(text, "all") || !strcmp(text, "grid")) {
+        if (add_policy(p, "pdroute")) return -1;
+        for (size_t i = 0; i < peer_grid_n; i++) {
+            char one[128];
+            if (!strcmp(text, "all") && !peer_grid[i].common) continue;
+            snprintf(one, sizeof one, "%s%s%s", peer_grid[i].policy, *peer_grid[i].settings ? ":" : "", peer_grid[i].settings);
+            if (add_policy(p, one)) return -1;
+        }
         return 0;
     }
     if (p->policies == POLICIES_MOST) return say("too many policies", "");
@@ -224,12 +230,11 @@ static void show_progress(const program *p)
     fprintf(stderr, "\r[%.*s%*s] %zu/%zu%s", full, "########################################", width - full, "", p->done, p->n, p->done == p->n ? "\n" : "");
 }
 
-static FILE *open_decisions(const program *p, const task *t)
+static FILE *open_decisions(const program *p, const task *t, char *name, size_t cap)
 {
-    char name[512];
     if (!p->decisions) return NULL;
-    int n = snprintf(name, sizeof name, "%s.%s%s%s.%llu.jsonl", p->decisions, t->chooser->name, *t->settings ? ":" : "", t->settings, (unsigned long long)t->seed);
-    for (size_t i = strlen(p->decisions); n > 0 && i < (size_t)n && i < sizeof name; i++)
+    int n = snprintf(name, cap, "%s.%s%s%s.%llu.jsonl", p->decisions, t->chooser->name, *t->settings ? ":" : "", t->settings, (unsigned long long)t->seed);
+    for (size_t i = strlen(p->decisions); n > 0 && i < (size_t)n && i < cap; i++)
         if (name[i] == '/') name[i] = '_';
     return fopen(name, "w");
 }
@@ -237,7 +242,8 @@ static FILE *open_decisions(const program *p, const task *t)
 static void work_on(program *p, task *t)
 {
     sim_result r;
-    FILE      *decisions = open_decisions(p, t);
+    char       name[512];
+    FILE      *decisions = open_decisions(p, t, name, sizeof name);
     if (p->decisions && !decisions) {
         snprintf(t->why, sizeof t->why, "cannot write its decisions");
         return;
@@ -247,6 +253,7 @@ static void work_on(program *p, task *t)
     else
         t->result = sim_result_json(&r, &p->o, &p->trace, t->chooser->name, t->settings, t->seed);
     sim_result_free(&r);
+    if (decisions && t->result) cJSON_AddStringToObject(t->result, "decisions", name);
     if (decisions && fclose(decisions)) snprintf(t->why, sizeof t->why, "cannot write its decisions");
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -176,24 +177,49 @@ static int add_log(struct logs *l, const char *path, const char *name, int resul
     return 0;
 }
 
-/* The logs that a result's runs name. */
+static const char *text_of(const cJSON *run, const char *name)
+{
+    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(run, name));
+    return s ? s : "";
+}
+
+static double number_of(const cJSON *run, const char *name)
+{
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(run, name);
+    return cJSON_IsNumber(x) ? x->valuedouble : HUGE_VAL;
+}
+
+/* A page with the decisions of thirty policies is of no use to anybody: of each setting the first seed, of others than the library the best few. */
+static int log_wanted(const cJSON *runs, const cJSON *run)
+{
+    const cJSON *x;
+    double       mean = number_of(cJSON_GetObjectItemCaseSensitive(run, "ttft"), "mean");
+    int          better = 0;
+    cJSON_ArrayForEach(x, runs)
+    {
+        int same = !strcmp(text_of(x, "policy"), text_of(run, "policy")) && !strcmp(text_of(x, "settings"), text_of(run, "settings"));
+        if (same && number_of(x, "seed") < number_of(run, "seed")) return 0;
+        if (same || number_of(x, "seed") != number_of(run, "seed") || !strncmp(text_of(x, "policy"), "pdroute", 7)) continue;
+        better += number_of(cJSON_GetObjectItemCaseSensitive(x, "ttft"), "mean") < mean;
+    }
+    return !strncmp(text_of(run, "policy"), "pdroute", 7) || better < SIM_REPORT_OTHERS;
+}
+
+/* The logs that a result's runs name: from the result's folder, else from here. */
 static int add_named(struct logs *l, const char *path, const char *text, int result, char *why, size_t cap)
 {
-    cJSON      *doc = cJSON_Parse(text), *run;
-    const char *slash = strrchr(path, '/');
-    int         bad = 0;
-    if (!cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(doc, "runs"))) bad = fail(why, cap, "%s: not a result of the laboratory", path);
-    cJSON_ArrayForEach(run, cJSON_GetObjectItemCaseSensitive(doc, "runs"))
+    cJSON       *doc = cJSON_Parse(text);
+    const cJSON *runs = cJSON_GetObjectItemCaseSensitive(doc, "runs"), *run;
+    const char  *slash = strrchr(path, '/');
+    int          bad = cJSON_IsArray(runs) ? 0 : fail(why, cap, "%s: not a result of the laboratory", path);
+    cJSON_ArrayForEach(run, runs)
     {
-        const char *file = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(run, "decisions")), *policy, *settings;
+        const char *file = text_of(run, "decisions"), *settings = text_of(run, "settings");
         char        full[4096], name[256];
-        cJSON      *seed = cJSON_GetObjectItemCaseSensitive(run, "seed");
-        if (bad || !file) continue;
-        policy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(run, "policy"));
-        settings = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(run, "settings"));
+        if (bad || !*file || !log_wanted(runs, run)) continue;
         snprintf(full, sizeof full, "%.*s%s", *file == '/' || !slash ? 0 : (int)(slash - path + 1), path, file);
-        snprintf(name, sizeof name, "%s%s%s, seed %d", policy ? policy : "?", settings && *settings ? " " : "", settings ? settings : "",
-                 cJSON_IsNumber(seed) ? seed->valueint : 0);
+        if (access(full, R_OK) && !access(file, R_OK)) snprintf(full, sizeof full, "%s", file);
+        snprintf(name, sizeof name, "%s%s%s, seed %.0f", text_of(run, "policy"), *settings ? " " : "", settings, number_of(run, "seed"));
         bad = add_log(l, full, name, result, why, cap);
     }
     cJSON_Delete(doc);

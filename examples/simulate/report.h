@@ -20,8 +20,10 @@ typedef struct sim_report_log {
 /* results: n JSON documents (docs/simulate.md), none is fine. 0, or -1 with a sentence in why; the file is then removed. */
 int sim_report_write(const char *path, const char *const *results, size_t n, const sim_report_log *logs, size_t logs_n, char *why, size_t cap);
 /*
- * The same from files. Logs that a result names (runs[].decisions, relative to the result's folder) are taken in; `logs` are further ones. A .gz is unpacked.
+ * The same from files. Logs that a result names (runs[].decisions, relative to the result's folder or the current one) are taken in: the first seed of every setting
+ * of the library, and of the SIM_REPORT_OTHERS best others; `logs` are further ones. A .gz is unpacked.
  */
+enum { SIM_REPORT_OTHERS = 4 };
 int sim_report_files(const char *path, const char *const *results, size_t n, const char *const *logs, size_t logs_n, char *why, size_t cap);
 
 #endif

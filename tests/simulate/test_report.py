@@ -115,6 +115,16 @@ def test_logs_that_a_result_names_come_along(make, tmp_path):
     assert json.loads(gzip.decompress(base64.b64decode(logs[1]["gz"])))["id"] == 1
 
 
+def test_a_page_has_the_logs_of_the_library_and_of_the_best_others(make, tmp_path):
+    doc = document()
+    doc["runs"] = [run("pdroute", s, 9.0) for s in (1, 2)] + [run(f"peer{i}", s, 10.0 - i) for i in range(8) for s in (1, 2)]
+    for i, r in enumerate(doc["runs"]):
+        (tmp_path / f"d{i}.jsonl").write_text(lines([decision(0)]))
+        r["decisions"] = f"d{i}.jsonl"
+    names = [x["name"] for x in data(make(doc))["decisions"]]
+    assert names == ["pdroute, seed 1"] + [f"peer{i}, seed 1" for i in (4, 5, 6, 7)]
+
+
 def test_policies_are_ordered_and_compared(make):
     page = make(document())
     names = evaluate(page, "s.lists[0].map(p => [p.name, p.ttft.mean])")
