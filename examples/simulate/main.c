@@ -72,7 +72,7 @@ static const option_row rows[] = {
     {"stall", "WORKER,AT,SECONDS", "this worker does nothing for so long"},
     {"threads", "N", "runs at once (one per core)"},
     {"json", "FILE", "results; - is standard output"},
-    {"decisions", "PREFIX", "every decision, one file a run: PREFIX.policy.seed.jsonl"},
+    {"decisions", "PREFIX", "every decision of the first seed, one file a policy: PREFIX.policy.seed.jsonl"},
     {"quiet", "", "no progress bar, no table"},
     {"list", "", "the policies"},
     {"help", "", ""},
@@ -230,9 +230,11 @@ static void show_progress(const program *p)
     fprintf(stderr, "\r[%.*s%*s] %zu/%zu%s", full, "########################################", width - full, "", p->done, p->n, p->done == p->n ? "\n" : "");
 }
 
+static int decisions_wanted(const program *p, const task *t) { return p->decisions && t->seed == p->first_seed; }
+
 static FILE *open_decisions(const program *p, const task *t, char *name, size_t cap)
 {
-    if (!p->decisions) return NULL;
+    if (!decisions_wanted(p, t)) return NULL;
     int n = snprintf(name, cap, "%s.%s%s%s.%llu.jsonl", p->decisions, t->chooser->name, *t->settings ? ":" : "", t->settings, (unsigned long long)t->seed);
     for (size_t i = strlen(p->decisions); n > 0 && i < (size_t)n && i < cap; i++)
         if (name[i] == '/') name[i] = '_';
@@ -244,7 +246,7 @@ static void work_on(program *p, task *t)
     sim_result r;
     char       name[512];
     FILE      *decisions = open_decisions(p, t, name, sizeof name);
-    if (p->decisions && !decisions) {
+    if (decisions_wanted(p, t) && !decisions) {
         snprintf(t->why, sizeof t->why, "cannot write its decisions");
         return;
     }
