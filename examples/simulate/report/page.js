@@ -139,7 +139,7 @@ function argumentsTable(s) {
 
 /* ---- decisions */
 
-const SECONDS = /(^| )(s|seconds)$/;
+const SECONDS = /(^| )(s|seconds)$|^(wait|work|price|transfer)$/;
 const TERM_COLORS = ["#8a5cd1", "#2a9d6f", "#e08a1e", "#14808f", "#d1495b", "#6b7a1f"];
 function candidateTable(d, role) {
     const list = d.candidates.filter(c => c.role === role);
@@ -150,7 +150,7 @@ function candidateTable(d, role) {
     const longest = Math.max(...list.map(c => inTime.reduce((x, n) => x + Math.max(0, value(c, n) || 0), 0)), 1e-12);
     const best = Math.min(...list.filter(c => !c.barred && known(c.cost)).map(c => c.cost));
     const head = `<th>${esc(role)}</th>` + names.map(n => `<th>${esc(n)}</th>`).join("") + `<th>cost${d.costUnit ? " " + d.costUnit : ""}</th><th>above the least</th>` +
-        (inTime.length ? `<th class="left">${inTime.map(n => `<span style="color:${TERM_COLORS[inTime.indexOf(n) % 6]}">■</span> ${esc(n.replace(SECONDS, ""))}`).join(" ")}</th>` : "");
+        (inTime.length ? `<th class="left">${inTime.map(n => `<span style="color:${TERM_COLORS[inTime.indexOf(n) % 6]}">■</span> ${esc(n.replace(/ (s|seconds)$/, ""))}`).join(" ")}</th>` : "");
     const rows = list.map(c => `<tr${c.chosen ? ' class="ours"' : ""}><td>${c.chosen ? "▸ " : ""}${esc(c.worker)}${c.barred ? ` <span class="bad">${esc(c.barred)}</span>` : ""}</td>` +
         names.map(n => `<td>${num(value(c, n))}</td>`).join("") + `<td><b>${known(c.cost) ? num(c.cost, 4) : "not possible"}</b></td><td>${known(c.cost) && known(best) ? num(c.cost - best) : "–"}</td>` +
         (inTime.length ? `<td><div class="terms">${inTime.map(n => `<span title="${esc(n)} ${num(value(c, n))}" style="width:${(100 * Math.max(0, value(c, n) || 0) / longest).toFixed(2)}%;background:${TERM_COLORS[inTime.indexOf(n) % 6]}"></span>`).join("")}</div></td>` : "") + "</tr>");
