@@ -11,6 +11,7 @@
 #include "apply.h"
 #include "breaker.h"
 #include "err.h"
+#include "fit.h"
 #include "hold.h"
 #include "index.h"
 #include "ledger.h"
@@ -27,7 +28,7 @@ typedef struct pdr_learnt {
     uint64_t tokens_per_byte_q20; /* prompt tokens per canonical byte: tokens / bytes below */
     uint64_t tokens, bytes;       /* of recent prompts, older ones fading; the prior counts as PDR_PRIOR_BYTES */
     uint64_t output_tokens_q10;   /* mean answer */
-    uint64_t slowness_q10;        /* of the pool: what is assumed of a server that has not been measured (lately) */
+    pdr_fit  fit;                 /* what prompts take */
     uint64_t relaxed_ns;          /* when servers were last moved towards the pool */
     uint64_t late_q10;            /* mean of first bytes against their predictions, for outliers */
     pdr_patience patience;        /* of the pool: for servers that are not known yet */
@@ -66,6 +67,9 @@ typedef struct pdr_shadow {
     pdr_target targets[]; /* max_targets */
 } pdr_shadow;
 
+/* A prefill step that the pass under way has opened at a target. */
+typedef struct pdr_step { uint32_t requests, tokens; } pdr_step;
+
 /* The block as this process sees it. */
 typedef struct pdr_books {
     pdr_router  *r;
@@ -80,6 +84,8 @@ typedef struct pdr_books {
     uint64_t     now_ns;
     pdr_tape     tape;
     pdr_shadow  *shadow;
+    struct pdr_step *steps;  /* scratch, per target */
+    uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
 } pdr_books;

@@ -1,10 +1,11 @@
 /*
  * The arithmetic of expected time, in integer microseconds: what every policy, the books and pdr_explain share. Pure functions.
  *
- * Prefill: T(u, m) = base + u*linear + u*(m + u/2)*quadratic for u uncached tokens behind m cached ones. Form and priors: Qwen3-32B bf16 TP2
- * on H100 (a published measurement of 15.9k tokens/s for 8,192-token chunks; docs/scheduling.md). Each target's learnt slowness multiplies it.
+ * Prefill: T(u, m) = base + u*linear + u*(m + u/2)*quadratic + m*reload for u uncached tokens behind m cached ones. Form and priors: Qwen3-32B bf16 TP2
+ * on H100 (a published measurement of 15.9k tokens/s for 8,192-token chunks; docs/scheduling.md). The four are learnt (fit.h); a target that is slower or faster than the pool multiplies its work.
  * Wait: the predicted work booked there, drained by elapsed time; a worker that is overdue is expected to be so for as long again
- * (a stuck worker looks worse with every moment). Price: what the work costs those behind it, work * mean queue.
+ * (a stuck worker looks worse with every moment). Price: what the work costs those behind it, T * mean queue; a slow target's
+ * slowness is its own matter and not theirs, else nobody would ever wait for it.
  */
 #ifndef PDR_COST_H
 #define PDR_COST_H
@@ -29,13 +30,14 @@ typedef struct pdr_rates {
     uint64_t decode_us_per_request, decode_ps_per_token;
     uint64_t kv_bytes_per_token, transfer_latency_us;
     uint64_t mbps_host, mbps_rack, mbps_zone, mbps_far;
+    uint64_t reload_ns; /* per cached token: it may have to come back from a slower tier. Learnt, 0 at first */
 } pdr_rates;
 
 static inline uint64_t pdr_prefill_us(const pdr_rates *k, uint64_t uncached, uint64_t cached)
 {
     uint64_t u = uncached < PDR_COST_TOKENS_MAX ? uncached : PDR_COST_TOKENS_MAX;
     uint64_t m = cached < PDR_COST_TOKENS_MAX ? cached : PDR_COST_TOKENS_MAX;
-    return k->base_us + u * k->linear_ns / 1000 + u * (m + u / 2) / 1000 * k->quadratic_fs / 1000000;
+    return k->base_us + (u * k->linear_ns + m * k->reload_ns) / 1000 + u * (m + u / 2) / 1000 * k->quadratic_fs / 1000000;
 }
 
 static inline uint64_t pdr_scale_q10(uint64_t us, uint32_t q10) { return us * q10 >> 10; }
@@ -78,8 +80,9 @@ static inline pdr_prefill_terms pdr_prefill_terms_of(const pdr_target *t, const 
     x.matched = pdr_matched_tokens(job, depth);
     x.uncached = job->prompt_tokens - x.matched;
     x.wait = pdr_wait_us(t, now_ns);
-    x.work = pdr_scale_q10(pdr_prefill_us(k, x.uncached, x.matched), t->slowness_q10);
-    x.price = x.work * mean_queue_q10 >> 10;
+    uint64_t pool = pdr_prefill_us(k, x.uncached, x.matched);
+    x.work = pdr_scale_q10(pool, t->slowness_q10);
+    x.price = pool * mean_queue_q10 >> 10;
     return x;
 }
 

@@ -65,6 +65,16 @@ static int before(const pdr_rank *a, const pdr_rank *b)
     return a->sequence < b->sequence;
 }
 
+void pdr_hold_pass(const pdr_hold *h) { h->head->pass++; }
+
+void pdr_hold_looked(const pdr_hold *h, uint32_t slot, uint64_t size_us)
+{
+    pdr_held *s = &h->slots[slot];
+    s->looked = h->head->pass;
+    h->head->size_us += size_us - s->size_us;
+    s->size_us = size_us;
+}
+
 uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t *out, uint32_t cap)
 {
     pdr_rank top[PDR_HELD_WINDOW];
@@ -73,7 +83,7 @@ uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, 
     if (ageing_us > (1ull << 40)) ageing_us = 1ull << 40;
     for (uint32_t i = 0; i < h->head->high; i++) {
         const pdr_held *s = &h->slots[i];
-        if (!s->booking) continue;
+        if (!s->booking || s->looked == h->head->pass) continue;
         pdr_rank r = {s->priority, urgency(s, ageing_us, now_ns), s->sequence, i};
         if (n == cap && !before(&r, &top[n - 1])) continue;
         uint32_t k = n < cap ? n++ : cap - 1;

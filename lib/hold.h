@@ -21,6 +21,7 @@ typedef struct pdr_held {
     uint64_t enqueued_ns, deadline_ns;
     uint64_t size_us;        /* prefill time on the best worker */
     uint64_t sequence;       /* in order of arrival */
+    uint64_t looked;         /* the pass in which it was looked at */
     int64_t  priority;
     uint32_t next;           /* free list */
     uint32_t samples;        /* sample i is the last of the chain's first pdr_held_depth(i + 1) blocks */
@@ -34,6 +35,7 @@ typedef struct pdr_hold_head {
     uint32_t max, held, free_first, high; /* slots beyond high are free */
     uint64_t size_us;        /* sum over the held */
     uint64_t sequence;       /* of the last that came */
+    uint64_t pass;           /* passes so far */
 } pdr_hold_head;
 
 typedef struct pdr_hold {
@@ -47,10 +49,13 @@ uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *has
 void     pdr_hold_commit(const pdr_hold *h, uint32_t slot, uint64_t booking);
 void     pdr_hold_remove(const pdr_hold *h, uint32_t slot);
 /*
- * The first (at most cap) in order at now_ns into out[], their number returned. ageing_us: W, the wait that doubles a request's urgency.
+ * The first (at most cap) in order at now_ns that were not looked at in this pass into out[], their number returned. ageing_us: W, the wait that doubles a request's urgency.
  * Ties: who came first.
  */
 uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t *out, uint32_t cap);
+/* A pass begins; this one has been looked at in it, and is now of that size. */
+void pdr_hold_pass(const pdr_hold *h);
+void pdr_hold_looked(const pdr_hold *h, uint32_t slot, uint64_t size_us);
 /* Leading blocks for a match depth over the samples. */
 uint32_t pdr_held_depth(const pdr_held *s, uint32_t sample_depth);
 void     pdr_hold_rebuild(const pdr_hold *h);

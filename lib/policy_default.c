@@ -20,14 +20,14 @@ static void prefill(const pdr_view *v, uint64_t *cost)
     const uint32_t   *list = v->list;
     const uint16_t   *depth = v->depth;
     const uint64_t   *planned = v->planned_us;
-    const uint64_t    now = v->now_ns, queue = v->mean_queue_q10, cold = pdr_prefill_us(&rates, job.prompt_tokens, 0);
+    const uint64_t    now = v->now_ns, queue = v->mean_queue_q10, cold = pdr_prefill_us(&rates, job.prompt_tokens, 0), price = cold * queue >> 10;
     for (uint32_t i = 0, n = v->n; i < n; i++) {
         uint32_t          w = list[i];
         const pdr_target *t = &targets[w];
         uint64_t          us;
         if (!depth[w]) { /* most targets hold nothing of a prompt */
             uint64_t work = pdr_scale_q10(cold, t->slowness_q10);
-            us = pdr_wait_us(t, now) + work + (work * queue >> 10);
+            us = pdr_wait_us(t, now) + work + price;
         } else {
             pdr_prefill_terms x = pdr_prefill_terms_of(t, &rates, &job, depth[w], queue, now);
             us = x.wait + x.work + x.price;

@@ -230,7 +230,6 @@ static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t draining, 
         memset(&g->targets[first + i], 0, sizeof *g->targets);
         memset(&g->infos[first + i], 0, sizeof *g->infos);
         g->targets[first + i].slowness_q10 = PRIOR_SLOWNESS;
-        g->infos[first + i].belief_q10 = 1024;
         g->infos[first + i].measured_q10 = PRIOR_SLOWNESS;
         fill_target(&g->targets[first + i], e, slot, i);
         g->taken[first + i] = 1;

@@ -26,7 +26,7 @@ typedef struct pdr_target {
     uint64_t foreign_ns;
     uint64_t open_until_ns;  /* breaker: no requests before this */
     uint32_t requests;       /* bookings in prefill here */
-    uint32_t slowness_q10;   /* 1024: as the prior says, 2048: twice as slow */
+    uint32_t slowness_q10;   /* 1024: as the pool, 2048: twice as slow */
     uint32_t endpoint;
     uint32_t last_pick;      /* tie-break: the longest unpicked goes first */
     /* line 1 */
@@ -48,10 +48,12 @@ typedef struct pdr_target_info {
     pdr_load report;         /* the last one, merged */
     uint64_t report_ns;      /* 0: never */
     uint64_t legs, failures, cached_tokens, prompt_tokens;
+    uint64_t foreign_tokens, d_foreign_requests, d_foreign_tokens; /* beyond ours, in the last report */
     uint64_t learnt_ns;      /* when its slowness was last measured, 0: never */
-    uint32_t belief_q10;     /* learnt: share of the KV memory that really keeps prefixes, 1024 all */
-    uint32_t measurements, pad; /* since it is known */
-    uint32_t measured_q10;   /* slowness as its prefills showed; pdr_target.slowness_q10 is what choices use */
+    uint64_t took_us, expected_us; /* of its recent prompts, older ones fading */
+    uint64_t cache_blocks;   /* learnt: prefix blocks that it really keeps, 0: no limit seen yet */
+    uint32_t measurements;   /* since it is known */
+    uint32_t measured_q10;   /* slowness as its prompts showed; pdr_target.slowness_q10 is what choices use */
     pdr_patience patience;   /* how long it may be silent */
 } pdr_target_info;
 

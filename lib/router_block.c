@@ -36,8 +36,8 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
-        /* two costs and the planned work per target, three positions per endpoint, a depth per target */
-        [PDR_REGION_SCRATCH] = (uint64_t)c->max_targets * 3 * sizeof(uint64_t) + (uint64_t)c->max_endpoints * GROUP_LISTS * sizeof(uint32_t) +
+        /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
+        [PDR_REGION_SCRATCH] = (uint64_t)c->max_targets * (3 * sizeof(uint64_t) + sizeof(pdr_step)) + (uint64_t)c->max_endpoints * GROUP_LISTS * sizeof(uint32_t) +
                                (uint64_t)c->max_targets * sizeof(uint16_t),
         [PDR_REGION_INDEX] = pdr_index_size(c->index_entries, c->max_targets),
         [PDR_REGION_TAPE] = sizeof(pdr_tape_head),
@@ -106,7 +106,8 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->scratch.prefill_cost = region(r, PDR_REGION_SCRATCH);
     b->scratch.decode_cost = b->scratch.prefill_cost + targets;
     b->planned_us = b->scratch.decode_cost + targets;
-    b->scratch.best_host = (uint32_t *)(void *)(b->planned_us + targets);
+    b->steps = (pdr_step *)(void *)(b->planned_us + targets);
+    b->scratch.best_host = (uint32_t *)(void *)(b->steps + targets);
     b->scratch.best_rack = b->scratch.best_host + endpoints;
     b->scratch.best_zone = b->scratch.best_rack + endpoints;
     b->depth = (uint16_t *)(void *)(b->scratch.best_zone + endpoints);
@@ -123,7 +124,7 @@ static pdr_rates rates_of(const pdr_config *c)
 {
     pdr_rates k = {c->prefill_base_us,       c->prefill_ns_per_token, c->prefill_fs_per_token2, c->decode_us_per_request,
                    c->decode_ps_per_token,   c->kv_bytes_per_token,   c->transfer_latency_us,   c->transfer_mbps_host,
-                   c->transfer_mbps_rack,    c->transfer_mbps_zone,   c->transfer_mbps_far};
+                   c->transfer_mbps_rack,    c->transfer_mbps_zone,   c->transfer_mbps_far,     0};
     if (k.mbps_zone < k.mbps_far) k.mbps_zone = k.mbps_far;
     if (k.mbps_rack < k.mbps_zone) k.mbps_rack = k.mbps_zone;
     if (k.mbps_host < k.mbps_rack) k.mbps_host = k.mbps_rack;
@@ -155,8 +156,9 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     r->learnt.tokens_per_byte_q20 = ((uint64_t)c.milli_tokens_per_byte << 20) / 1000;
     r->learnt.bytes = PDR_PRIOR_BYTES;
     r->learnt.tokens = PDR_PRIOR_BYTES * (uint64_t)c.milli_tokens_per_byte / 1000;
-    r->learnt.slowness_q10 = r->learnt.late_q10 = 1024;
+    r->learnt.late_q10 = 1024;
     r->retry_credit = PDR_RETRY_RESERVE;
+    pdr_fit_init(&r->learnt.fit);
     r->learnt.output_tokens_q10 = 300 << 10; /* a chat answer; learnt from the first ones on */
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
     pdr_room_init(&r->room, c.seed);

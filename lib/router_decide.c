@@ -2,8 +2,6 @@
 
 #include "engine.h"
 #include "rng.h"
-#include "router_record.h"
-#include "router_replay.h"
 
 #include <string.h>
 
@@ -61,7 +59,13 @@ uint64_t pdr_mean_queue_q10(const pdr_books *b)
     return (((uint64_t)b->ledger.head->in_prefill + b->hold.head->held) << 10) / (servers ? servers : 1);
 }
 
-static pdr_view view_of(const pdr_books *b, const pdr_job *job)
+uint64_t pdr_mean_held_q10(const pdr_books *b)
+{
+    uint64_t servers = (uint64_t)b->registry.head->prefill_n + b->registry.head->single_n;
+    return ((uint64_t)b->hold.head->held << 10) / (servers ? servers : 1);
+}
+
+pdr_view pdr_view_of(const pdr_books *b, const pdr_job *job)
 {
     pdr_view v = {.targets = b->registry.targets,
                   .sequence = b->registry.head->pick,
@@ -74,14 +78,16 @@ static pdr_view view_of(const pdr_books *b, const pdr_job *job)
     return v;
 }
 
-uint64_t pdr_backlog_ms(const pdr_books *b)
+uint64_t pdr_backlog_us(const pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
     uint64_t                 work = b->hold.head->size_us, servers = (uint64_t)h->prefill_n + h->single_n;
     for (uint32_t i = 0; i < h->prefill_n; i++) work += pdr_wait_us(&b->registry.targets[b->registry.prefill[i]], b->now_ns);
     for (uint32_t i = 0; i < h->single_n; i++) work += pdr_wait_us(&b->registry.targets[b->registry.single[i]], b->now_ns);
-    return work / (servers ? servers : 1) / 1000;
+    return work / (servers ? servers : 1);
 }
+
+uint64_t pdr_backlog_ms(const pdr_books *b) { return pdr_backlog_us(b) / 1000; }
 
 static uint64_t at_least(uint64_t ms, uint64_t least) { return ms < least ? least : ms; }
 
@@ -132,7 +138,7 @@ int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *ret
 
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
-    pdr_view v = view_of(b, &a->job);
+    pdr_view v = pdr_view_of(b, &a->job);
     int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
     if (!code) return PDR_OK;
     *retry_ms = COME_AGAIN_MS;
@@ -141,19 +147,23 @@ int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint6
     return pdr_fail(err, code, "%s", missing(b));
 }
 
-int pdr_gate_open(const pdr_books *b, uint32_t target, uint64_t uncached_tokens)
+int pdr_gate_open(const pdr_books *b, uint32_t target) { return !b->registry.targets[target].requests; }
+
+uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job)
 {
-    const pdr_target *t = &b->registry.targets[target];
-    return !t->requests || t->tokens + uncached_tokens <= b->r->config.hold_window_tokens;
+    const pdr_registry_head *h = b->registry.head;
+    uint32_t                 most = 0;
+    for (uint32_t i = 0; i < h->prefill_n; i++) most = b->depth[b->registry.prefill[i]] > most ? b->depth[b->registry.prefill[i]] : most;
+    for (uint32_t i = 0; i < h->single_n; i++) most = b->depth[b->registry.single[i]] > most ? b->depth[b->registry.single[i]] : most;
+    uint64_t m = pdr_matched_tokens(job, most);
+    return pdr_prefill_us(&b->r->rates, job->prompt_tokens - m, m);
 }
 
 int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice)
 {
     if (b->r->config.hold == PDR_HOLD_OFF || a->any_single || (a->request.flags & PDR_REQUEST_NO_HOLD)) return 0;
     if (b->hold.head->held) return 1;
-    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
-    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
-    return !pdr_gate_open(b, w, x.uncached);
+    return !pdr_gate_open(b, choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode);
 }
 
 /* What a target is guarded against begins anew when a request is let in: a breaker that has run out lets in one, the others wait for what becomes of it. */
@@ -287,133 +297,6 @@ void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *ch
     d->booking = 0;
 }
 
-/* ---- the queue */
-
-void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
-{
-    uint32_t slot = k->held;
-    if (!b->passing) pdr_record_removed(b, pdr_booking_id(&b->ledger, k), code);
-    k->refusal = code;
-    k->ready_ns = b->now_ns;
-    /* the state first: a kill behind it leaves a refusal that its owner will hear of, never a ticket that is gone */
-    __atomic_store_n(&k->state, (uint32_t)PDR_BOOKING_REFUSED, __ATOMIC_RELEASE);
-    k->held = PDR_NONE;
-    pdr_hold_remove(&b->hold, slot);
-    pdr_booking_announce(&b->ledger, k);
-    if (code == PDR_E_EXPIRED)
-        b->r->stats.expired++;
-    else
-        b->r->stats.refused_no_pair++;
-}
-
-void pdr_give_back(pdr_books *b, pdr_booking *k)
-{
-    uint32_t slot = k->held;
-    int      held = k->state == PDR_BOOKING_HELD;
-    if (held && slot != PDR_NONE) pdr_record_removed(b, pdr_booking_id(&b->ledger, k), PDR_OK);
-    pdr_booking_free(&b->ledger, k, b->now_ns);
-    if (held && slot != PDR_NONE) pdr_hold_remove(&b->hold, slot);
-}
-
-/* The wait that doubles a request's urgency: as long as the whole backlog takes. */
-static uint64_t ageing_us(const pdr_books *b)
-{
-    return b->r->config.hold_ageing_ms ? b->r->config.hold_ageing_ms * 1000ull : at_least(pdr_backlog_ms(b), 1) * 1000;
-}
-
-static void match_sample(pdr_books *b, const pdr_held *s)
-{
-    pdr_index_match_sample(b->index, s->sample, s->samples, b->depth);
-    for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) {
-        uint16_t *d = &b->depth[b->registry.prefill[i]];
-        *d = (uint16_t)pdr_held_depth(s, *d);
-    }
-    for (uint32_t i = 0; i < b->registry.head->single_n; i++) {
-        uint16_t *d = &b->depth[b->registry.single[i]];
-        *d = (uint16_t)pdr_held_depth(s, *d);
-    }
-}
-
-static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice)
-{
-    const pdr_job   job = b->hold.slots[slot].job;
-    pdr_log_record *record = pdr_log_begin(b, &job, choice);
-    k->ready_ns = b->now_ns;
-    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
-    k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
-    pdr_hold_remove(&b->hold, slot);
-    pdr_booking_announce(&b->ledger, k);
-    b->r->stats.released++;
-    pdr_log_end(b, record, k, PDR_SEND, pdr_lease_id(&b->ledger, k->lease), 0);
-    return 0;
-}
-
-/*
- * A policy that is no expected time says nothing about waiting: it chooses among those that can take the request now, if there are any. Else one busy
- * server that happens to be next would stop everybody.
- */
-#define NOT_NOW (1ull << 40) /* above all costs of such policies */
-static void plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *list, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t uncached = job->prompt_tokens - pdr_matched_tokens(job, b->depth[list[i]]);
-        b->planned_us[list[i]] = pdr_gate_open(b, list[i], uncached) ? 0 : NOT_NOW;
-    }
-}
-
-/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
-static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
-{
-    const pdr_held   *s = &b->hold.slots[slot];
-    const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
-    pdr_booking      *k = pdr_booking_at(&b->ledger, s->booking);
-    if (b->replay)
-        pdr_replay_match(b, slot);
-    else
-        match_sample(b, s);
-    pdr_view v = view_of(b, &s->job);
-    v.planned_us = b->planned_us;
-    if (!policy->topology) {
-        plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
-        plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
-    }
-    if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, choice)) {
-        if (choice->retry_ns) return PDR_SERVED_WAITS;
-        pdr_refuse_held(b, k, PDR_E_NO_PAIR);
-        return PDR_SERVED_REFUSED;
-    }
-    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
-    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
-    if (!b->planned_us[w] && pdr_gate_open(b, w, x.uncached)) return release(b, k, slot, choice) ? PDR_SERVED_WAITS : PDR_SERVED_RELEASED;
-    b->planned_us[w] += x.work;
-    return PDR_SERVED_WAITS;
-}
-
-void pdr_release_held(pdr_books *b)
-{
-    uint32_t order[PDR_HELD_WINDOW], n, held = b->hold.head->held;
-    pdr_pen  pen;
-    int      recording = pdr_recording(b);
-    if (__builtin_expect(!held, 1)) return;
-    if (recording) pdr_record_pass(b, &pen);
-    b->passing = 1;
-    for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0;
-    for (uint32_t i = 0; i < b->registry.head->single_n; i++) b->planned_us[b->registry.single[i]] = 0;
-    do { /* again if all that were looked at have gone: there may be room for more */
-        held = b->hold.head->held;
-        n = pdr_hold_order(&b->hold, ageing_us(b), b->now_ns, order, PDR_HELD_WINDOW);
-        for (uint32_t i = 0; i < n; i++) {
-            pdr_choice choice;
-            uint64_t   ticket = b->hold.slots[order[i]].booking;
-            uint32_t   result = serve(b, order[i], &choice);
-            if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
-            if (b->replay) pdr_replay_served(b, order[i], ticket, &choice, result);
-        }
-    } while (n == PDR_HELD_WINDOW && b->hold.head->held + n == held);
-    b->passing = 0;
-    if (recording) pdr_record_passed(b, &pen);
-}
-
 /* ---- what the log keeps */
 
 void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
@@ -495,12 +378,4 @@ void pdr_log_end(pdr_books *b, pdr_log_record *r, const pdr_booking *k, uint32_t
         }
     }
     pdr_log_commit(&b->log, r);
-}
-
-void pdr_fit_capacity(pdr_books *b, uint32_t target)
-{
-    const pdr_target *t = &b->registry.targets[target];
-    uint64_t          block_tokens = text_tokens(b, b->r->config.block_bytes);
-    uint64_t          blocks = t->kv_capacity / (block_tokens ? block_tokens : 1);
-    pdr_index_set_capacity(b->index, target, blocks * b->registry.infos[target].belief_q10 >> 10);
 }

@@ -27,10 +27,12 @@ int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *h
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
 /* The same once b->depth is filled. */
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
+/* Prefill time where most of it is cached, at the pool's speed; b->depth is filled. */
+uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job);
 /* Whether this choice has to wait in the queue. */
 int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice);
-/* Whether a request of so many uncached tokens may be sent to that prefill target now. */
-int pdr_gate_open(const pdr_books *b, uint32_t target, uint64_t uncached_tokens);
+/* Whether a request may be sent to that prefill target now: nothing is outstanding there. */
+int pdr_gate_open(const pdr_books *b, uint32_t target);
 /* Books a choice on a fresh or held record: room, work, place, prefix. PDR_E_FULL (rooms). */
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state);
 /* The decision for a placed booking. */
@@ -40,6 +42,8 @@ void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *ch
 /* One side of a candidate, with every term. */
 void     pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue_q10);
 uint64_t pdr_mean_queue_q10(const pdr_books *b);
+uint64_t pdr_mean_held_q10(const pdr_books *b); /* held only */
+pdr_view pdr_view_of(const pdr_books *b, const pdr_job *job);
 /*
  * The decision log: begin before anything is booked (candidates as the choice saw them; choice NULL: none), end with what became of it. A record that is begun and not
  * ended is simply overwritten by the next.
@@ -54,7 +58,22 @@ void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code);
 void pdr_give_back(pdr_books *b, pdr_booking *k);
 /* Milliseconds after which a refused client should come again: the time the present work takes. */
 uint64_t pdr_backlog_ms(const pdr_books *b);
-/* Sets the prefix index's share of a target from its KV capacity and what was learnt about it. */
+uint64_t pdr_backlog_us(const pdr_books *b);
+/* ---- learning (router_learn.c) */
+
+enum { PDR_AS_THE_POOL = 1024 /* slowness_q10 */ };
+/* Work that should have taken expected_us there took took_us. */
+void pdr_measured(pdr_books *b, uint32_t target, uint64_t expected_us, uint64_t took_us);
+/* Once a second: servers that were not measured lately drift to the pool's speed. */
+void pdr_relax_speeds(pdr_books *b);
+/* For people: 1000 as the prior says, 500 half as fast. */
+uint32_t pdr_speed_permille(const pdr_books *b, const pdr_target *t);
+/* The prompt of this booking is computed / one of its legs ended well with usage. */
+void pdr_learn_prefill(pdr_books *b, pdr_booking *k, uint64_t took_us);
+void pdr_learn_usage(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint64_t cached_tokens, uint64_t completion_tokens, int decode);
+/* It ended well and no leg reported usage: what was believed has to do. */
+void pdr_learn_without_usage(pdr_books *b, pdr_booking *k);
+/* Sets the prefix index's share of a target from what was learnt about its cache. */
 void pdr_fit_capacity(pdr_books *b, uint32_t target);
 
 #endif

@@ -23,14 +23,15 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
     for (uint32_t i = 0; i < rec->targets; i++) {
         pdr_target *t = &b->registry.targets[rec->first_target + i];
         pdr_index_clear(b->index, rec->first_target + i);
-        t->slowness_q10 = b->registry.infos[rec->first_target + i].measured_q10 = (uint32_t)b->r->learnt.slowness_q10;
-        b->registry.infos[rec->first_target + i].learnt_ns = 0;
-        b->registry.infos[rec->first_target + i].measurements = 0;
+        pdr_target_info *info = &b->registry.infos[rec->first_target + i];
+        t->slowness_q10 = info->measured_q10 = PDR_AS_THE_POOL;
+        info->learnt_ns = info->took_us = info->expected_us = info->cache_blocks = 0;
+        info->foreign_tokens = info->d_foreign_requests = info->d_foreign_tokens = 0;
+        info->measurements = 0;
         pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
-        b->registry.infos[rec->first_target + i].belief_q10 = 1024;
-        b->registry.infos[rec->first_target + i].report_ns = 0;
+        info->report_ns = 0;
     }
 }
 
@@ -197,7 +198,7 @@ int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now
         uint64_t               age = i->report_ns ? pdr_elapsed_us(b.now_ns, i->report_ns) / 1000 : PDR_NONE;
         pdr_target_status      s = {
                  .struct_size = sizeof s, .endpoint = endpoint, .rank = rank, .role = rec->e.role, .state = pdr_registry_state(rec, t, b.now_ns),
-                 .failures = rec->failures, .speed_permille = 1024000u / (t->slowness_q10 ? t->slowness_q10 : 1),
+                 .failures = rec->failures, .speed_permille = pdr_speed_permille(&b, t),
                  .report_age_ms = age > PDR_NONE ? PDR_NONE : (uint32_t)age, .prefill_requests = t->requests, .prefill_tokens = t->tokens,
                  .prefill_wait_us = pdr_wait_us(t, b.now_ns), .decode_requests = t->d_requests, .decode_tokens = t->d_tokens,
                  .prefix_blocks = pdr_index_count(b.index, at), .prefix_capacity = pdr_index_capacity(b.index, at),
@@ -391,7 +392,36 @@ static void merge(pdr_load *to, const pdr_load *from)
     to->have = have;
 }
 
+static uint64_t least_of(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static uint64_t beyond(uint64_t reported, uint64_t ours) { return reported > ours ? reported - ours : 0; }
+
+/*
+ * Load that is not ours: what the engine reports beyond what we have booked, twice in a row, since a single report may be of the moment between an end and our
+ * hearing of it. Prefill: only if it has more requests than we sent; their share of the waiting tokens.
+ */
+static void take_foreign(pdr_books *b, uint32_t target, const pdr_load *l)
+{
+    pdr_target      *t = &b->registry.targets[target];
+    pdr_target_info *i = &b->registry.infos[target];
+    uint64_t         there = i->report.running + i->report.decode_prealloc + i->report.decode_transfer + i->report.waiting;
+    if (l->have & PDR_LOAD_WAITING_TOKENS) {
+        uint64_t more = beyond(there, (uint64_t)t->requests + t->d_requests), tokens = beyond(l->waiting_tokens, t->tokens), share = there ? l->waiting_tokens * more / there : 0;
+        uint64_t foreign = share < tokens ? share : tokens, twice = least_of(foreign, i->foreign_tokens);
+        i->foreign_tokens = foreign;
+        t->foreign_us = twice ? pdr_scale_q10(pdr_prefill_us(&b->r->rates, twice, 0), t->slowness_q10) : 0;
+        t->foreign_ns = b->now_ns;
+    }
+    if (l->have & (PDR_LOAD_RUNNING | PDR_LOAD_DECODE_PREALLOC)) {
+        uint64_t more = beyond(there > UINT32_MAX ? UINT32_MAX : there, t->d_requests);
+        t->d_foreign_requests = (uint32_t)least_of(more, i->d_foreign_requests);
+        i->d_foreign_requests = more;
+    }
+    if (l->have & PDR_LOAD_KV_USED) {
+        uint64_t more = beyond(l->kv_used, t->d_tokens);
+        t->d_foreign_tokens = least_of(more, i->d_foreign_tokens);
+        i->d_foreign_tokens = more;
+    }
+}
 
 /* The engine's view of its load, less what our own books already count: what others send there. Drains with time until the next report. */
 static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
@@ -402,27 +432,14 @@ static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
     merge(&i->report, l);
     if (l->have & PDR_LOAD_KV_CAPACITY && l->kv_capacity) t->kv_capacity = l->kv_capacity;
     if (l->have & PDR_LOAD_MAX_RUNNING && l->max_running) t->max_running = l->max_running;
-    if (l->have & PDR_LOAD_WAITING_TOKENS) {
-        uint64_t foreign = beyond(l->waiting_tokens, t->tokens);
-        t->foreign_us = foreign ? pdr_scale_q10(pdr_prefill_us(&b->r->rates, foreign, 0), t->slowness_q10) : 0;
-        t->foreign_ns = b->now_ns;
-    }
-    if (l->have & (PDR_LOAD_RUNNING | PDR_LOAD_DECODE_PREALLOC)) {
-        uint64_t there = i->report.running + i->report.decode_prealloc + i->report.decode_transfer + i->report.waiting;
-        t->d_foreign_requests = (uint32_t)beyond(there > UINT32_MAX ? UINT32_MAX : there, t->d_requests);
-    }
-    if (l->have & PDR_LOAD_KV_USED) t->d_foreign_tokens = beyond(l->kv_used, t->d_tokens);
+    take_foreign(b, target, l);
     /* speed straight from the engine's own counters, where enough was prefilled since the last report */
     if (l->have & before.have & PDR_LOAD_PREFILL_SPEED && l->prefill_uncached_total > before.prefill_uncached_total + 2048 &&
         l->prefill_busy_us_total > before.prefill_busy_us_total) {
         uint64_t tokens = l->prefill_uncached_total - before.prefill_uncached_total, busy = l->prefill_busy_us_total - before.prefill_busy_us_total;
-        uint64_t prior = tokens * b->r->rates.linear_ns / 1000, q10 = prior ? busy * 1024 / prior : 1024;
-        if (q10 < 16) q10 = 16;
-        if (q10 > 65535) q10 = 65535;
-        i->measured_q10 = (uint32_t)((i->measured_q10 * 3ull + q10) / 4);
-        if (!pdr_same_speed(i->measured_q10, t->slowness_q10)) t->slowness_q10 = i->measured_q10;
-        i->learnt_ns = b->now_ns;
-        i->measurements++;
+        /* prompts of a few thousand tokens, which nobody knows: only where our own prompts tell nothing */
+        uint64_t prior = tokens / 4096 * pdr_prefill_us(&b->r->rates, 4096, 0) + pdr_prefill_us(&b->r->rates, tokens % 4096, 0);
+        if (!i->measurements) pdr_measured(b, target, prior, busy);
     }
     if (i->report_ns == 0 || before.kv_capacity != i->report.kv_capacity) pdr_fit_capacity(b, target);
     i->report_ns = b->now_ns;

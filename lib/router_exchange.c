@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-enum { LEARN_MIN_TOKENS = 64, SLOWNESS_LEAST = 16, SLOWNESS_MOST = 65535, OUTPUT_MOST = 1 << 20, LEARN_MOST_BYTES = 1 << 16 };
 enum { OUTLIER_KNOWN = 32, OUTLIER_FACTOR = 8, OUTLIER_LEAST_US = 1000000 };
 enum { PAUSE_UNSAID_MS = 100, PAUSE_MOST_MS = 30000 };
 #define LATE_MOST_US (1ull << 40)
@@ -40,60 +39,13 @@ static uint64_t approach(uint64_t present, uint64_t sample)
 
 static uint64_t in_range(uint64_t v, uint64_t least, uint64_t most) { return v < least ? least : v > most ? most : v; }
 
-/* How long the prompt took against what the prior says. Only from a target that had nothing else to do: queueing is not slowness. */
-static void learn_slowness(pdr_books *b, const pdr_booking *k, uint64_t took_us)
-{
-    if (!k->alone || k->prefill == PDR_NONE || k->uncached_tokens < LEARN_MIN_TOKENS || !took_us) return;
-    pdr_target *t = &b->registry.targets[k->prefill];
-    if (t->requests > 1) return; /* others joined meanwhile and may have shared its steps */
-    uint64_t prior = pdr_prefill_us(&b->r->rates, k->uncached_tokens, k->matched_tokens), sample = took_us * 1024 / (prior ? prior : 1);
-    pdr_target_info *i = &b->registry.infos[k->prefill];
-    i->measured_q10 = (uint32_t)in_range(approach(i->measured_q10, sample), SLOWNESS_LEAST, SLOWNESS_MOST);
-    i->learnt_ns = b->now_ns;
-    i->measurements++;
-    if (!pdr_same_speed(i->measured_q10, t->slowness_q10)) t->slowness_q10 = i->measured_q10;
-    b->r->learnt.slowness_q10 = in_range(approach(b->r->learnt.slowness_q10, sample), SLOWNESS_LEAST, SLOWNESS_MOST);
-}
-
-/* The engine's own cached_tokens against our belief: who keeps forgetting gets a smaller share of the index, who keeps its word a larger one. */
-static void learn_cache(pdr_books *b, pdr_booking *k, uint64_t cached)
-{
-    if (k->prefill == PDR_NONE || k->cache_learnt) return; /* both legs report the same number */
-    k->cache_learnt = 1;
-    pdr_target_info *info = &b->registry.infos[k->prefill];
-    uint64_t         slack = 2 * (uint64_t)b->r->config.block_bytes;
-    uint32_t         before = info->belief_q10;
-    info->cached_tokens += cached;
-    b->r->stats.cached_tokens_reported += cached;
-    if (cached + slack < k->matched_tokens)
-        info->belief_q10 = before > 64 ? before - before / 16 : before;
-    else if (k->matched_tokens)
-        info->belief_q10 = before < 1022 ? before + 2 : 1024;
-    if (info->belief_q10 != before) pdr_fit_capacity(b, k->prefill);
-}
-
-static void learn_usage(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg *leg)
-{
-    pdr_learnt *l = &b->r->learnt;
-    if (leg->prompt_tokens && k->prompt_bytes) { /* long prompts count for more: in short ones the chat template is most of it */
-        uint64_t bytes = k->prompt_bytes < LEARN_MOST_BYTES ? k->prompt_bytes : LEARN_MOST_BYTES;
-        l->tokens = l->tokens - l->tokens / 32 + leg->prompt_tokens * bytes / k->prompt_bytes;
-        l->bytes = l->bytes - l->bytes / 32 + bytes;
-        l->tokens_per_byte_q20 = in_range((l->tokens << 20) / l->bytes, 1 << 14, 2 << 20); /* 1/64 .. 2 */
-    }
-    if (leg->completion_tokens && leg->completion_tokens < OUTPUT_MOST)
-        l->output_tokens_q10 = approach(l->output_tokens_q10, leg->completion_tokens << 10);
-    if (k->prefill != PDR_NONE) b->registry.infos[k->prefill].prompt_tokens += leg->prompt_tokens;
-    b->r->stats.prompt_tokens_reported += leg->prompt_tokens;
-}
-
 /* First bytes against predictions: bounds of silence follow from them, and who takes many times longer than the pool. */
 static void learn_lateness(pdr_books *b, const pdr_booking *k, uint64_t took_us)
 {
     if (k->prefill == PDR_NONE) return;
     pdr_learnt       *l = &b->r->learnt;
     uint64_t          predicted = k->wait_us + k->work_us + k->transfer_us; /* at the speed learnt of this server, and at that of all */
-    uint64_t          usual = k->wait_us + pdr_scale_q10(pdr_prefill_us(&b->r->rates, k->uncached_tokens, k->matched_tokens), (uint32_t)l->slowness_q10);
+    uint64_t          usual = k->wait_us + pdr_prefill_us(&b->r->rates, k->uncached_tokens, k->matched_tokens);
     uint64_t          late = took_us < LATE_MOST_US ? (took_us << 10) / (usual ? usual : 1) : LATE_MOST_US;
     pdr_endpoint_rec *rec = &b->registry.endpoints[b->registry.targets[k->prefill].endpoint];
     rec->slow = l->patience.late_n >= OUTLIER_KNOWN && took_us >= OUTLIER_LEAST_US && late > OUTLIER_FACTOR * (l->late_q10 > 1024 ? l->late_q10 : 1024);
@@ -186,7 +138,7 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
     if (!k) return; /* its lease ended meanwhile: given back already */
     const pdr_exchange_leg *p = &fx->leg[PDR_LEG_PREFILL], *d = &fx->leg[PDR_LEG_DECODE];
     if (fx->prefill_done) {
-        learn_slowness(b, k, fx->prefill_us);
+        pdr_learn_prefill(b, k, fx->prefill_us);
         if (k->mode == PDR_MODE_PD || k->streamed) learn_lateness(b, k, fx->prefill_us);
         pdr_booking_prefilled(&b->ledger, k, b->now_ns);
         pdr_record_ended(b, fx->booking, PDR_ENDED_PREFILL, fx->prefill_us, 0, 0);
@@ -194,9 +146,10 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
     if (fx->overran) overran(b, k, fx->overran);
     apply_verdicts(b, k, fx->leg);
     if (d->verdict) learn_pace(b, k, fx);
-    if (d->usage) learn_usage(b, k, d);
+    if (p->usage) pdr_learn_usage(b, k, p->prompt_tokens, p->cached_tokens, 0, 0);
+    if (d->usage) pdr_learn_usage(b, k, d->prompt_tokens, d->cached_tokens, d->completion_tokens, 1);
     if (d->usage) pdr_record_ended(b, fx->booking, PDR_ENDED_USAGE, d->prompt_tokens, d->completion_tokens, d->cached_tokens);
-    if (p->usage || d->usage) learn_cache(b, k, p->usage ? p->cached_tokens : d->cached_tokens);
+    if (fx->release && d->verdict == PDR_VERDICT_GOOD) pdr_learn_without_usage(b, k);
     if (fx->release) pdr_give_back(b, k);
     if (fx->prefill_done || fx->release) pdr_release_held(b);
 }

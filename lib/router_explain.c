@@ -18,7 +18,7 @@ static void list_candidate(const pdr_books *b, pdr_listing *l, uint32_t target, 
         c.cost_us += c.transfer_us;
     } else {
         c.chosen = pair && choice->prefill == target;
-        if (!c.barred && b->r->config.hold != PDR_HOLD_OFF && !pdr_gate_open(b, target, c.uncached_tokens)) c.barred = PDR_BARRED_BUSY;
+        if (!c.barred && b->r->config.hold != PDR_HOLD_OFF && !pdr_gate_open(b, target)) c.barred = PDR_BARRED_BUSY;
     }
     l->out[l->n - 1] = c;
 }

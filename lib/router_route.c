@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { HASHES_ON_STACK = 4096, UNTAKEN_S = 5, SECOND_NS = 1000000000, WELL_MEASURED = 8 };
+enum { HASHES_ON_STACK = 4096, UNTAKEN_S = 5, SECOND_NS = 1000000000 };
 
 /* ---- leases and time */
 
@@ -87,27 +87,6 @@ static void forget_stale_reports(pdr_books *b)
     }
 }
 
-/*
- * Once a second: what was not measured for some seconds drifts to the pool's speed, what was never measured takes it at once; and whoever is
- * about as fast as the pool counts as just as fast. Else one bad sample, or a prior that fits nobody, would keep a server out of use for ever.
- */
-static void relax_speeds(pdr_books *b)
-{
-    if (b->now_ns < b->r->learnt.relaxed_ns + SECOND_NS) return;
-    b->r->learnt.relaxed_ns = b->now_ns;
-    if (b->r->retry_credit < PDR_RETRY_RESERVE) b->r->retry_credit += PDR_RETRY_PER_SECOND;
-    uint32_t pool = (uint32_t)b->r->learnt.slowness_q10;
-    for (uint32_t i = 0; i < b->r->config.max_targets; i++) {
-        pdr_target_info *info = &b->registry.infos[i];
-        if (!b->registry.taken[i]) continue;
-        if (!info->learnt_ns)
-            info->measured_q10 = pool;
-        else if (info->learnt_ns + 5ull * SECOND_NS < b->now_ns)
-            info->measured_q10 = (uint32_t)(info->measurements < WELL_MEASURED ? (info->measured_q10 + (uint64_t)pool) / 2 : (info->measured_q10 * 7ull + pool) / 8);
-        b->registry.targets[i].slowness_q10 = pdr_same_speed(info->measured_q10, pool) ? pool : info->measured_q10;
-    }
-}
-
 int pdr_tick(pdr_router *r, uint64_t now_ns)
 {
     pdr_books b;
@@ -120,7 +99,7 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
         r->stats.leases_expired++;
     }
     forget_stale_reports(&b);
-    relax_speeds(&b);
+    pdr_relax_speeds(&b);
     if (b.hold.head->held) expire_held(&b);
     if (b.ledger.head->announced) expire_untaken(&b);
     pdr_release_held(&b);
@@ -133,8 +112,7 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
 static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice *choice, pdr_booking **out, pdr_decision *refusal, pdr_error *err)
 {
     uint32_t          slot = pdr_hold_add(&b->hold, &a->job, a->hashes, a->n);
-    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
-    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &a->job, b->depth[w], 0, b->now_ns);
+    (void)choice;
     if (slot == PDR_NONE) {
         refusal->retry_after_ms = pdr_backlog_ms(b) + 1;
         b->r->stats.refused_queue_full++;
@@ -152,7 +130,7 @@ static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice
     if (__builtin_add_overflow(a->prompt->priority, (int64_t)a->request.priority, &s->priority)) /* clients may ask for any */
         s->priority = a->request.priority > 0 ? INT64_MAX : INT64_MIN;
     s->single_only = a->single_only ? 1 : 0;
-    s->size_us = x.work;
+    s->size_us = pdr_least_work(b, &a->job);
     k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
     k->prompt_tokens = a->job.prompt_tokens;
     k->held = slot;

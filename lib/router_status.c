@@ -161,7 +161,7 @@ static void json_row(const pdr_books *b, const pdr_row *w, struct pdr_text *t)
     put_member(t, "prefix_blocks", pdr_index_count(b->index, w->at));
     put_member(t, "prefix_capacity", pdr_index_capacity(b->index, w->at));
     put_member(t, "kv_capacity", w->t->kv_capacity);
-    put_member(t, "speed_permille", 1024000u / (w->t->slowness_q10 ? w->t->slowness_q10 : 1));
+    put_member(t, "speed_permille", pdr_speed_permille(b, w->t));
     put_member(t, "failures", w->rec->failures);
     put_member(t, "requests_total", w->i->legs);
     put_member(t, "failures_total", w->i->failures);

@@ -132,7 +132,7 @@ typedef struct pdr_config {
     uint32_t transfer_mbps_far;       /* between zones [12500] */
     uint32_t milli_tokens_per_byte;   /* prior of tokens per prompt byte, in 1/1000 [250]; learnt from usage */
     uint32_t hold;                    /* PDR_HOLD_* */
-    uint32_t hold_window_tokens;      /* uncached tokens a prefill target may have outstanding before requests are held [8192] */
+    uint32_t hold_window_tokens;      /* uncached tokens of one prefill step: as many are released together [8192] */
     uint32_t hold_max_wait_ms;        /* a held request is refused after this [60000] */
     uint32_t hold_ageing_ms;          /* waiting this long doubles a held request's urgency; 0: the time the backlog takes */
     uint32_t lease_ttl_ms;            /* a lease without heartbeat for this long loses its bookings [10000] */

@@ -32,7 +32,7 @@ static void make_world(world *w, int topology)
     memset(w, 0, sizeof *w);
     w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single};
     w->s = (pdr_scratch){w->prefill_cost, w->decode_cost, w->host, w->rack, w->zone};
-    w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500};
+    w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500, 0};
     pdr_registry_init(&w->g, MAX, MAX);
     uint32_t n = 2 + (uint32_t)draw(MAX - 2);
     for (uint32_t i = 0; i < n; i++) {

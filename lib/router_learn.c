@@ -1,0 +1,160 @@
+/* What is learnt from how requests went: what prompts take, who is slow, how much a cache keeps, tokens per byte, length of answers. */
+#include "router_decide.h"
+
+enum { LEARN_MIN_TOKENS = 64, SLOWNESS_LEAST = 16, SLOWNESS_MOST = 65535, OUTPUT_MOST = 1 << 20, LEARN_MOST_BYTES = 1 << 16 };
+enum { FIT_KNOWN = 8 /* samples before servers are compared by it */, RECENT = 32, MEASURED_LEAST = 6, RELOAD_BYTES_PER_US = 40000 /* nominal, for scale only */ };
+enum { REST_S = 30, CACHE_LEAST = 64 };
+
+static uint64_t in_range(uint64_t v, uint64_t least, uint64_t most) { return v < least ? least : v > most ? most : v; }
+
+/* An eighth of the way to a sample that is at most four times off: outliers move it little, steady change within some ten samples. */
+static uint64_t approach(uint64_t present, uint64_t sample)
+{
+    sample = in_range(sample, present / 4, present * 4);
+    return sample > present ? present + (sample - present + 7) / 8 : present - (present - sample) / 8;
+}
+
+/* ---- what prompts take */
+
+/* The four parts of the prior (the last at its nominal price). */
+static void parts(const pdr_config *c, uint64_t uncached, uint64_t cached, uint64_t term[PDR_FIT_TERMS])
+{
+    uint64_t u = uncached < PDR_COST_TOKENS_MAX ? uncached : PDR_COST_TOKENS_MAX, m = cached < PDR_COST_TOKENS_MAX ? cached : PDR_COST_TOKENS_MAX;
+    term[0] = c->prefill_base_us;
+    term[1] = u * c->prefill_ns_per_token / 1000;
+    term[2] = u * (m + u / 2) / 1000 * c->prefill_fs_per_token2 / 1000000;
+    term[3] = m * c->kv_bytes_per_token / RELOAD_BYTES_PER_US;
+}
+
+static void take_fit(pdr_books *b)
+{
+    const pdr_config *c = &b->r->config;
+    const uint64_t   *x = b->r->learnt.fit.x;
+    pdr_rates        *k = &b->r->rates;
+    k->base_us = c->prefill_base_us * x[0] / PDR_FIT_ONE;
+    k->linear_ns = c->prefill_ns_per_token * x[1] / PDR_FIT_ONE;
+    k->quadratic_fs = c->prefill_fs_per_token2 * x[2] / PDR_FIT_ONE;
+    k->reload_ns = (uint64_t)c->kv_bytes_per_token * 1000 / RELOAD_BYTES_PER_US * x[3] / PDR_FIT_ONE;
+}
+
+/*
+ * Speeds that differ little are one speed: measurements are not better than that, and their noise must not decide. A server leaves the pool's speed at a
+ * quarter off, and comes back within an eighth.
+ */
+static uint32_t settled(uint32_t measured, uint32_t used)
+{
+    uint32_t off = measured > PDR_AS_THE_POOL ? measured - PDR_AS_THE_POOL : PDR_AS_THE_POOL - measured;
+    if (off * 8 < PDR_AS_THE_POOL || (used == PDR_AS_THE_POOL && off * 4 < PDR_AS_THE_POOL)) return PDR_AS_THE_POOL;
+    return used != PDR_AS_THE_POOL && pdr_same_speed(measured, used) ? used : measured;
+}
+
+void pdr_measured(pdr_books *b, uint32_t target, uint64_t expected_us, uint64_t took_us)
+{
+    pdr_target      *t = &b->registry.targets[target];
+    pdr_target_info *i = &b->registry.infos[target];
+    if (!expected_us) return;
+    i->expected_us += expected_us - i->expected_us / RECENT;
+    i->took_us += in_range(took_us, expected_us / 8, expected_us * 8) - i->took_us / RECENT;
+    i->learnt_ns = b->now_ns;
+    if (++i->measurements < MEASURED_LEAST) return;
+    i->measured_q10 = (uint32_t)in_range(i->took_us * PDR_AS_THE_POOL / (i->expected_us ? i->expected_us : 1), SLOWNESS_LEAST, SLOWNESS_MOST);
+    t->slowness_q10 = settled(i->measured_q10, t->slowness_q10);
+}
+
+/* Retries get their allowance of a second; and what was not measured for long may have recovered, and is not found out as long as nothing is sent there: halfway to the pool's speed. */
+void pdr_relax_speeds(pdr_books *b)
+{
+    if (b->now_ns < b->r->learnt.relaxed_ns + 1000000000u) return;
+    b->r->learnt.relaxed_ns = b->now_ns;
+    if (b->r->retry_credit < PDR_RETRY_RESERVE) b->r->retry_credit += PDR_RETRY_PER_SECOND;
+    for (uint32_t i = 0; i < b->r->config.max_targets; i++) {
+        pdr_target_info *info = &b->registry.infos[i];
+        pdr_target      *t = &b->registry.targets[i];
+        if (!b->registry.taken[i] || t->slowness_q10 == PDR_AS_THE_POOL || info->learnt_ns + REST_S * 1000000000ull > b->now_ns) continue;
+        info->learnt_ns = b->now_ns;
+        info->took_us = (info->took_us + info->expected_us) / 2;
+        info->measured_q10 = (info->measured_q10 + PDR_AS_THE_POOL) / 2;
+        t->slowness_q10 = settled(info->measured_q10, t->slowness_q10);
+    }
+}
+
+uint32_t pdr_speed_permille(const pdr_books *b, const pdr_target *t)
+{
+    uint64_t term[PDR_FIT_TERMS], now;
+    parts(&b->r->config, 4096, 0, term);
+    now = pdr_scale_q10(pdr_prefill_us(&b->r->rates, 4096, 0), t->slowness_q10);
+    return (uint32_t)((term[0] + term[1] + term[2]) * 1000 / (now ? now : 1));
+}
+
+/* Only a prompt that was alone there from its begin to its end tells what it takes: queueing is not slowness. */
+void pdr_learn_prefill(pdr_books *b, pdr_booking *k, uint64_t took_us)
+{
+    k->took_us = took_us;
+    k->learnable = k->alone && k->prefill != PDR_NONE && took_us && b->registry.targets[k->prefill].requests == 1 && !k->batch;
+}
+
+static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint64_t cached)
+{
+    uint64_t term[PDR_FIT_TERMS], took = k->took_us, expected;
+    uint32_t slowness = b->registry.targets[k->prefill].slowness_q10;
+    if (!k->learnable || cached >= prompt_tokens || prompt_tokens - cached < LEARN_MIN_TOKENS) return;
+    k->learnable = 0;
+    parts(&b->r->config, prompt_tokens - cached, cached, term);
+    expected = pdr_fit_us(&b->r->learnt.fit, term);
+    if (b->r->learnt.fit.samples >= FIT_KNOWN) pdr_measured(b, k->prefill, expected, took);
+    pdr_fit_add(&b->r->learnt.fit, term, took * PDR_AS_THE_POOL / (slowness ? slowness : 1));
+    take_fit(b);
+}
+
+void pdr_learn_without_usage(pdr_books *b, pdr_booking *k)
+{
+    if (k->learnable) learn_speed(b, k, k->prompt_tokens, k->matched_tokens);
+}
+
+/* ---- how much a cache keeps */
+
+void pdr_fit_capacity(pdr_books *b, uint32_t target) { pdr_index_set_capacity(b->index, target, b->registry.infos[target].cache_blocks); }
+
+/*
+ * The engine's own cached_tokens against our belief. A cache seems endless until it has forgotten something that we believed it had: then it keeps at most
+ * what we believed, less a sixteenth for each further miss; who keeps his word gets a little back, who has more than we believed an eighth.
+ */
+static void learn_cache(pdr_books *b, const pdr_booking *k, uint64_t cached)
+{
+    pdr_target_info *i = &b->registry.infos[k->prefill];
+    uint64_t         block = k->prompt_bytes ? b->r->config.block_bytes * b->r->learnt.tokens_per_byte_q20 >> 20 : b->r->config.block_bytes / 4, slack = 2 * block,
+                     before = i->cache_blocks, holds = pdr_index_count(b->index, k->prefill);
+    i->cached_tokens += cached;
+    b->r->stats.cached_tokens_reported += cached;
+    if (cached + slack < k->matched_tokens && k->alone) {
+        uint64_t most = before && before < holds ? before : holds;
+        i->cache_blocks = most - most / 16 > CACHE_LEAST ? most - most / 16 : CACHE_LEAST;
+    } else if (before && cached > k->matched_tokens + slack) {
+        i->cache_blocks += before / 8 + 1;
+    } else if (before && k->matched_tokens > slack) {
+        i->cache_blocks += before / 256 + 1;
+    }
+    if (i->cache_blocks != before) pdr_fit_capacity(b, k->prefill);
+}
+
+/* ---- usage */
+
+void pdr_learn_usage(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint64_t cached, uint64_t completion_tokens, int decode)
+{
+    pdr_learnt *l = &b->r->learnt;
+    if (k->prefill != PDR_NONE && !k->cache_learnt) { /* both legs report the same numbers */
+        k->cache_learnt = 1;
+        learn_cache(b, k, cached);
+        learn_speed(b, k, prompt_tokens, cached);
+    }
+    if (!decode) return;
+    if (prompt_tokens && k->prompt_bytes) { /* long prompts count for more: in short ones the chat template is most of it */
+        uint64_t bytes = k->prompt_bytes < LEARN_MOST_BYTES ? k->prompt_bytes : LEARN_MOST_BYTES;
+        l->tokens = l->tokens - l->tokens / 32 + prompt_tokens * bytes / k->prompt_bytes;
+        l->bytes = l->bytes - l->bytes / 32 + bytes;
+        l->tokens_per_byte_q20 = in_range((l->tokens << 20) / l->bytes, 1 << 14, 2 << 20); /* 1/64 .. 2 */
+    }
+    if (completion_tokens && completion_tokens < OUTPUT_MOST) l->output_tokens_q10 = approach(l->output_tokens_q10, completion_tokens << 10);
+    if (k->prefill != PDR_NONE) b->registry.infos[k->prefill].prompt_tokens += prompt_tokens;
+    b->r->stats.prompt_tokens_reported += prompt_tokens;
+}

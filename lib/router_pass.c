@@ -1,0 +1,194 @@
+/*
+ * Passes over the queue: who is released, where to, in what order. docs/scheduling.md has the reasons.
+ *
+ * Held requests are looked at in the queue's order. Each gets the pair of least cost, where work that this pass has planned for at a target counts as
+ * wait. It goes if its target has nothing outstanding and nothing is planned there before it; else its work is planned there and it stays: a request that
+ * waits for its holder blocks nobody. Into a step opened in this very pass further small ones are batched: when m requests are in it, one more delays them by
+ * its own time beyond the fixed part, and saves the fixed part for itself and everybody behind it.
+ */
+#include "router_record.h"
+#include "router_replay.h"
+
+#include <string.h>
+
+enum { LOOK_MOST = 64 /* requests looked at in a row without one that goes */ };
+
+void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
+{
+    uint32_t slot = k->held;
+    if (!b->passing) pdr_record_removed(b, pdr_booking_id(&b->ledger, k), code);
+    k->refusal = code;
+    k->ready_ns = b->now_ns;
+    /* the state first: a kill behind it leaves a refusal that its owner will hear of, never a ticket that is gone */
+    __atomic_store_n(&k->state, (uint32_t)PDR_BOOKING_REFUSED, __ATOMIC_RELEASE);
+    k->held = PDR_NONE;
+    pdr_hold_remove(&b->hold, slot);
+    pdr_booking_announce(&b->ledger, k);
+    if (code == PDR_E_EXPIRED)
+        b->r->stats.expired++;
+    else
+        b->r->stats.refused_no_pair++;
+}
+
+void pdr_give_back(pdr_books *b, pdr_booking *k)
+{
+    uint32_t slot = k->held;
+    int      held = k->state == PDR_BOOKING_HELD;
+    if (held && slot != PDR_NONE) pdr_record_removed(b, pdr_booking_id(&b->ledger, k), PDR_OK);
+    pdr_booking_free(&b->ledger, k, b->now_ns);
+    if (held && slot != PDR_NONE) pdr_hold_remove(&b->hold, slot);
+}
+
+/* The wait that doubles a request's urgency: as long as the whole backlog takes. */
+static uint64_t ageing_us(const pdr_books *b)
+{
+    uint64_t us = b->r->config.hold_ageing_ms ? b->r->config.hold_ageing_ms * 1000ull : pdr_backlog_us(b);
+    return us ? us : 1;
+}
+
+static void match_sample(pdr_books *b, const pdr_held *s)
+{
+    pdr_index_match_sample(b->index, s->sample, s->samples, b->depth);
+    for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) {
+        uint16_t *d = &b->depth[b->registry.prefill[i]];
+        *d = (uint16_t)pdr_held_depth(s, *d);
+    }
+    for (uint32_t i = 0; i < b->registry.head->single_n; i++) {
+        uint16_t *d = &b->depth[b->registry.single[i]];
+        *d = (uint16_t)pdr_held_depth(s, *d);
+    }
+}
+
+static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice)
+{
+    const pdr_job   job = b->hold.slots[slot].job;
+    pdr_log_record *record = pdr_log_begin(b, &job, choice);
+    k->ready_ns = b->now_ns;
+    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
+    k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
+    pdr_hold_remove(&b->hold, slot);
+    pdr_booking_announce(&b->ledger, k);
+    b->r->stats.released++;
+    pdr_log_end(b, record, k, PDR_SEND, pdr_lease_id(&b->ledger, k->lease), 0);
+    return 0;
+}
+
+/* The time of the fixed part of a step at this target. */
+static uint64_t base_us(const pdr_books *b, const pdr_target *t) { return pdr_scale_q10(b->r->rates.base_us, t->slowness_q10); }
+
+/* Whether a request may be sent to this target in this pass. */
+static int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
+{
+    const pdr_target *t = &b->registry.targets[w];
+    const pdr_step   *step = &b->steps[w];
+    if (b->planned_us[w]) return 0;
+    if (!step->requests) return pdr_gate_open(b, w);
+    uint64_t base = base_us(b, t), more = x->work > base ? x->work - base : 0;
+    if (step->tokens + x->uncached > b->r->config.hold_window_tokens) return 0;
+    return more * step->requests < base + (base * b->queue_q10 >> 10);
+}
+
+/* Whether anything more could go in this pass. */
+static int any_takes(const pdr_books *b, const uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const pdr_target *t = &b->registry.targets[list[i]];
+        if (!b->planned_us[list[i]] && (!t->requests || b->steps[list[i]].requests) && t->open_until_ns <= b->now_ns) return 1;
+    }
+    return 0;
+}
+
+static int open_somewhere(const pdr_books *b)
+{
+    return any_takes(b, b->registry.prefill, b->registry.head->prefill_n) || any_takes(b, b->registry.single, b->registry.head->single_n);
+}
+
+/*
+ * A policy that is no expected time says nothing about waiting: it chooses among those that can take the request now, if there are any. Else one busy
+ * server that happens to be next would stop everybody.
+ */
+#define NOT_NOW (1ull << 40) /* above all costs of such policies */
+static void plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t          w = list[i];
+        pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, job, b->depth[w], 0, b->now_ns);
+        b->planned_us[w] = 0;
+        b->planned_us[w] = takes(b, w, &x) ? 0 : NOT_NOW;
+    }
+}
+
+static void booked_into_step(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
+{
+    b->steps[w].requests++;
+    b->steps[w].tokens += x->uncached < UINT32_MAX / 2 ? (uint32_t)x->uncached : UINT32_MAX / 2;
+}
+
+/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
+static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
+{
+    const pdr_held   *s = &b->hold.slots[slot];
+    const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
+    pdr_booking      *k = pdr_booking_at(&b->ledger, s->booking);
+    if (b->replay)
+        pdr_replay_match(b, slot);
+    else
+        match_sample(b, s);
+    pdr_hold_looked(&b->hold, slot, pdr_least_work(b, &s->job));
+    pdr_view v = pdr_view_of(b, &s->job);
+    v.planned_us = b->planned_us;
+    if (!policy->topology) {
+        plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
+        plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
+    }
+    if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, choice)) {
+        if (choice->retry_ns) return PDR_SERVED_WAITS;
+        pdr_refuse_held(b, k, PDR_E_NO_PAIR);
+        return PDR_SERVED_REFUSED;
+    }
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
+    if (!takes(b, w, &x) || release(b, k, slot, choice)) {
+        b->planned_us[w] += x.work;
+        return PDR_SERVED_WAITS;
+    }
+    booked_into_step(b, w, &x);
+    return PDR_SERVED_RELEASED;
+}
+
+static void begin_pass(pdr_books *b)
+{
+    const pdr_registry_head *h = b->registry.head;
+    for (uint32_t i = 0; i < h->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0;
+    for (uint32_t i = 0; i < h->single_n; i++) b->planned_us[b->registry.single[i]] = 0;
+    for (uint32_t i = 0; i < h->prefill_n; i++) b->steps[b->registry.prefill[i]] = (pdr_step){0, 0};
+    for (uint32_t i = 0; i < h->single_n; i++) b->steps[b->registry.single[i]] = (pdr_step){0, 0};
+    b->queue_q10 = pdr_mean_held_q10(b);
+}
+
+void pdr_release_held(pdr_books *b)
+{
+    uint32_t order[PDR_HELD_WINDOW], n, idle = 0;
+    pdr_pen  pen;
+    int      recording = pdr_recording(b);
+    if (__builtin_expect(!b->hold.head->held, 1)) return;
+    begin_pass(b);
+    if (b->registry.head->prefill_n + b->registry.head->single_n && !open_somewhere(b)) return;
+    if (recording) pdr_record_pass(b, &pen);
+    b->passing = 1;
+    uint64_t ageing = ageing_us(b);
+    pdr_hold_pass(&b->hold);
+    do {
+        n = pdr_hold_order(&b->hold, ageing, b->now_ns, order, PDR_HELD_WINDOW);
+        for (uint32_t i = 0; i < n && idle < LOOK_MOST && (!i || open_somewhere(b)); i++) {
+            pdr_choice choice;
+            uint64_t   ticket = b->hold.slots[order[i]].booking;
+            uint32_t   result = serve(b, order[i], &choice);
+            if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
+            if (b->replay) pdr_replay_served(b, order[i], ticket, &choice, result);
+            idle = result == PDR_SERVED_WAITS ? idle + 1 : 0;
+        }
+    } while (n == PDR_HELD_WINDOW && idle < LOOK_MOST && open_somewhere(b));
+    b->passing = 0;
+    if (recording) pdr_record_passed(b, &pen);
+}
