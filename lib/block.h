@@ -57,7 +57,7 @@ struct pdr_router {
 enum {
     PDR_REGION_REGISTRY, PDR_REGION_ENDPOINTS, PDR_REGION_TARGETS, PDR_REGION_INFOS, PDR_REGION_TAKEN, PDR_REGION_LISTS,
     PDR_REGION_LEDGER, PDR_REGION_LEASES, PDR_REGION_BOOKINGS, PDR_REGION_HOLD, PDR_REGION_HELD, PDR_REGION_LOG, PDR_REGION_RECORDS,
-    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_END
+    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_LANES, PDR_REGION_END
 };
 
 /* What the last frame on the tape left its reader with. */
@@ -86,6 +86,7 @@ typedef struct pdr_books {
     pdr_shadow  *shadow;
     struct pdr_step *steps;  /* scratch, per target */
     uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
+    uint32_t     open, pad;  /* targets that something could still go to in this pass */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
 } pdr_books;

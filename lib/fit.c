@@ -31,7 +31,7 @@ static void solve(pdr_fit *f)
             __int128 rest = (__int128)f->target[i] * PDR_FIT_ONE + (__int128)pull * towards;
             for (int j = 0; j < PDR_FIT_TERMS; j++)
                 if (j != i) rest -= (__int128)f->moment[i][j] * f->x[j];
-            __int128 x = rest / (__int128)(f->moment[i][i] + pull);
+            __int128 x = rest / ((__int128)f->moment[i][i] + pull); /* of a damaged block as well: never by zero */
             f->x[i] = x < 0 ? 0 : x > (__int128)MULTIPLE_MOST ? MULTIPLE_MOST : (uint64_t)x;
         }
     }

@@ -1,15 +1,134 @@
 #include "hold.h"
 
+#include "rng.h"
+
 #include <stdio.h>
 #include <string.h>
+
+enum { STEPS_PER_OCTAVE = 8, STEP_BITS = 3, SIZE_LEAST = 64, BUCKETS_LEAST = 64, FAIR_LEAST = 64 /* 1/16 */, FAIR_ALL = 1024 };
+#define PDR_FAIR_HALF_NS 30000000000ull
+#define TIME_MOST_US     (1ull << 32) /* 71 minutes */
+
+uint32_t pdr_hold_buckets(uint32_t max)
+{
+    uint32_t n = BUCKETS_LEAST;
+    while (n < max && n < 1u << 30) n <<= 1;
+    return n;
+}
 
 void pdr_hold_init(const pdr_hold *h, uint32_t max)
 {
     memset(h->head, 0, sizeof *h->head);
     h->head->max = max;
+    h->head->buckets = pdr_hold_buckets(max);
     for (uint32_t i = 0; i < max; i++) h->slots[i].booking = 0;
     pdr_hold_rebuild(h);
 }
+
+/* ---- lanes */
+
+/* Number of the size step: eight to an octave, by the bits behind the first. */
+static uint32_t step_of(uint64_t size_us)
+{
+    uint64_t v = size_us < SIZE_LEAST ? SIZE_LEAST : size_us < TIME_MOST_US ? size_us : TIME_MOST_US;
+    uint32_t top = 63 - (uint32_t)__builtin_clzll(v);
+    return top << STEP_BITS | (uint32_t)(v >> (top - STEP_BITS) & (STEPS_PER_OCTAVE - 1));
+}
+
+/* The least size of a step. */
+static uint64_t size_of_step(uint32_t step)
+{
+    uint32_t top = step >> STEP_BITS;
+    return 1ull << top | (uint64_t)(step & (STEPS_PER_OCTAVE - 1)) << (top - STEP_BITS);
+}
+
+static uint32_t account_of(uint64_t tenant) { return (uint32_t)(tenant ? pdr_mix64(tenant) % (PDR_TENANTS - 1) + 1 : 0); }
+
+static uint32_t *bucket_of(const pdr_hold *h, int64_t priority, uint32_t account, uint32_t step)
+{
+    return &h->bucket[pdr_mix64((uint64_t)priority * 0x9E3779B97F4A7C15u ^ (uint64_t)account << 32 ^ step) & (h->head->buckets - 1)];
+}
+
+static uint32_t lane_for(const pdr_hold *h, const pdr_held *s)
+{
+    uint32_t account = account_of(s->tenant), step = step_of(s->size_us), *bucket = bucket_of(h, s->priority, account, step);
+    for (uint32_t i = *bucket; i != PDR_NONE; i = h->lanes[i].chained)
+        if (h->lanes[i].priority == s->priority && h->lanes[i].account == account && h->lanes[i].step == step) return i;
+    uint32_t  at = h->head->lane_free; /* as many lanes as slots: there is one */
+    pdr_lane *l = &h->lanes[at];
+    h->head->lane_free = l->chained;
+    *l = (pdr_lane){.priority = s->priority, .account = account, .step = step, .first = PDR_NONE, .last = PDR_NONE, .chained = *bucket,
+                    .place = h->head->lanes, .cursor = PDR_NONE, .inverse = (uint32_t)((1ull << 31) / size_of_step(step))};
+    *bucket = at;
+    h->active[h->head->lanes++] = at;
+    return at;
+}
+
+static void drop_lane(const pdr_hold *h, uint32_t at)
+{
+    pdr_lane *l = &h->lanes[at];
+    uint32_t *p = bucket_of(h, l->priority, l->account, l->step);
+    while (*p != at) p = &h->lanes[*p].chained;
+    *p = l->chained;
+    uint32_t moved = h->active[--h->head->lanes];
+    h->active[l->place] = moved;
+    h->lanes[moved].place = l->place;
+    l->chained = h->head->lane_free;
+    h->head->lane_free = at;
+}
+
+static void show_head(const pdr_hold *h, pdr_lane *l)
+{
+    const pdr_held *s = &h->slots[l->first];
+    l->head_ns = s->enqueued_ns;
+    l->head_sequence = s->sequence;
+    l->head_half_ns = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
+}
+
+static void join(const pdr_hold *h, uint32_t slot)
+{
+    pdr_held *s = &h->slots[slot];
+    s->lane = lane_for(h, s);
+    pdr_lane *l = &h->lanes[s->lane];
+    s->prev = l->last;
+    s->next = PDR_NONE;
+    if (l->last != PDR_NONE)
+        h->slots[l->last].next = slot;
+    else
+        l->first = slot;
+    l->last = slot;
+    l->work_us += s->size_us;
+    if (!l->held++) show_head(h, l);
+    if (!h->head->account[l->account].held++) h->head->tenants++;
+    h->head->held++;
+    h->head->size_us += s->size_us;
+    if (slot >= h->head->high) h->head->high = slot + 1;
+}
+
+static void leave(const pdr_hold *h, uint32_t slot)
+{
+    const pdr_held *s = &h->slots[slot];
+    pdr_lane       *l = &h->lanes[s->lane];
+    if (l->cursor == slot) l->cursor = s->next;
+    if (s->prev != PDR_NONE)
+        h->slots[s->prev].next = s->next;
+    else
+        l->first = s->next;
+    if (s->next != PDR_NONE)
+        h->slots[s->next].prev = s->prev;
+    else
+        l->last = s->prev;
+    l->work_us -= s->size_us;
+    h->head->held--;
+    h->head->size_us -= s->size_us;
+    if (!--h->head->account[l->account].held) h->head->tenants--;
+    if (--l->held)
+        show_head(h, l);
+    else
+        drop_lane(h, s->lane);
+}
+
+/* ---- slots */
 
 uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *hashes, size_t n)
 {
@@ -30,9 +149,7 @@ uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *has
 void pdr_hold_commit(const pdr_hold *h, uint32_t slot, uint64_t booking)
 {
     __atomic_store_n(&h->slots[slot].booking, booking, __ATOMIC_RELEASE);
-    h->head->held++;
-    h->head->size_us += h->slots[slot].size_us;
-    if (slot >= h->head->high) h->head->high = slot + 1;
+    join(h, slot);
 }
 
 void pdr_hold_remove(const pdr_hold *h, uint32_t slot)
@@ -40,58 +157,127 @@ void pdr_hold_remove(const pdr_hold *h, uint32_t slot)
     pdr_held *s = &h->slots[slot];
     if (s->booking) {
         __atomic_store_n(&s->booking, 0, __ATOMIC_RELEASE);
-        h->head->held--;
-        h->head->size_us -= s->size_us;
+        leave(h, slot);
     }
     s->next = h->head->free_first;
     h->head->free_first = slot;
     while (h->head->high && !h->slots[h->head->high - 1].booking) h->head->high--;
 }
 
-/* (W + age) / size, in 1/1024: at most 2^41 * 2^10. */
-static uint64_t urgency(const pdr_held *s, uint64_t ageing_us, uint64_t now_ns)
+static void fade(pdr_account *a, uint64_t now_ns)
 {
-    uint64_t age = pdr_elapsed_us(now_ns, s->enqueued_ns);
-    if (age > (1ull << 40)) age = 1ull << 40;
-    return ((ageing_us + age) << 10) / (s->size_us ? s->size_us : 1);
+    uint64_t halves = now_ns > a->served_ns ? (now_ns - a->served_ns) / PDR_FAIR_HALF_NS : 0;
+    if (!halves) return;
+    a->served_us = halves < 64 ? a->served_us >> halves : 0;
+    a->served_ns += halves * PDR_FAIR_HALF_NS;
 }
 
-typedef struct pdr_rank { int64_t priority; uint64_t urgency, sequence; uint32_t slot; } pdr_rank;
+void pdr_hold_waited(const pdr_hold *h, uint64_t us)
+{
+    if (us > h->head->longest_us) h->head->longest_us = us;
+}
 
-static int before(const pdr_rank *a, const pdr_rank *b)
+void pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, uint64_t now_ns)
+{
+    pdr_account *a = &h->head->account[account_of(tenant)];
+    if (!a->served_ns) a->served_ns = now_ns;
+    fade(a, now_ns);
+    a->served_us += work_us < TIME_MOST_US ? work_us : TIME_MOST_US;
+}
+
+/* ---- order */
+
+void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
+{
+    uint64_t sum = 0;
+    h->head->pass++;
+    if (h->head->tenants < 2) return; /* one tenant alone is always treated fairly */
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) {
+        if (!h->head->account[i].held) continue;
+        fade(&h->head->account[i], now_ns);
+        sum += h->head->account[i].served_us;
+    }
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) {
+        pdr_account *a = &h->head->account[i];
+        if (!a->held) continue;
+        uint64_t over = sum ? a->served_us * h->head->tenants * 1024 / sum : 0; /* 1024: just its share */
+        a->fairness_q10 = over <= 1024 ? FAIR_ALL : (uint32_t)(1024 * 1024 / over);
+        if (a->fairness_q10 < FAIR_LEAST) a->fairness_q10 = FAIR_LEAST;
+    }
+}
+
+typedef struct pdr_rank { int64_t priority; uint64_t overdue_ns, urgency, sequence; } pdr_rank;
+
+/* overdue_ns: when half of its time was over, if it is; UINT64_MAX else. */
+static pdr_rank rank(const pdr_hold *h, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence, uint64_t ageing_us, uint64_t now_ns)
+{
+    uint64_t age = pdr_elapsed_us(now_ns, came_ns), t = ageing_us + (age < TIME_MOST_US ? age : TIME_MOST_US), urgency = t * l->inverse >> 8;
+    if (h->head->tenants > 1) urgency = urgency / 1024 * h->head->account[l->account].fairness_q10;
+    return (pdr_rank){l->priority, half_ns <= now_ns ? half_ns : UINT64_MAX, urgency, sequence};
+}
+
+static inline int before(const pdr_rank *a, const pdr_rank *b)
 {
     if (a->priority != b->priority) return a->priority > b->priority;
+    if (a->overdue_ns != b->overdue_ns) return a->overdue_ns < b->overdue_ns;
     if (a->urgency != b->urgency) return a->urgency > b->urgency;
     return a->sequence < b->sequence;
 }
 
-void pdr_hold_pass(const pdr_hold *h) { h->head->pass++; }
-
-void pdr_hold_looked(const pdr_hold *h, uint32_t slot, uint64_t size_us)
+static pdr_rank rank_of(const pdr_hold *h, const pdr_lane *l, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)
 {
-    pdr_held *s = &h->slots[slot];
-    s->looked = h->head->pass;
-    h->head->size_us += size_us - s->size_us;
-    s->size_us = size_us;
+    const pdr_held *s = &h->slots[slot];
+    uint64_t        half = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
+    return rank(h, l, s->enqueued_ns, half, s->sequence, ageing_us, now_ns);
 }
 
-uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t *out, uint32_t cap)
+uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
 {
-    pdr_rank top[PDR_HELD_WINDOW];
-    uint32_t n = 0;
-    if (cap > PDR_HELD_WINDOW) cap = PDR_HELD_WINDOW;
-    if (ageing_us > (1ull << 40)) ageing_us = 1ull << 40;
+    pdr_rank  best = {INT64_MIN, UINT64_MAX, 0, UINT64_MAX};
+    pdr_lane *from = NULL;
+    if (ageing_us > TIME_MOST_US) ageing_us = TIME_MOST_US;
+    for (uint32_t i = 0; i < h->head->lanes; i++) {
+        pdr_lane *l = &h->lanes[h->active[i]];
+        pdr_rank  r;
+        if (l->pass == h->head->pass) {
+            if (l->cursor == PDR_NONE) continue;
+            r = rank_of(h, l, l->cursor, ageing_us, now_ns);
+        } else {
+            r = rank(h, l, l->head_ns, l->head_half_ns, l->head_sequence, ageing_us, now_ns);
+        }
+        if (from && !before(&r, &best)) continue;
+        best = r;
+        from = l;
+    }
+    if (!from) return PDR_NONE;
+    uint32_t slot = from->pass == h->head->pass ? from->cursor : from->first;
+    from->pass = h->head->pass;
+    from->cursor = h->slots[slot].next;
+    return slot;
+}
+
+uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority)
+{
+    uint64_t work = 0;
+    uint32_t step = step_of(size_us);
+    for (uint32_t i = 0; i < h->head->lanes; i++) {
+        const pdr_lane *l = &h->lanes[h->active[i]];
+        if (l->priority > priority || (l->priority == priority && l->step <= step)) work += l->work_us;
+    }
+    return work;
+}
+
+uint32_t pdr_hold_place(const pdr_hold *h, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)
+{
+    uint32_t place = 0;
+    pdr_rank mine = rank_of(h, &h->lanes[h->slots[slot].lane], slot, ageing_us, now_ns);
     for (uint32_t i = 0; i < h->head->high; i++) {
         const pdr_held *s = &h->slots[i];
-        if (!s->booking || s->looked == h->head->pass) continue;
-        pdr_rank r = {s->priority, urgency(s, ageing_us, now_ns), s->sequence, i};
-        if (n == cap && !before(&r, &top[n - 1])) continue;
-        uint32_t k = n < cap ? n++ : cap - 1;
-        for (; k > 0 && before(&r, &top[k - 1]); k--) top[k] = top[k - 1];
-        top[k] = r;
+        if (!s->booking || i == slot) continue;
+        pdr_rank r = rank_of(h, &h->lanes[s->lane], i, ageing_us, now_ns);
+        place += (uint32_t)before(&r, &mine);
     }
-    for (uint32_t i = 0; i < n; i++) out[i] = top[i].slot;
-    return n;
+    return place;
 }
 
 uint32_t pdr_held_depth(const pdr_held *s, uint32_t sample_depth)
@@ -99,27 +285,55 @@ uint32_t pdr_held_depth(const pdr_held *s, uint32_t sample_depth)
     return s->samples ? (uint32_t)((uint64_t)sample_depth * s->blocks / s->samples) : 0;
 }
 
+/* ---- after a death */
+
+/* Sifts down in a heap of slots, the latest that came on top. */
+static void sift(const pdr_hold *h, uint32_t *heap, uint32_t n, uint32_t i)
+{
+    uint32_t x = heap[i];
+    for (uint32_t k; (k = i * 2 + 1) < n; i = k) {
+        if (k + 1 < n && h->slots[heap[k + 1]].sequence > h->slots[heap[k]].sequence) k++;
+        if (h->slots[heap[k]].sequence <= h->slots[x].sequence) break;
+        heap[i] = heap[k];
+    }
+    heap[i] = x;
+}
+
 void pdr_hold_rebuild(const pdr_hold *h)
 {
-    h->head->held = h->head->high = 0;
-    h->head->size_us = 0;
-    h->head->free_first = PDR_NONE;
-    for (uint32_t i = h->head->max; i-- > 0;) {
-        pdr_held *s = &h->slots[i];
-        if (!s->booking) {
-            s->next = h->head->free_first;
-            h->head->free_first = i;
+    pdr_hold_head *d = h->head;
+    uint32_t      *order = h->active, n = 0; /* as long as no lane is in use */
+    d->held = d->high = d->lanes = d->tenants = 0;
+    d->size_us = 0;
+    d->free_first = d->lane_free = PDR_NONE;
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) d->account[i].held = 0;
+    for (uint32_t i = 0; i < d->buckets; i++) h->bucket[i] = PDR_NONE;
+    for (uint32_t i = d->max; i-- > 0;) {
+        h->lanes[i].chained = d->lane_free;
+        d->lane_free = i;
+        if (h->slots[i].booking) {
+            order[n++] = i;
             continue;
         }
-        h->head->held++;
-        h->head->size_us += s->size_us;
-        if (i >= h->head->high) h->head->high = i + 1;
+        h->slots[i].next = d->free_first;
+        d->free_first = i;
+    }
+    for (uint32_t i = n / 2; i-- > 0;) sift(h, order, n, i);
+    for (uint32_t left = n; left-- > 0;) { /* in place: the latest to the end */
+        uint32_t latest = order[0];
+        order[0] = order[left];
+        if (left) sift(h, order, left, 0);
+        order[left] = latest;
+    }
+    for (uint32_t i = 0; i < n; i++) { /* a lane's number is written to active[] at most where order was read already */
+        uint32_t slot = order[i];
+        join(h, slot);
     }
 }
 
 int pdr_hold_check(const pdr_hold *h, char *why, size_t cap)
 {
-    uint32_t held = 0, free_n = 0;
+    uint32_t held = 0, free_n = 0, laned = 0;
     uint64_t size = 0;
     for (uint32_t i = 0; i < h->head->max; i++) {
         const pdr_held *s = &h->slots[i];
@@ -128,12 +342,23 @@ int pdr_hold_check(const pdr_hold *h, char *why, size_t cap)
         size += s->size_us;
         if (i >= h->head->high) return snprintf(why, cap, "queue: slot %u is used beyond the high mark", i);
         if (s->samples > PDR_HELD_SAMPLES) return snprintf(why, cap, "queue: slot %u has %u samples", i, s->samples);
+        if (s->lane >= h->head->max || h->lanes[s->lane].priority != s->priority) return snprintf(why, cap, "queue: slot %u is in no lane of its own", i);
+    }
+    if (h->head->lanes > h->head->max) return snprintf(why, cap, "queue: %u lanes", h->head->lanes);
+    for (uint32_t i = 0; i < h->head->lanes; i++) {
+        uint32_t at = h->active[i], n = 0, prev = PDR_NONE;
+        if (at >= h->head->max || h->lanes[at].place != i) return snprintf(why, cap, "queue: lane %u is not in its place", at);
+        for (uint32_t k = h->lanes[at].first; k != PDR_NONE; prev = k, k = h->slots[k].next)
+            if (k >= h->head->max || !h->slots[k].booking || h->slots[k].lane != at || h->slots[k].prev != prev || ++n > h->lanes[at].held)
+                return snprintf(why, cap, "queue: lane %u is broken at slot %u", at, k);
+        if (!n || n != h->lanes[at].held || h->lanes[at].last != prev) return snprintf(why, cap, "queue: lane %u has %u, %u counted", at, n, h->lanes[at].held);
+        laned += n;
     }
     for (uint32_t i = h->head->free_first; i != PDR_NONE && free_n <= h->head->max; i = h->slots[i].next) {
         if (i >= h->head->max || h->slots[i].booking) return snprintf(why, cap, "queue: free slot %u is in use", i);
         free_n++;
     }
-    if (held != h->head->held || size != h->head->size_us || free_n != h->head->max - held)
-        return snprintf(why, cap, "queue: %u held and %u free of %u; counted %u", held, free_n, h->head->max, h->head->held);
+    if (held != h->head->held || laned != held || size != h->head->size_us || free_n != h->head->max - held)
+        return snprintf(why, cap, "queue: %u held, %u in lanes and %u free of %u; counted %u", held, laned, free_n, h->head->max, h->head->held);
     return 0;
 }

@@ -1,29 +1,34 @@
 /*
  * The queue of held requests (the router may hold a request while every suitable worker is busy).
  *
- * A bounded table in the block. What is kept of a request is what a later choice needs: its job, its size (prefill time on the best worker at
- * arrival), deadline, priority, and a sample of its prefix chain: up to PDR_HELD_SAMPLES hashes, evenly spaced, so that matching it again costs the same
- * for every prompt and is exact to 1/64 of its length. Order: higher priority first; within one priority descending (1 + age/W) / size, shortest
- * first with ageing (the order, not late binding, is where holding gains; docs/scheduling.md). W: see pdr_hold_order().
+ * A bounded table in the block. What is kept of a request is what a later choice needs: its job, its size (prefill time where most of it is cached),
+ * deadline, priority, tenant, and a sample of its prefix chain: up to PDR_HELD_SAMPLES hashes, evenly spaced, so that matching it again costs the same for every
+ * prompt and is exact to 1/64 of its length.
  *
- * Costs: add and remove O(1); order O(held) per pass for the first few. Called with the router's lock held. A slot's `booking` is the truth:
- * written last, cleared first; pdr_hold_rebuild() makes the free list anew.
+ * Order: higher priority first. Within one priority whoever has waited for half of what he may wait, the oldest first; then descending
+ * (W + age) / size * fairness: shortest first with ageing (docs/scheduling.md). Sizes count in steps of an eighth of an octave (9 %). Fairness: 1, or less for a
+ * tenant that was served more than its share lately, down to 1/16.
+ *
+ * Requests of one priority, tenant and size step stand in a lane, first come first served, so only the lanes' heads need to be compared: costs are O(lanes), in practice
+ * some hundred however many are held; add and remove O(1). Tenants share 256 accounts by their hash. Called with the router's lock held. A slot's
+ * `booking` is the truth: written last, cleared first; pdr_hold_rebuild() makes everything else anew.
  */
 #ifndef PDR_HOLD_H
 #define PDR_HOLD_H
 
 #include "cost.h"
 
-enum { PDR_HELD_SAMPLES = 64, PDR_HELD_WINDOW = 16 /* requests looked at per pass */ };
+enum { PDR_HELD_SAMPLES = 64, PDR_TENANTS = 256 };
 
 typedef struct pdr_held {
     uint64_t booking;        /* id; 0: free */
     uint64_t enqueued_ns, deadline_ns;
     uint64_t size_us;        /* prefill time on the best worker */
     uint64_t sequence;       /* in order of arrival */
-    uint64_t looked;         /* the pass in which it was looked at */
     int64_t  priority;
-    uint32_t next;           /* free list */
+    uint64_t tenant;         /* 0: nobody's */
+    uint32_t next, prev;     /* in the lane; next: free list */
+    uint32_t lane;
     uint32_t samples;        /* sample i is the last of the chain's first pdr_held_depth(i + 1) blocks */
     uint32_t blocks;         /* of the whole chain */
     uint32_t single_only;    /* not one for a pair */
@@ -31,31 +36,62 @@ typedef struct pdr_held {
     uint64_t sample[PDR_HELD_SAMPLES];
 } pdr_held;
 
+typedef struct pdr_lane {
+    int64_t  priority;
+    uint64_t head_ns, head_half_ns; /* of the first: when it came, and when half of its time is over */
+    uint64_t head_sequence;
+    uint64_t work_us;        /* sizes of all in it */
+    uint32_t inverse;        /* 2^31 / size */
+    uint32_t step;           /* of size */
+    uint32_t account;        /* of the tenant */
+    uint32_t first, last, held;
+    uint32_t chained;        /* next with this hash */
+    uint32_t place;          /* in active[] */
+    uint64_t pass;           /* the pass in which cursor counts */
+    uint32_t cursor, pad;    /* first not looked at; PDR_NONE: all were */
+} pdr_lane;
+
+typedef struct pdr_account {
+    uint64_t served_us, served_ns; /* halves every PDR_FAIR_HALF_NS */
+    uint32_t held, fairness_q10;
+} pdr_account;
+
 typedef struct pdr_hold_head {
     uint32_t max, held, free_first, high; /* slots beyond high are free */
     uint64_t size_us;        /* sum over the held */
     uint64_t sequence;       /* of the last that came */
     uint64_t pass;           /* passes so far */
+    uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */
+    uint64_t longest_us;     /* that anybody has waited so far */
+    pdr_account account[PDR_TENANTS];
 } pdr_hold_head;
 
 typedef struct pdr_hold {
     pdr_hold_head *head;
     pdr_held      *slots;
+    pdr_lane      *lanes;    /* max */
+    uint32_t      *active;   /* max: numbers of lanes in use */
+    uint32_t      *bucket;   /* buckets */
 } pdr_hold;
 
-void pdr_hold_init(const pdr_hold *h, uint32_t max);
-/* A slot for a request, PDR_NONE when full. `hashes` is its chain; booking is set by pdr_hold_commit(). */
+uint32_t pdr_hold_buckets(uint32_t max);
+void     pdr_hold_init(const pdr_hold *h, uint32_t max);
+/* A slot for a request, PDR_NONE when full. `hashes` is its chain; times, size, priority and tenant are set by the caller before pdr_hold_commit(). */
 uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *hashes, size_t n);
 void     pdr_hold_commit(const pdr_hold *h, uint32_t slot, uint64_t booking);
 void     pdr_hold_remove(const pdr_hold *h, uint32_t slot);
-/*
- * The first (at most cap) in order at now_ns that were not looked at in this pass into out[], their number returned. ageing_us: W, the wait that doubles a request's urgency.
- * Ties: who came first.
- */
-uint32_t pdr_hold_order(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t *out, uint32_t cap);
-/* A pass begins; this one has been looked at in it, and is now of that size. */
-void pdr_hold_pass(const pdr_hold *h);
-void pdr_hold_looked(const pdr_hold *h, uint32_t slot, uint64_t size_us);
+/* A tenant was served, from the queue or past it. */
+void     pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, uint64_t now_ns);
+/* Somebody has waited so long. */
+void     pdr_hold_waited(const pdr_hold *h, uint64_t us);
+/* A pass begins. */
+void     pdr_hold_pass(const pdr_hold *h, uint64_t now_ns);
+/* The next in order that was not looked at in this pass, PDR_NONE: none. ageing_us: W, the wait that doubles a request's urgency. */
+uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns);
+/* Work that is served before a request of that size, priority and tenant which comes now, as far as the queue knows. */
+uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority);
+/* Number in order of a held request: 0 is next. */
+uint32_t pdr_hold_place(const pdr_hold *h, uint32_t slot, uint64_t ageing_us, uint64_t now_ns);
 /* Leading blocks for a match depth over the samples. */
 uint32_t pdr_held_depth(const pdr_held *s, uint32_t sample_depth);
 void     pdr_hold_rebuild(const pdr_hold *h);

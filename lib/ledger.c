@@ -132,7 +132,7 @@ static void add_sums(const pdr_ledger *l, const pdr_booking *b)
             pdr_target *t = &l->registry->targets[b->prefill];
             t->work_us += b->work_us;
             t->tokens += b->uncached_tokens;
-            t->requests++;
+            if (!t->requests++) l->registry->head->idle -= l->registry->listed[b->prefill];
         }
     }
     l->head->rooms += b->room ? (b->batch ? b->batch : 1) : 0;
@@ -163,7 +163,7 @@ static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
     pdr_target *t = &l->registry->targets[b->prefill];
     t->work_us -= b->work_us;
     t->tokens -= b->uncached_tokens;
-    t->requests--;
+    if (!--t->requests) l->registry->head->idle += l->registry->listed[b->prefill];
     t->since_ns = now_ns;
 }
 
@@ -241,6 +241,8 @@ static void clear_sums(const pdr_ledger *l)
         t->requests = t->d_requests = 0;
     }
     for (uint32_t i = 0; i < g->head->max_endpoints; i++) g->endpoints[i].bookings = 0;
+    g->head->idle = 0;
+    for (uint32_t i = 0; i < g->head->max_targets; i++) g->head->idle += g->listed[i];
     for (uint32_t i = 0; i < l->head->max_leases; i++) {
         l->leases[i].first = PDR_NONE;
         l->leases[i].bookings = l->leases[i].released = l->leases[i].wake = 0;

@@ -296,6 +296,7 @@ void pdr_registry_relist(const pdr_registry *g)
     g->head->relists++;
     pdr_registry_head *h = g->head;
     uint32_t           p = 0, d = 0, s = 0, n = 0, targets = 0;
+    memset(g->listed, 0, h->max_targets * sizeof *g->listed);
     for (uint32_t id = 0; id < h->high; id++) {
         const pdr_endpoint_rec *rec = &g->endpoints[id];
         if (rec->slot == PDR_SLOT_FREE) continue;
@@ -308,6 +309,10 @@ void pdr_registry_relist(const pdr_registry *g)
             if (rec->e.role == PDR_ROLE_BOTH) g->single[s++] = rec->first_target + i;
         }
     }
+    h->idle = 0;
+    for (uint32_t i = 0; i < p; i++) g->listed[g->prefill[i]] = 1;
+    for (uint32_t i = 0; i < s; i++) g->listed[g->single[i]] = 1;
+    for (uint32_t i = 0; i < h->max_targets; i++) h->idle += g->listed[i] && !g->targets[i].requests;
     h->endpoints = n;
     h->targets = targets;
     h->prefill_n = p;

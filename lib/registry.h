@@ -87,6 +87,7 @@ typedef struct pdr_registry_head {
     uint32_t pick;                      /* sequence for last_pick */
     uint32_t high;                      /* endpoints[] beyond this are free */
     uint32_t grouping;                  /* a put is under way: groups may be half made */
+    uint32_t idle;                      /* listed targets with nothing in prefill by our books */
     uint32_t relists;                   /* times that the lists were made anew */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
@@ -98,7 +99,8 @@ typedef struct pdr_registry {
     pdr_target        *targets;
     pdr_target_info   *infos;
     uint8_t           *taken;           /* per target: in use */
-    uint32_t          *prefill, *decode, *single; /* candidate lists: target numbers, ascending */
+    uint32_t          *prefill, *decode, *single; /* candidate lists: target numbers, by endpoint */
+    uint32_t          *listed;          /* per target: 1 if it computes prompts and is in a list */
 } pdr_registry;
 
 void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets);

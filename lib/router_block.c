@@ -8,7 +8,7 @@
 
 static const char magic[8] = {'P', 'D', 'R', 'O', 'U', 'T', 'E', '\n'};
 
-enum { CANDIDATE_LISTS = 3, GROUP_LISTS = 3, READY = 0x52454459 };
+enum { CANDIDATE_LISTS = 4 /* and who is in one */, GROUP_LISTS = 3, READY = 0x52454459 };
 
 static uint64_t round64(uint64_t n) { return (n + 63) & ~63ull; }
 
@@ -34,6 +34,7 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_BOOKINGS] = (uint64_t)c->max_bookings * sizeof(pdr_booking),
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
+        [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
         /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
@@ -94,12 +95,16 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->registry.prefill = region(r, PDR_REGION_LISTS);
     b->registry.decode = b->registry.prefill + targets;
     b->registry.single = b->registry.decode + targets;
+    b->registry.listed = b->registry.single + targets;
     b->ledger.head = region(r, PDR_REGION_LEDGER);
     b->ledger.leases = region(r, PDR_REGION_LEASES);
     b->ledger.bookings = region(r, PDR_REGION_BOOKINGS);
     b->ledger.registry = &b->registry;
     b->hold.head = region(r, PDR_REGION_HOLD);
     b->hold.slots = region(r, PDR_REGION_HELD);
+    b->hold.lanes = region(r, PDR_REGION_LANES);
+    b->hold.active = (uint32_t *)(void *)(b->hold.lanes + r->config.max_held);
+    b->hold.bucket = b->hold.active + r->config.max_held;
     b->log.head = region(r, PDR_REGION_LOG);
     b->log.records = region(r, PDR_REGION_RECORDS);
     b->index = region(r, PDR_REGION_INDEX);

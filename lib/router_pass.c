@@ -59,14 +59,17 @@ static void match_sample(pdr_books *b, const pdr_held *s)
     }
 }
 
-static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice)
+static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice, uint64_t work_us)
 {
     const pdr_job   job = b->hold.slots[slot].job;
+    uint64_t        tenant = b->hold.slots[slot].tenant;
     pdr_log_record *record = pdr_log_begin(b, &job, choice);
     k->ready_ns = b->now_ns;
     if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
     k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
     pdr_hold_remove(&b->hold, slot);
+    pdr_hold_charge(&b->hold, tenant, work_us, b->now_ns);
+    pdr_hold_waited(&b->hold, pdr_elapsed_us(b->now_ns, k->enqueued_ns));
     pdr_booking_announce(&b->ledger, k);
     b->r->stats.released++;
     pdr_log_end(b, record, k, PDR_SEND, pdr_lease_id(&b->ledger, k->lease), 0);
@@ -88,19 +91,15 @@ static int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
     return more * step->requests < base + (base * b->queue_q10 >> 10);
 }
 
-/* Whether anything more could go in this pass. */
-static int any_takes(const pdr_books *b, const uint32_t *list, uint32_t n)
+/* Targets that something could still go to in this pass. */
+static uint32_t count_open(const pdr_books *b, const uint32_t *list, uint32_t n)
 {
+    uint32_t open = 0;
     for (uint32_t i = 0; i < n; i++) {
         const pdr_target *t = &b->registry.targets[list[i]];
-        if (!b->planned_us[list[i]] && (!t->requests || b->steps[list[i]].requests) && t->open_until_ns <= b->now_ns) return 1;
+        open += !t->requests && t->open_until_ns <= b->now_ns;
     }
-    return 0;
-}
-
-static int open_somewhere(const pdr_books *b)
-{
-    return any_takes(b, b->registry.prefill, b->registry.head->prefill_n) || any_takes(b, b->registry.single, b->registry.head->single_n);
+    return open;
 }
 
 /*
@@ -134,7 +133,6 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
         pdr_replay_match(b, slot);
     else
         match_sample(b, s);
-    pdr_hold_looked(&b->hold, slot, pdr_least_work(b, &s->job));
     pdr_view v = pdr_view_of(b, &s->job);
     v.planned_us = b->planned_us;
     if (!policy->topology) {
@@ -148,12 +146,13 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
     }
     uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
-    if (!takes(b, w, &x) || release(b, k, slot, choice)) {
-        b->planned_us[w] += x.work;
-        return PDR_SERVED_WAITS;
+    if (takes(b, w, &x) && !release(b, k, slot, choice, x.work)) {
+        booked_into_step(b, w, &x);
+        return PDR_SERVED_RELEASED;
     }
-    booked_into_step(b, w, &x);
-    return PDR_SERVED_RELEASED;
+    if (!b->planned_us[w] && (b->steps[w].requests || pdr_gate_open(b, w)) && b->open) b->open--;
+    b->planned_us[w] += x.work;
+    return PDR_SERVED_WAITS;
 }
 
 static void begin_pass(pdr_books *b)
@@ -164,31 +163,37 @@ static void begin_pass(pdr_books *b)
     for (uint32_t i = 0; i < h->prefill_n; i++) b->steps[b->registry.prefill[i]] = (pdr_step){0, 0};
     for (uint32_t i = 0; i < h->single_n; i++) b->steps[b->registry.single[i]] = (pdr_step){0, 0};
     b->queue_q10 = pdr_mean_held_q10(b);
+    b->open = count_open(b, b->registry.prefill, h->prefill_n) + count_open(b, b->registry.single, h->single_n);
+}
+
+/* Nobody could go, unless there is nobody to go to: then held requests are told. */
+static int nothing_to_do(const pdr_books *b)
+{
+    const pdr_registry_head *h = b->registry.head;
+    return !b->hold.head->held || (!h->idle && h->prefill_n + h->single_n);
 }
 
 void pdr_release_held(pdr_books *b)
 {
-    uint32_t order[PDR_HELD_WINDOW], n, idle = 0;
     pdr_pen  pen;
-    int      recording = pdr_recording(b);
-    if (__builtin_expect(!b->hold.head->held, 1)) return;
+    int      recording = pdr_recording(b), nobody = !(b->registry.head->prefill_n + b->registry.head->single_n);
+    if (__builtin_expect(nothing_to_do(b), 1)) return;
     begin_pass(b);
-    if (b->registry.head->prefill_n + b->registry.head->single_n && !open_somewhere(b)) return;
+    if (!b->open && !nobody) return;
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
     uint64_t ageing = ageing_us(b);
-    pdr_hold_pass(&b->hold);
-    do {
-        n = pdr_hold_order(&b->hold, ageing, b->now_ns, order, PDR_HELD_WINDOW);
-        for (uint32_t i = 0; i < n && idle < LOOK_MOST && (!i || open_somewhere(b)); i++) {
-            pdr_choice choice;
-            uint64_t   ticket = b->hold.slots[order[i]].booking;
-            uint32_t   result = serve(b, order[i], &choice);
-            if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
-            if (b->replay) pdr_replay_served(b, order[i], ticket, &choice, result);
-            idle = result == PDR_SERVED_WAITS ? idle + 1 : 0;
-        }
-    } while (n == PDR_HELD_WINDOW && idle < LOOK_MOST && open_somewhere(b));
+    pdr_hold_pass(&b->hold, b->now_ns);
+    for (uint32_t looked = 0; looked < LOOK_MOST && (b->open || nobody);) {
+        pdr_choice choice;
+        uint32_t   slot = pdr_hold_next(&b->hold, ageing, b->now_ns);
+        if (slot == PDR_NONE) break;
+        uint64_t ticket = b->hold.slots[slot].booking;
+        uint32_t result = serve(b, slot, &choice);
+        if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
+        if (b->replay) pdr_replay_served(b, slot, ticket, &choice, result);
+        looked = result == PDR_SERVED_WAITS ? looked + 1 : 0;
+    }
     b->passing = 0;
     if (recording) pdr_record_passed(b, &pen);
 }

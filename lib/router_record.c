@@ -140,6 +140,7 @@ static void put_held(pdr_pen *pen, const pdr_held *s, uint64_t ticket)
     pdr_pen_signed(pen, s->priority);
     pdr_pen_number(pen, s->sequence);
     pdr_pen_number(pen, s->single_only);
+    pdr_pen_word(pen, s->tenant);
 }
 
 static void key(pdr_books *b)
@@ -169,6 +170,13 @@ static void key(pdr_books *b)
     pdr_pen_number(&pen, b->hold.head->held);
     for (uint32_t i = 0; i < b->hold.head->high; i++)
         if (b->hold.slots[i].booking) put_held(&pen, &b->hold.slots[i], b->hold.slots[i].booking);
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) {
+        if (!b->hold.head->account[i].served_us) continue;
+        pdr_pen_number(&pen, i + 1u);
+        pdr_pen_number(&pen, b->hold.head->account[i].served_us);
+        pdr_pen_number(&pen, b->hold.head->account[i].served_ns);
+    }
+    pdr_pen_byte(&pen, 0);
     b->tape.head->wanted = pdr_tape_commit(&pen) ? 1 : 0;
     b->tape.head->epoch = h->relists;
 }
@@ -227,6 +235,7 @@ void pdr_record_ask(pdr_books *b, const pdr_ask *a, pdr_pen *pen)
                             (a->request.flags & PDR_REQUEST_NO_HOLD ? PDR_RECORD_ASK_NO_HOLD : 0u));
     put_job(pen, &a->job);
     put_depths(b, pen);
+    pdr_pen_word(pen, a->request.tenant);
     pdr_pen_number(pen, a->n);
     for (size_t i = 0; i < a->n; i++) pdr_pen_word(pen, a->hashes[i]);
 }
@@ -236,6 +245,7 @@ void pdr_record_decided(pdr_books *b, pdr_pen *pen, const pdr_choice *choice, in
     put_choice(pen, choice);
     pdr_pen_signed(pen, outcome);
     pdr_pen_number(pen, k ? pdr_booking_id(&b->ledger, k) : 0);
+    pdr_pen_number(pen, outcome == PDR_SEND ? k->work_us : 0);
     if (outcome == PDR_HELD) put_held(pen, &b->hold.slots[k->held], pdr_booking_id(&b->ledger, k));
     pdr_tape_commit(pen);
 }
@@ -244,10 +254,12 @@ void pdr_record_pass(pdr_books *b, pdr_pen *pen) { begin_with_state(b, pen, PDR_
 
 void pdr_record_served(pdr_books *b, pdr_pen *pen, uint64_t ticket, const pdr_choice *choice, uint32_t result)
 {
+    const pdr_booking *k = result == PDR_SERVED_RELEASED ? pdr_booking_at(&b->ledger, ticket) : NULL;
     pdr_pen_number(pen, ticket);
     put_depths(b, pen);
     put_choice(pen, choice);
     pdr_pen_number(pen, result);
+    pdr_pen_number(pen, k ? k->work_us : 0);
 }
 
 void pdr_record_passed(pdr_books *b, pdr_pen *pen)

@@ -21,6 +21,7 @@ typedef struct pdr_turn {
     const uint8_t *depths, *end;
     pdr_choice     choice;
     uint32_t       result, told;
+    uint64_t       work_us;
     pdr_held       held; /* replayed ones only */
 } pdr_turn;
 
@@ -44,7 +45,8 @@ struct pdr_replay {
     pdr_ask        ask;
     pdr_choice     choice;
     pdr_eye        joins;        /* joining: what this step's request adds to the queue */
-    int            joining;
+    int            joining, charging; /* charging: it was sent, and its tenant pays for work_us */
+    uint64_t       work_us;
     const uint8_t *depths, *depths_end, *hashes;
     size_t         hashes_n;
 };
@@ -235,6 +237,9 @@ static void restore(pdr_replay *p, pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
     pdr_globals_set(b, p->globals);
+    b->registry.head->idle = 0;
+    for (uint32_t i = 0; i < h->prefill_n; i++) b->registry.head->idle += !p->shadow[b->registry.prefill[i]].requests;
+    for (uint32_t i = 0; i < h->single_n; i++) b->registry.head->idle += !p->shadow[b->registry.single[i]].requests;
     for (uint32_t i = 0; i < h->prefill_n; i++) b->registry.targets[b->registry.prefill[i]] = p->shadow[b->registry.prefill[i]];
     for (uint32_t i = 0; i < h->decode_n; i++) b->registry.targets[b->registry.decode[i]] = p->shadow[b->registry.decode[i]];
     for (uint32_t i = 0; i < h->single_n; i++) b->registry.targets[b->registry.single[i]] = p->shadow[b->registry.single[i]];
@@ -294,6 +299,7 @@ static int put_held(pdr_replay *p, pdr_books *b, const pdr_held *s, uint64_t tic
     to->priority = s->priority;
     to->sequence = s->sequence;
     to->single_only = s->single_only;
+    to->tenant = s->tenant;
     k->prompt_tokens = s->job.prompt_tokens;
     k->held = slot;
     pdr_hold_commit(&b->hold, slot, pdr_booking_id(&b->ledger, k));
@@ -313,6 +319,7 @@ static void read_held(pdr_replay *p, pdr_eye *e, pdr_books *b, const uint8_t *de
     s.priority = pdr_eye_signed(e);
     s.sequence = pdr_eye_number(e);
     s.single_only = (uint32_t)pdr_eye_below(e, 1);
+    s.tenant = pdr_eye_word(e);
     if (!e->bad && put_held(p, b, &s, ticket, depths, end)) e->bad = 1;
 }
 
@@ -382,11 +389,20 @@ static void read_key(pdr_replay *p, pdr_eye *e)
     read_list(p, e, b.registry.prefill, &b.registry.head->prefill_n);
     read_list(p, e, b.registry.decode, &b.registry.head->decode_n);
     read_list(p, e, b.registry.single, &b.registry.head->single_n);
+    memset(b.registry.listed, 0, p->r->config.max_targets * sizeof *b.registry.listed);
+    for (uint32_t i = 0; i < b.registry.head->prefill_n; i++) b.registry.listed[b.registry.prefill[i]] = 1;
+    for (uint32_t i = 0; i < b.registry.head->single_n; i++) b.registry.listed[b.registry.single[i]] = 1;
     read_endpoints(e, &b);
     for (uint32_t i = 0; i < p->r->config.max_targets; i++) p->shadow[i].host = p->shadow[i].rack = p->shadow[i].zone = PDR_NO_GROUP;
     read_targets(p, e);
     restore(p, &b);
     for (uint64_t n = pdr_eye_below(e, p->r->config.max_held); n && !e->bad; n--) read_held(p, e, &b, NULL, NULL);
+    pdr_hold_rebuild(&b.hold); /* they were written by slot, and stand in line by arrival */
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) b.hold.head->account[i].served_us = b.hold.head->account[i].served_ns = 0;
+    for (uint64_t i; (i = pdr_eye_below(e, PDR_TENANTS)) && !e->bad;) {
+        b.hold.head->account[i - 1].served_us = pdr_eye_number(e);
+        b.hold.head->account[i - 1].served_ns = pdr_eye_number(e);
+    }
     p->synced = !e->bad;
 }
 
@@ -446,7 +462,9 @@ static pdr_turn *turn_of(pdr_turns *t, uint64_t ticket)
 /* Runs the pass again, then puts the queue into the state that the recorded one left. */
 static void read_pass(pdr_replay *p, pdr_eye *e)
 {
-    pdr_books b;
+    pdr_account accounts[PDR_TENANTS];
+    pdr_books   b;
+    int         again = 0;
     p->recorded.n = p->replayed.n = p->told_recorded = p->told_replayed = 0;
     while (e->p < e->end && !e->bad) {
         pdr_turn *t = new_turn(&p->recorded);
@@ -460,6 +478,7 @@ static void read_pass(pdr_replay *p, pdr_eye *e)
         t->end = e->p;
         read_choice(p, e, &t->choice);
         t->result = (uint32_t)pdr_eye_below(e, PDR_SERVED_REFUSED);
+        t->work_us = pdr_eye_number(e);
     }
     if (e->bad || !p->synced) { /* after a loss, until the next key frame */
         p->recorded.n = 0;
@@ -467,7 +486,12 @@ static void read_pass(pdr_replay *p, pdr_eye *e)
     }
     open_books(p, &b);
     restore(p, &b);
+    memcpy(accounts, b.hold.head->account, sizeof accounts);
     pdr_release_held(&b);
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) { /* who is held is the queue's to say */
+        b.hold.head->account[i].served_us = accounts[i].served_us;
+        b.hold.head->account[i].served_ns = accounts[i].served_ns;
+    }
     for (uint32_t i = b.ledger.leases[p->lease].first, next; i != PDR_NONE; i = next) { /* released and refused ones: their place is free again */
         next = b.ledger.bookings[i].next;
         if (b.ledger.bookings[i].state != PDR_BOOKING_HELD) pdr_give_back(&b, &b.ledger.bookings[i]);
@@ -475,11 +499,20 @@ static void read_pass(pdr_replay *p, pdr_eye *e)
     restore(p, &b);
     for (size_t i = 0; i < p->replayed.n; i++) {
         const pdr_turn *t = &p->replayed.v[i], *r = turn_of(&p->recorded, t->ticket);
-        if (t->result != PDR_SERVED_WAITS && (!r || r->result == PDR_SERVED_WAITS)) (void)put_held(p, &b, &t->held, t->ticket, t->depths, t->end);
+        if (t->result != PDR_SERVED_WAITS && (!r || r->result == PDR_SERVED_WAITS)) (void)put_held(p, &b, &t->held, t->ticket, t->depths, t->end), again = 1;
     }
+    if (again) pdr_hold_rebuild(&b.hold);
     for (size_t i = 0; i < p->recorded.n; i++) {
+        const pdr_turn *replayed = turn_of(&p->replayed, p->recorded.v[i].ticket);
         uint32_t slot = p->recorded.v[i].result == PDR_SERVED_WAITS ? PDR_NONE : slot_of(p, &b, p->recorded.v[i].ticket);
-        if (slot != PDR_NONE) drop_slot(&b, slot);
+        uint64_t tenant = 0;
+        if (slot != PDR_NONE) {
+            tenant = b.hold.slots[slot].tenant;
+            drop_slot(&b, slot);
+        } else if (replayed) {
+            tenant = replayed->held.tenant;
+        }
+        if (p->recorded.v[i].result == PDR_SERVED_RELEASED) pdr_hold_charge(&b.hold, tenant, p->recorded.v[i].work_us, b.now_ns);
     }
 }
 
@@ -558,6 +591,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     p->depths = e->p;
     read_depths(p, e, NULL);
     p->depths_end = e->p;
+    a->request.tenant = pdr_eye_word(e);
     p->hashes_n = (size_t)pdr_eye_below(e, p->config.max_blocks);
     p->hashes = e->p;
     if ((size_t)(e->end - e->p) < p->hashes_n * HASH) e->bad = 1;
@@ -566,6 +600,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     int64_t outcome = pdr_eye_signed(e);
     s->kind = PDR_REPLAY_ROUTED;
     s->ticket = pdr_eye_number(e);
+    p->work_us = pdr_eye_number(e);
     s->prompt_tokens = a->job.prompt_tokens;
     s->output_tokens = a->job.output_tokens;
     s->block_millitokens = a->job.block_millitokens;
@@ -584,6 +619,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
         s->same = now == outcome && same_choice(&was, &p->choice);
         p->have_ask = 1;
     }
+    p->charging = outcome == PDR_SEND && p->synced;
     p->joins = *e; /* not before the step was told: it is explained as it was decided */
     p->joining = outcome == PDR_HELD && p->synced;
 }
@@ -659,6 +695,12 @@ static int next_chunk(pdr_replay *p)
 
 static int advance(pdr_replay *p, pdr_replay_step *s, pdr_error *err)
 {
+    if (p->joining || p->charging) {
+        pdr_books b;
+        open_books(p, &b);
+        if (p->charging) pdr_hold_charge(&b.hold, p->ask.request.tenant, p->work_us, b.now_ns);
+        p->charging = 0;
+    }
     if (p->joining) {
         pdr_books b;
         open_books(p, &b);

@@ -131,6 +131,7 @@ static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice
         s->priority = a->request.priority > 0 ? INT64_MAX : INT64_MIN;
     s->single_only = a->single_only ? 1 : 0;
     s->size_us = pdr_least_work(b, &a->job);
+    s->tenant = a->request.tenant;
     k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
     k->prompt_tokens = a->job.prompt_tokens;
     k->held = slot;
@@ -149,6 +150,7 @@ static int send_now(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_ch
         pdr_booking_free(&b->ledger, k, b->now_ns);
         return pdr_fail(err, code, "no bootstrap room can be allocated");
     }
+    pdr_hold_charge(&b->hold, a->request.tenant, k->work_us, b->now_ns);
     *out = k;
     return PDR_OK;
 }

@@ -398,6 +398,7 @@ typedef struct pdr_request {
     uint32_t excluded;           /* ids in exclude[]: endpoints not to use (a retry) */
     uint32_t exclude[8];
     uint64_t session;            /* hash of a session header, 0: none */
+    uint64_t tenant;             /* hash of who pays, 0: nobody in particular. Held requests of one that was served more than its share wait longer */
 } pdr_request;
 
 enum { PDR_SEND = 1, PDR_HELD = 2 };

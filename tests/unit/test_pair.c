@@ -13,7 +13,7 @@ typedef struct world {
     pdr_target        targets[MAX];
     pdr_target_info   infos[MAX];
     uint8_t           taken[MAX];
-    uint32_t          prefill[MAX], decode[MAX], single[MAX];
+    uint32_t          prefill[MAX], decode[MAX], single[MAX], listed[MAX];
     uint64_t          prefill_cost[MAX], decode_cost[MAX];
     uint32_t          host[MAX], rack[MAX], zone[MAX];
     uint16_t          depth[MAX];
@@ -30,7 +30,7 @@ static uint64_t draw(uint64_t n) { return pdr_random_at(seed, ++drawn) % n; }
 static void make_world(world *w, int topology)
 {
     memset(w, 0, sizeof *w);
-    w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single};
+    w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single, w->listed};
     w->s = (pdr_scratch){w->prefill_cost, w->decode_cost, w->host, w->rack, w->zone};
     w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500, 0};
     pdr_registry_init(&w->g, MAX, MAX);
