@@ -138,6 +138,10 @@ int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *ret
 
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
+    if (pdr_must_queue(b, a)) {
+        *choice = (pdr_choice){.prefill = PDR_NONE, .decode = PDR_NONE, .cost = UINT64_MAX};
+        return PDR_OK;
+    }
     pdr_view v = pdr_view_of(b, &a->job);
     int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
     if (!code) return PDR_OK;
@@ -159,9 +163,21 @@ uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job)
     return pdr_prefill_us(&b->r->rates, job->prompt_tokens - m, m);
 }
 
+static int holds(const pdr_books *b, const pdr_ask *a)
+{
+    return b->r->config.hold != PDR_HOLD_OFF && !a->any_single && !(a->request.flags & (PDR_REQUEST_NO_HOLD | PDR_REQUEST_DRY));
+}
+
+int pdr_must_queue(const pdr_books *b, const pdr_ask *a)
+{
+    const pdr_registry_head *h = b->registry.head;
+    if (!b->hold.head->held || h->idle || !holds(b, a) || a->job.excluded) return 0;
+    return !a->single_only && h->prefill_n && h->decode_n && !h->single_n;
+}
+
 int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice)
 {
-    if (b->r->config.hold == PDR_HOLD_OFF || a->any_single || (a->request.flags & PDR_REQUEST_NO_HOLD)) return 0;
+    if (!holds(b, a)) return 0;
     if (b->hold.head->held) return 1;
     return !pdr_gate_open(b, choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode);
 }
@@ -341,7 +357,7 @@ pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice
     memset(r, 0, offsetof(pdr_log_record, candidate));
     r->prefill = r->decode = r->prefill_rank = r->decode_rank = PDR_NONE;
     r->candidates_total = h->prefill_n + h->decode_n + h->single_n;
-    if (!choice || choice->mode != PDR_MODE_PD) return r;
+    if (!choice || choice->mode != PDR_MODE_PD || choice->prefill == PDR_NONE) return r;
     pdr_candidate *c = r->candidate;
     pdr_candidate_of(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, mean_queue);
     pdr_candidate_of(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, mean_queue);

@@ -29,6 +29,8 @@ int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *ret
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
 /* Prefill time where most of it is cached, at the pool's speed; b->depth is filled. */
 uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job);
+/* Whether it has to queue whatever the choice would be: others are held and nobody is free. Then there is no choice. */
+int pdr_must_queue(const pdr_books *b, const pdr_ask *a);
 /* Whether this choice has to wait in the queue. */
 int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice);
 /* Whether a request may be sent to that prefill target now: nothing is outstanding there. */

@@ -61,6 +61,7 @@ int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes,
     code = pdr_ask_make(&b, prompt, hashes, hashes_n, request, &ask, err);
     if (code) *n = 0;
     if (!code) {
+        ask.request.flags |= PDR_REQUEST_DRY;
         code = pdr_decide(&b, &ask, &choice, &retry_ms, err);
         pdr_list_candidates(&b, &ask, &choice, out, n);
         if (!code) pdr_decision_dry(&b, &ask, &choice, &d);

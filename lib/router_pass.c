@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-enum { LOOK_MOST = 64 /* requests looked at in a row without one that goes */ };
+/* Requests looked at in a row without one that goes: fewer in a large fleet, where each look compares more servers. */
+enum { LOOK_MOST = 64, LOOK_LEAST = 4, LOOK_SERVERS = 4096 };
 
 void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
 {
@@ -184,7 +185,9 @@ void pdr_release_held(pdr_books *b)
     b->passing = 1;
     uint64_t ageing = ageing_us(b);
     pdr_hold_pass(&b->hold, b->now_ns);
-    for (uint32_t looked = 0; looked < LOOK_MOST && (b->open || nobody);) {
+    uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;
+    most = most > LOOK_MOST ? LOOK_MOST : most < LOOK_LEAST ? LOOK_LEAST : most;
+    for (uint32_t looked = 0; looked < most && (b->open || nobody);) {
         pdr_choice choice;
         uint32_t   slot = pdr_hold_next(&b->hold, ageing, b->now_ns);
         if (slot == PDR_NONE) break;
