@@ -201,7 +201,7 @@ void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
         pdr_account *a = &h->head->account[i];
         if (!a->held) continue;
         uint64_t over = sum ? a->served_us * h->head->tenants * 1024 / sum : 0; /* 1024: just its share */
-        a->fairness_q10 = over <= 1024 ? FAIR_ALL : (uint32_t)(1024 * 1024 / over);
+        a->fairness_q10 = over <= 1024 ? FAIR_ALL : (uint32_t)(1024ull * 1024 * 1024 / over / over); /* squared: it has to outweigh ages */
         if (a->fairness_q10 < FAIR_LEAST) a->fairness_q10 = FAIR_LEAST;
     }
 }
@@ -265,6 +265,16 @@ uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority
         if (l->priority > priority || (l->priority == priority && l->step <= step)) work += l->work_us;
     }
     return work;
+}
+
+uint64_t pdr_hold_oldest_us(const pdr_hold *h, uint64_t now_ns)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < h->head->lanes; i++) {
+        uint64_t us = pdr_elapsed_us(now_ns, h->lanes[h->active[i]].head_ns);
+        if (us > most) most = us;
+    }
+    return most;
 }
 
 uint32_t pdr_hold_place(const pdr_hold *h, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)

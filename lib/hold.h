@@ -92,6 +92,8 @@ uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns);
 uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority);
 /* Number in order of a held request: 0 is next. */
 uint32_t pdr_hold_place(const pdr_hold *h, uint32_t slot, uint64_t ageing_us, uint64_t now_ns);
+/* How long the oldest has waited. */
+uint64_t pdr_hold_oldest_us(const pdr_hold *h, uint64_t now_ns);
 /* Leading blocks for a match depth over the samples. */
 uint32_t pdr_held_depth(const pdr_held *s, uint32_t sample_depth);
 void     pdr_hold_rebuild(const pdr_hold *h);

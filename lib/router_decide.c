@@ -168,6 +168,30 @@ static int holds(const pdr_books *b, const pdr_ask *a)
     return b->r->config.hold != PDR_HOLD_OFF && !a->any_single && !(a->request.flags & (PDR_REQUEST_NO_HOLD | PDR_REQUEST_DRY));
 }
 
+pdr_terms pdr_terms_of(const pdr_books *b, const pdr_ask *a)
+{
+    uint64_t  longest = b->now_ns + b->r->config.hold_max_wait_ms * 1000000ull, asked = a->request.deadline_ns;
+    pdr_terms t = {.deadline_ns = asked && asked < longest ? asked : longest, .size_us = pdr_least_work(b, &a->job)};
+    int64_t   own = a->prompt ? a->prompt->priority : 0;
+    if (__builtin_add_overflow(own, (int64_t)a->request.priority, &t.priority)) /* clients may ask for any */
+        t.priority = a->request.priority > 0 ? INT64_MAX : INT64_MIN;
+    return t;
+}
+
+int pdr_admit(const pdr_books *b, const pdr_terms *t, uint64_t *retry_ms)
+{
+    uint64_t servers = (uint64_t)b->registry.head->prefill_n + b->registry.head->single_n, may_us = pdr_elapsed_us(t->deadline_ns, b->now_ns);
+    if (b->hold.head->free_first == PDR_NONE) {
+        *retry_ms = pdr_backlog_ms(b) + 1;
+        return PDR_E_QUEUE_FULL;
+    }
+    if (!servers || b->hold.head->size_us / servers <= may_us) return PDR_OK; /* everybody is served in time */
+    uint64_t ahead_us = pdr_hold_ahead_us(&b->hold, t->size_us, t->priority) / servers;
+    if (ahead_us <= may_us) return PDR_OK;
+    *retry_ms = (ahead_us - may_us) / 1000 + 1;
+    return PDR_E_QUEUE_FULL;
+}
+
 int pdr_must_queue(const pdr_books *b, const pdr_ask *a)
 {
     const pdr_registry_head *h = b->registry.head;

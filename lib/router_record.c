@@ -235,6 +235,9 @@ void pdr_record_ask(pdr_books *b, const pdr_ask *a, pdr_pen *pen)
                             (a->request.flags & PDR_REQUEST_NO_HOLD ? PDR_RECORD_ASK_NO_HOLD : 0u));
     put_job(pen, &a->job);
     put_depths(b, pen);
+    pdr_terms terms = pdr_terms_of(b, a);
+    pdr_pen_number(pen, terms.deadline_ns);
+    pdr_pen_signed(pen, terms.priority);
     pdr_pen_word(pen, a->request.tenant);
     pdr_pen_number(pen, a->n);
     for (size_t i = 0; i < a->n; i++) pdr_pen_word(pen, a->hashes[i]);

@@ -583,6 +583,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     pdr_choice was;
     pdr_ask   *a = &p->ask;
     uint64_t   flags = pdr_eye_below(e, 7), retry_ms;
+    pdr_terms  terms = {0, 0, 0};
     memset(a, 0, sizeof *a);
     a->single_only = flags & PDR_RECORD_ASK_SINGLE_ONLY ? 1 : 0;
     a->any_single = flags & PDR_RECORD_ASK_ANY_SINGLE ? 1 : 0;
@@ -591,6 +592,8 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     p->depths = e->p;
     read_depths(p, e, NULL);
     p->depths_end = e->p;
+    terms.deadline_ns = pdr_eye_number(e);
+    terms.priority = pdr_eye_signed(e);
     a->request.tenant = pdr_eye_word(e);
     p->hashes_n = (size_t)pdr_eye_below(e, p->config.max_blocks);
     p->hashes = e->p;
@@ -613,7 +616,8 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
         pdr_eye depths = {p->depths, p->depths_end, 0};
         read_depths(p, &depths, b.depth);
         int now = pdr_decide_matched(&b, a, &p->choice, &retry_ms, NULL);
-        if (!now) now = !pdr_must_wait(&b, a, &p->choice) ? PDR_SEND : b.hold.head->free_first == PDR_NONE ? PDR_E_QUEUE_FULL : PDR_HELD;
+        terms.size_us = pdr_least_work(&b, &a->job);
+        if (!now) now = !pdr_must_wait(&b, a, &p->choice) ? PDR_SEND : pdr_admit(&b, &terms, &retry_ms) ? PDR_E_QUEUE_FULL : PDR_HELD;
         s->checked = 1;
         s->replayed = shown(p, &p->choice, now);
         s->same = now == outcome && same_choice(&was, &p->choice);

@@ -109,28 +109,25 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
 
 /* ---- routing */
 
-static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_choice *choice, pdr_booking **out, pdr_decision *refusal, pdr_error *err)
+static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, pdr_booking **out, pdr_decision *refusal, pdr_error *err)
 {
-    uint32_t          slot = pdr_hold_add(&b->hold, &a->job, a->hashes, a->n);
-    (void)choice;
-    if (slot == PDR_NONE) {
-        refusal->retry_after_ms = pdr_backlog_ms(b) + 1;
+    pdr_terms terms = pdr_terms_of(b, a);
+    if (pdr_admit(b, &terms, &refusal->retry_after_ms)) {
         b->r->stats.refused_queue_full++;
         return pdr_fail(err, PDR_E_QUEUE_FULL, "all workers are busy and %u requests are held already", b->hold.head->held);
     }
+    uint32_t slot = pdr_hold_add(&b->hold, &a->job, a->hashes, a->n);
     pdr_booking *k = pdr_booking_new(&b->ledger, lease);
     if (!k) {
         pdr_hold_remove(&b->hold, slot);
         return pdr_fail(err, PDR_E_FULL, "the table of bookings is full (max_bookings %u)", b->r->config.max_bookings);
     }
     pdr_held *s = &b->hold.slots[slot];
-    uint64_t  longest = b->now_ns + b->r->config.hold_max_wait_ms * 1000000ull;
     s->enqueued_ns = k->enqueued_ns = b->now_ns;
-    s->deadline_ns = a->request.deadline_ns && a->request.deadline_ns < longest ? a->request.deadline_ns : longest;
-    if (__builtin_add_overflow(a->prompt->priority, (int64_t)a->request.priority, &s->priority)) /* clients may ask for any */
-        s->priority = a->request.priority > 0 ? INT64_MAX : INT64_MIN;
+    s->deadline_ns = terms.deadline_ns;
+    s->priority = terms.priority;
+    s->size_us = terms.size_us;
     s->single_only = a->single_only ? 1 : 0;
-    s->size_us = pdr_least_work(b, &a->job);
     s->tenant = a->request.tenant;
     k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
     k->prompt_tokens = a->job.prompt_tokens;
@@ -179,7 +176,7 @@ static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_er
         b->r->stats.refused_no_pair++;
     } else if (pdr_must_wait(b, a, &choice)) {
         outcome = PDR_HELD;
-        code = hold(b, a, lease, &choice, &k, d, err);
+        code = hold(b, a, lease, &k, d, err);
         if (!code) b->r->stats.held++;
     } else {
         code = send_now(b, a, lease, &choice, &k, err);

@@ -10,6 +10,8 @@ static void gauges(const pdr_books *b, pdr_stats *s)
     s->struct_size = sizeof *s;
     s->bookings = b->ledger.head->bookings;
     s->held_now = b->hold.head->held;
+    s->held_longest_us = b->hold.head->longest_us;
+    s->held_oldest_us = pdr_hold_oldest_us(&b->hold, b->now_ns);
     s->leases = b->ledger.head->leases;
     s->rooms_live = b->ledger.head->rooms;
     s->endpoints = b->registry.head->endpoints;
@@ -84,6 +86,8 @@ static const pdr_counter counters[] = {
     COUNTER(breakers_opened, "Times that an endpoint was taken out."),
     GAUGE(bookings, "Requests in flight, held ones included."),
     GAUGE(held_now, "Requests held at present."),
+    GAUGE(held_longest_us, "Longest time that a request was ever held, in microseconds."),
+    GAUGE(held_oldest_us, "Time that the oldest held request has waited, in microseconds."),
     GAUGE(rooms_live, "Bootstrap rooms in use."),
     GAUGE(leases, "Processes and others that hold a lease."),
     GAUGE(endpoints, "Registered endpoints."),

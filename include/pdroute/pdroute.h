@@ -743,6 +743,8 @@ typedef struct pdr_stats {
     uint64_t timeouts;                   /* legs given up because they were silent for too long */
     uint64_t retries_refused;            /* retries that the budget did not allow */
     uint64_t breakers_opened;            /* times that an endpoint was taken out */
+    uint64_t held_longest_us;            /* that a request was ever held */
+    uint64_t held_oldest_us;             /* that the oldest of those held now has waited */
 } pdr_stats;
 PDR_API int pdr_stats_get(pdr_router *r, pdr_stats *out);
 /* Status of everything as a JSON object / as Prometheus text (names pdroute_*). At most cap bytes, *need the full length, PDR_E_NOSPACE if cut. [any] since 0.1 */
