@@ -297,7 +297,8 @@ static void op_drain(gate_job *job, int which)
 static void flush_held(call *c)
 {
     const bytes held = c->held_body;
-    if (held.len == 0 && !c->response_end) return;
+    if ((held.len == 0 || c->response_masked) && !c->response_end) return;
+    if (c->response_masked && held.len) (void)pdr_error_mask(&c->job.decision, held.data, held.len);
     reply_body(c, 1, (view){held.data, held.len}, c->response_end);
     c->held_body.len = 0;
 }
@@ -311,7 +312,7 @@ static int can_stream(const call *c)
     return c->decode != DECODE_SENT || (c->response_failed && !c->response_head_only && c->response_body_mode == BODY_FULL_DUPLEX);
 }
 
-static void relay_leg(call *c, const leg *l);
+static void relay_leg(call *c, leg *l);
 
 /*
  * The answer of a decode leg of our own goes to the client: in place of the one that Envoy still waits for, or, if Envoy has that one's head (a
@@ -322,6 +323,8 @@ static void stream_leg(call *c, leg *l, int end)
     const view body = {l->collected.data, l->collected.len};
 
     if (c->over || c->answered) return;
+    if (l->status >= 400 && !end) return; /* errors pass whole */
+    if (l->status >= 400 && body.len) (void)pdr_error_mask(&c->job.decision, l->collected.data, body.len);
     if (!l->streaming && !can_stream(c)) {
         if (end) relay_leg(c, l);
         return;
@@ -386,10 +389,10 @@ static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
     c->answered = c->tell = 1;
     if (pdr_error_body(502, pdr_reason_name(reason), sentence, text, sizeof text, &need) != PDR_OK) need = 0;
     if (c->response_sse && need && (c->taken_over || c->response_body_mode == BODY_FULL_DUPLEX)) {
-        void (*say)(call *, view, int) = c->taken_over ? reply_leg_body : reply_relayed;
-        say(c, VIEW("\n\ndata: "), 0); /* empty lines first: what was sent last may be half an event */
-        say(c, (view){text, need}, 0);
-        say(c, VIEW("\n\n"), 0);
+        char event[1200];
+        size_t len = 0;
+        if (pdr_error_event(job->api, 502, pdr_reason_name(reason), sentence, event, sizeof event, &len) == PDR_OK)
+            (c->taken_over ? reply_leg_body : reply_relayed)(c, (view){event, len}, 0);
     }
     if (c->taken_over) grpc_finish(&c->grpc, GRPC_UNAVAILABLE); /* Envoy resets the client's stream */
     else reply_immediate(c, 502, "application/json", 0, NULL, NULL, (view){text, need});
@@ -416,7 +419,7 @@ const gate_ops call_ops = {.send = op_send, .cancel = op_cancel, .drain = op_dra
 /* --------------------------------------------------------------------------------------------------- legs of our own */
 
 /* Prefill's answer, a refusal, goes to the client. */
-static void relay_leg(call *c, const leg *l)
+static void relay_leg(call *c, leg *l)
 {
     view in = {l->lines.data, l->lines.len};
     char type[128] = "application/json";
@@ -428,6 +431,7 @@ static void relay_leg(call *c, const leg *l)
         if (view_is_nocase(h.name, "content-type")) (void)snprintf(type, sizeof type, "%.*s", (int)h.value.len, h.value.data);
     }
     c->answered = 1;
+    if (l->status >= 400 && l->collected.len) (void)pdr_error_mask(&c->job.decision, l->collected.data, l->collected.len);
     reply_immediate(c, l->status, type, l->retry_after_ms, NULL, NULL, (view){l->collected.data, l->collected.len});
 }
 
@@ -439,6 +443,7 @@ static int tell(call *c, leg *l)
     const int decode = l->which == PDR_LEG_DECODE;
 
     if (decode && l->head_told && c->response_read) {
+        if (l->collected.len > l->fed) c->job.last_byte_ns = pdr_host_now_ns();
         if (l->collected.len > l->fed) (void)pdr_response_feed(&c->response, l->collected.data + l->fed, l->collected.len - l->fed);
         l->fed = l->collected.len;
         detail.usage = &c->response;
@@ -623,6 +628,7 @@ static void on_response_headers(call *c, const message *m)
     c->response_held = 1;
     c->response_head_only = m->end != 0;
     c->response_failed = failed || c->response_status >= 300;
+    c->response_masked = c->response_status >= 400 && c->response_body_mode == BODY_FULL_DUPLEX;
     if (failed) {
         gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &(gate_detail){.detail = failed, .attempt = c->job.exchange.attempt});
         return;
@@ -638,9 +644,15 @@ static void on_response_body(call *c, const message *m)
 {
     if (c->answered || c->taken_over) return;
     if (c->response_read) (void)pdr_response_feed(&c->response, m->body.data ? m->body.data : "", m->body.len);
-    if (c->response_held && m->body.len) bytes_put_view(&c->held_body, m->body);
-    else if (!c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) reply_body(c, 1, m->body, m->end);
-    else if (!c->response_held) reply_body_unchanged(c);
+    c->job.last_byte_ns = pdr_host_now_ns();
+    if ((c->response_held || c->response_masked) && m->body.len) bytes_put_view(&c->held_body, m->body);
+    if (c->response_held) {
+        /* when its head passes */
+    } else if (c->response_masked) {
+        c->response_end = m->end != 0;
+        flush_held(c);
+    } else if (c->response_body_mode == BODY_FULL_DUPLEX) reply_body(c, 1, m->body, m->end);
+    else reply_body_unchanged(c);
     if (m->end) c->response_end = 1;
     if (m->body.len && !c->response_body_told) {
         c->response_body_told = 1;

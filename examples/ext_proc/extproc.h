@@ -154,6 +154,7 @@ struct call {
     unsigned response_read : 1; /* `response` is fed */
     unsigned response_head_only : 1;
     unsigned response_failed : 1; /* not 2xx, or Envoy's own */
+    unsigned response_masked : 1; /* an error: held back until it is whole, since it may tell what is nobody's business */
     unsigned response_body_told : 1;
     unsigned tell : 1;          /* what was decided changed since Envoy's log was told: with the next piece */
     unsigned over : 1;          /* the stream is closed */

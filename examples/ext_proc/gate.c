@@ -97,15 +97,8 @@ const char *gate_reason_text(uint32_t reason)
 
 int gate_error_is_refusal(view chunk)
 {
-    static const char name[] = "code\"";
-    const char *p = chunk.data, *end = p + chunk.len, *q;
-
-    while (chunk.len && (p = memmem(p, (size_t)(end - p), name, sizeof name - 1))) {
-        p += sizeof name - 1;
-        for (q = p; q < end && (*q == ' ' || *q == ':'); q++) continue;
-        if (end - q >= 3 && q[0] == '4' && q[1] >= '0' && q[1] <= '9' && q[2] >= '0' && q[2] <= '9') return 1;
-    }
-    return 0;
+    const int status = pdr_error_status(chunk.data, chunk.len);
+    return status >= 400 && status < 500;
 }
 
 static const char *code_name(int code)
@@ -363,9 +356,11 @@ void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *d
     ev.leg = leg;
     ev.now_ns = pdr_host_now_ns();
     ev.attempt = job->exchange.attempt;
+    ev.last_byte_ns = job->last_byte_ns;
+    if (type == PDR_EV_END && detail && detail->usage && detail->usage->flags & PDR_SEEN_ERROR) ev.detail = PDR_FAIL_PROTOCOL;
     if (detail) {
         ev.status = detail->status;
-        ev.detail = detail->detail;
+        if (detail->detail) ev.detail = detail->detail;
         ev.attempt = detail->attempt;
         ev.retry_after_ms = detail->retry_after_ms;
         if (type == PDR_EV_END && detail->usage && detail->usage->flags & PDR_SEEN_USAGE) {

@@ -70,6 +70,7 @@ struct gate_job {
     uint32_t reason;   /* PDR_ERR_*, when the exchange asked for an answer */
     uint32_t actions_n;
     uint64_t held_ns;  /* since when; later: for how long */
+    uint64_t last_byte_ns; /* when a piece of decode's answer came last; 0: not known */
     unsigned listed : 1;
     unsigned begun : 1;    /* the exchange is alive */
     unsigned finished : 1; /* and over */
@@ -113,7 +114,7 @@ void gate_client_gone(gate_job *job);
 void gate_job_end(gate_job *job);
 
 const char *gate_reason_text(uint32_t reason);
-/* Whether an error event (or the beginning of an answer that is one) names a 4xx: "code": 400, "status_code": 400. */
+/* Whether an error event names a 4xx. */
 int gate_error_is_refusal(view chunk);
 /* An error before there is a job: through the same ops. */
 void gate_refuse(gate_job *job, gate *g, int code, const char *message);

@@ -37,7 +37,7 @@ PROCESSES = "one process with threads, which nobody starts anew"
 
 class Gateway(Host):
     name = "ext_proc"
-    can = frozenset(FEATURES) - {"reload"}  # it does reload, by SIGHUP, but without new processes: tests/envoy
+    can = frozenset(FEATURES) - {"reload", "merge"}  # it does reload, by SIGHUP, but without new processes: tests/envoy
     cannot = {"test_head_that_is_not_http*X-A: a*rb*": "Envoy takes a bare CR in a header's value for text", "test_decode_dies_in_a_stream*": CUT,
               "test_row[[]decode dies in a stream*": CUT, "test_killed_worker_gives_back": PROCESSES, "test_kills_under_load": PROCESSES}
     instead = {f"{row}, {topology}, stream*": SENT for row in ("prefill resets", "prefill crashes", "prefill hangs", "prefill 500, decode waits",
@@ -45,8 +45,8 @@ class Gateway(Host):
     instead.update({f"{row}, 2P+2D, stream*": SENT for row in ("decode hangs", "error event first")})
     cannot.update({f"test_one_of_two_fails[[]{fault}-stream]": SENT["reason"] for fault in ("status500-prefill", "status503-prefill", "reset-prefill",
                    "hang-prefill", "hang-decode")})
-    # body_mode, envoy, flags: response_body_mode and file of Envoy's configuration, options of pdroute-extproc. body_file means nothing here: there is one way
-    options = frozenset("keepalive recreate body_mode envoy flags body_file".split())
+    # body_mode, flags: response_body_mode of Envoy's configuration, options of pdroute-extproc. body_file means nothing here: there is one way
+    options = frozenset("keepalive recreate body_mode flags body_file".split())
 
     def __init__(self, directory, endpoints, **options):
         super().__init__(directory, endpoints, **options)
@@ -57,11 +57,16 @@ class Gateway(Host):
         self.port, self.tls_port, self.admin_port, self.grpc_port, self.health_port, self.metrics_port = free_ports(6)
         self.h2_port = self.port
 
+    template = HERE / "envoy.yaml"
+
+    def replacements(self):
+        return [("port_value: 8080", f"port_value: {self.port}"), ("port_value: 9901", f"port_value: {self.admin_port}"),
+                ("port_value: 9002", f"port_value: {self.grpc_port}"), ("/dev/stdout", str(self.access_log))]
+
     def envoy_config(self):
         """The example's, with this gateway's ports; and a listener with TLS."""
-        text = (HERE / self.given.get("envoy", "envoy.yaml")).read_text()
-        for there, here in (("port_value: 8080", f"port_value: {self.port}"), ("port_value: 9901", f"port_value: {self.admin_port}"),
-                            ("port_value: 9002", f"port_value: {self.grpc_port}"), ("/dev/stdout", str(self.access_log))):
+        text = self.template.read_text()
+        for there, here in self.replacements():
             assert there in text, there
             text = text.replace(there, here)
         if "body_mode" in self.given:

@@ -1,0 +1,471 @@
+/* Both legs as streams that the filter starts, and the answer to the client. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "module.h"
+
+#define HEADERS_MAX 128
+#define COLLECT_MAX (64u * 1024 * 1024)
+#define LEG_TIMEOUT_MS (24u * 3600 * 1000) /* the router's own deadlines come first */
+#define END_CAP_NS  1000000000ull          /* how long the end of an answer waits for prefill's */
+
+static request *request_of(gate_job *job)
+{
+    return (request *)((char *)job - offsetof(request, job));
+}
+
+void pair_put(bytes *b, const char *name, size_t name_len, const char *value, size_t value_len)
+{
+    bytes_put(b, name, name_len);
+    bytes_put(b, "", 1);
+    bytes_put(b, value, value_len);
+    bytes_put(b, "", 1);
+}
+
+int pair_next(view *in, view *name, view *value)
+{
+    const char *end;
+    for (int i = 0; i < 2; i++) {
+        if (in->len == 0 || !(end = memchr(in->data, '\0', in->len))) return 0;
+        *(i ? value : name) = (view){in->data, (size_t)(end - in->data)};
+        in->len -= (size_t)(end + 1 - in->data);
+        in->data = end + 1;
+    }
+    return 1;
+}
+
+static abi_text text_of(const char *s)
+{
+    return (abi_text){s, strlen(s)};
+}
+
+static abi_header header_of(const char *name, const char *value)
+{
+    return (abi_header){name, strlen(name), value, strlen(value)};
+}
+
+/* ------------------------------------------------------------------------------------------------------------ client */
+
+int header_stays(const request *r, view name)
+{
+    static const char *const names[] = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "expect", "te", "trailer",
+                                        "upgrade", "http2-settings", "proxy-authorization", "x-gateway-destination-endpoint", "x-prefiller-host-port"};
+    if (name.len == 0 || name.data[0] == ':') return 1;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (view_is(name, names[i])) return 1;
+    }
+    if (name.len > 8 && memcmp(name.data, "x-envoy-", 8) == 0) return 1;
+    if (r->job.api != PDR_API_OTHER && view_is(name, "accept-encoding")) return 1;
+    return pdr_header_owned(name.data, name.len) == 1;
+}
+
+static void put_metadata(request *r, const char *key, const char *value)
+{
+    CALLBACK(http_set_dynamic_metadata_string)(r->filter, text_of("pdroute"), text_of(key), text_of(value));
+}
+
+/* For Envoy's access log. */
+void request_metadata(request *r)
+{
+    const pdr_decision *d = &r->job.decision;
+    const int pair = r->job.decided && d->mode != PDR_MODE_SINGLE;
+    char hit[48], why[256], text[300];
+
+    if (r->destroyed) return;
+    gate_describe(&r->job, hit, sizeof hit, why, sizeof why);
+    (void)snprintf(text, sizeof text, pair ? "%s:%u" : "", d->prefill_host, d->prefill_port);
+    put_metadata(r, "prefill", text);
+    (void)snprintf(text, sizeof text, r->job.decided ? "%s:%u" : "", d->decode_host, d->decode_port);
+    put_metadata(r, "decode", text);
+    (void)snprintf(text, sizeof text, pair ? "%" PRIu64 : "", d->room);
+    put_metadata(r, "room", text);
+    (void)snprintf(text, sizeof text, "%u", r->job.attempts);
+    put_metadata(r, "attempts", text);
+    put_metadata(r, "hit", hit);
+    put_metadata(r, "why", why);
+}
+
+void request_answer(request *r, unsigned status, const char *type, uint64_t retry_after_ms, const char *extra, const char *value, view body)
+{
+    abi_header headers[3];
+    char seconds[24];
+    size_t n = 0;
+
+    if (r->destroyed || r->answered) return;
+    r->answered = r->complete = 1;
+    headers[n++] = header_of("content-type", type);
+    (void)snprintf(seconds, sizeof seconds, "%" PRIu64, (retry_after_ms + 999) / 1000);
+    if (retry_after_ms) headers[n++] = header_of("retry-after", seconds);
+    if (extra) headers[n++] = header_of(extra, value);
+    put_metadata(r, "answered", "yes");
+    request_metadata(r);
+    /* runs other hooks inside: the request is locked by whoever calls us */
+    CALLBACK(http_send_response)(r->filter, status, headers, n, (abi_text){body.data, body.len}, text_of(r->job.why[0] ? r->job.why : "pdroute"));
+}
+
+static int line_stays(view name)
+{
+    static const char *const names[] = {":status", "connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade", "date", "server"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (view_is(name, names[i])) return 1;
+    }
+    return name.len > 8 && memcmp(name.data, "x-envoy-", 8) == 0;
+}
+
+/* The head of a leg's answer goes to the client. */
+static void begin_answer(request *r, module_leg *l)
+{
+    abi_header headers[HEADERS_MAX];
+    view in = {l->headers.data, l->headers.len}, name, value;
+    char status[12];
+    size_t n = 0;
+
+    (void)snprintf(status, sizeof status, "%u", l->status);
+    headers[n++] = header_of(":status", status);
+    while (n < HEADERS_MAX - 1 && pair_next(&in, &name, &value)) {
+        if (!line_stays(name)) headers[n++] = (abi_header){name.data, name.len, value.data, value.len};
+    }
+    if (l->sse) headers[n++] = header_of("x-accel-buffering", "no");
+    l->streaming = r->answered = 1;
+    r->sse = l->sse;
+    gate_event(&r->job, PDR_EV_SENT, l->which, &(gate_detail){.attempt = l->attempt, .status = l->status});
+    request_metadata(r);
+    CALLBACK(http_send_response_headers)(r->filter, headers, n, false);
+}
+
+static void end_answer(request *r)
+{
+    if (r->complete || r->destroyed) return;
+    r->complete = 1;
+    CALLBACK(http_send_response_data)(r->filter, (abi_text){"", 0}, true);
+}
+
+/* What was collected of a relayed leg goes to the client; an error whole, since it may tell what is nobody's business. */
+static void pass_on(request *r, module_leg *l)
+{
+    if (!l->relayed || r->destroyed || r->complete || (r->answered && !l->streaming)) return;
+    if (l->status >= 400 && !l->ended) return;
+    if (l->status >= 400 && l->collected.len) (void)pdr_error_mask(&r->job.decision, l->collected.data, l->collected.len);
+    if (!l->streaming) begin_answer(r, l);
+    if (r->destroyed) return;
+    if (l->collected.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){l->collected.data, l->collected.len}, false);
+    l->collected.len = 0;
+}
+
+/* Envoy closes the prefill leg with the client's request: the end of the answer waits a little for it. */
+void request_tick(request *r, uint64_t now)
+{
+    if (r->done_ns && now - r->done_ns > END_CAP_NS) end_answer(r);
+}
+
+/* -------------------------------------------------------------------------------------------------------------- legs */
+
+static void leg_reset(module_leg *l)
+{
+    const uint64_t id = l->id;
+    const int open = l->open;
+
+    l->id = 0;
+    l->open = 0;
+    if (open && !l->r->destroyed) CALLBACK(http_filter_reset_http_stream)(l->r->filter, id);
+}
+
+static void leg_failed(module_leg *l, uint32_t detail)
+{
+    const gate_detail d = {.detail = detail, .attempt = l->attempt};
+    const pdr_decision *p = &l->r->job.decision;
+    static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed", "timed out", "answer is not HTTP"};
+
+    leg_reset(l);
+    gate_log("error", "%s %s: %s", l->which == PDR_LEG_PREFILL ? "prefill" : "decode", l->which == PDR_LEG_PREFILL ? p->prefill_host : p->decode_host, text[detail]);
+    gate_event(&l->r->job, PDR_EV_FAILED, l->which, &d);
+}
+
+static int write_body(request *r, int which)
+{
+    bytes tail = {0};
+    pdr_slice slices[PDR_MAX_SLICES];
+    size_t n = PDR_MAX_SLICES;
+    int rc = gate_rewrite(&r->job, which, &tail, slices, &n);
+
+    r->sent.len = 0;
+    for (size_t i = 0; !rc && i < n; i++) bytes_put(&r->sent, (slices[i].source ? tail.data : r->job.body.data) + slices[i].offset, slices[i].length);
+    bytes_free(&tail);
+    return rc || r->sent.failed ? -1 : 0;
+}
+
+static void op_send(gate_job *job, int which)
+{
+    request *r = request_of(job);
+    module_leg *l = &r->legs[which];
+    const pdr_decision *d = &job->decision;
+    abi_header headers[HEADERS_MAX];
+    view in = {r->head.data, r->head.len}, name, value;
+    char address[300];
+    size_t n = 0;
+
+    if (r->destroyed) return;
+    leg_reset(l);
+    l->attempt = job->exchange.attempt;
+    l->status = 0;
+    l->retry_after_ms = 0;
+    l->headers.len = l->collected.len = 0;
+    l->head_told = l->body_told = l->relayed = l->streaming = l->ended = l->sse = l->json = l->encoded = l->plain = 0;
+    const char *host = which == PDR_LEG_PREFILL ? d->prefill_host : d->decode_host;
+    (void)snprintf(address, sizeof address, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, which == PDR_LEG_PREFILL ? d->prefill_port : d->decode_port);
+    headers[n++] = (abi_header){":method", 7, r->method.data, r->method.len};
+    headers[n++] = (abi_header){":path", 5, r->target.data, r->target.len};
+    headers[n++] = header_of(":authority", address);
+    headers[n++] = header_of("x-gateway-destination-endpoint", address);
+    while (n < HEADERS_MAX && pair_next(&in, &name, &value)) {
+        if (!header_stays(r, name)) headers[n++] = (abi_header){name.data, name.len, value.data, value.len};
+    }
+    if (write_body(r, which)) {
+        leg_failed(l, PDR_FAIL_CONNECT);
+        return;
+    }
+    char length[24];
+    (void)snprintf(length, sizeof length, "%zu", r->sent.len);
+    if (!r->head_only && n < HEADERS_MAX) headers[n++] = header_of("content-length", length);
+    l->open = 1;
+    const int rc = CALLBACK(http_filter_start_http_stream)(r->filter, &l->id, text_of(r->t->config->cluster), headers, n, (abi_text){r->sent.data, r->sent.len}, true,
+                                                           LEG_TIMEOUT_MS);
+    if (rc != 0) {
+        l->open = 0;
+        leg_failed(l, PDR_FAIL_CONNECT);
+    }
+}
+
+static void op_cancel(gate_job *job, int which)
+{
+    leg_reset(&request_of(job)->legs[which]);
+}
+
+static void op_drain(gate_job *job, int which)
+{
+    (void)job, (void)which; /* it is read and thrown away */
+}
+
+static void op_relay(gate_job *job, int which)
+{
+    request *r = request_of(job);
+    r->legs[which].relayed = 1;
+    pass_on(r, &r->legs[which]);
+}
+
+static void op_respond(gate_job *job, unsigned status, const char *code, const char *sentence, uint64_t retry_after_ms)
+{
+    char text[1024];
+    size_t need = 0;
+    if (pdr_error_body((int)status, code, sentence, text, sizeof text, &need) != PDR_OK) need = 0;
+    request_answer(request_of(job), status, "application/json", retry_after_ms, status == 405 ? "allow" : NULL, "POST", (view){text, need});
+}
+
+/* An error event if it is a stream, then the client's connection breaks. */
+static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
+{
+    request *r = request_of(job);
+    char event[1200];
+    size_t need = 0;
+
+    if (r->destroyed || r->complete) return;
+    r->complete = 1;
+    request_metadata(r);
+    if (r->sse && pdr_error_event(job->api, 502, pdr_reason_name(reason), sentence, event, sizeof event, &need) == PDR_OK)
+        CALLBACK(http_send_response_data)(r->filter, (abi_text){event, need}, false);
+    if (!r->destroyed) CALLBACK(http_filter_reset_stream)(r->filter, ABI_RESET_LOCAL, text_of(pdr_reason_name(reason)));
+}
+
+static void op_finished(gate_job *job)
+{
+    request *r = request_of(job);
+    request_enter(r);
+    if (r->answered && !r->gone) end_answer(r);
+    for (int i = 0; i < 2; i++) leg_reset(&r->legs[i]);
+    request_leave(r);
+}
+
+static int op_may_reroute(gate_job *job)
+{
+    const request *r = request_of(job);
+    return !r->destroyed && !r->answered;
+}
+
+static void op_decided(gate_job *job)
+{
+    (void)job;
+}
+
+const gate_ops module_ops = {.send = op_send, .cancel = op_cancel, .drain = op_drain, .relay = op_relay, .respond = op_respond, .abort = op_abort,
+                             .finished = op_finished, .may_reroute = op_may_reroute, .decided = op_decided};
+
+/* ------------------------------------------------------------------------------------------------------- their events */
+
+static module_leg *leg_of(request *r, uint64_t id)
+{
+    for (int i = 0; i < 2; i++) {
+        if (r->legs[i].open && r->legs[i].id == id) return &r->legs[i];
+    }
+    return NULL;
+}
+
+static int starts(view v, const char *word)
+{
+    return v.len >= strlen(word) && strncasecmp(v.data, word, strlen(word)) == 0;
+}
+
+static gate_detail detail_of(const module_leg *l)
+{
+    return (gate_detail){.status = l->status, .attempt = l->attempt, .retry_after_ms = l->retry_after_ms,
+                         .usage = l->which == PDR_LEG_DECODE && l->r->response_read ? &l->r->response : NULL};
+}
+
+static void tell_head(module_leg *l)
+{
+    const gate_detail d = detail_of(l);
+    l->head_told = 1;
+    gate_event(&l->r->job, PDR_EV_HEAD, l->which, &d);
+}
+
+EXPORT void HOOK(http_filter_http_stream_headers)(abi_filter f, request *r, uint64_t id, const abi_header *headers, size_t n, bool end);
+EXPORT void HOOK(http_filter_http_stream_headers)(abi_filter f, request *r, uint64_t id, const abi_header *headers, size_t n, bool end)
+{
+    module_leg *l = leg_of(r, id);
+
+    (void)f, (void)end; /* its end is reported as complete */
+    if (!l) return;
+    request_enter(r);
+    for (size_t i = 0; i < n; i++) {
+        const view name = {headers[i].key, headers[i].key_length}, value = {headers[i].value, headers[i].value_length};
+        pair_put(&l->headers, name.data, name.len, value.data, value.len);
+        if (view_is(name, ":status")) {
+            for (size_t k = 0; k < value.len; k++) l->status = l->status * 10 + (unsigned)(value.data[k] - '0');
+        } else if (view_is(name, "content-type")) {
+            l->json = starts(value, "application/json") != 0;
+            l->sse = starts(value, "text/event-stream") != 0;
+            l->plain = starts(value, "text/plain") != 0;
+        } else if (view_is(name, "content-encoding")) {
+            l->encoded = view_is_nocase(value, "identity") == 0;
+        } else if (view_is(name, "retry-after")) {
+            uint64_t seconds = 0;
+            for (size_t k = 0; k < value.len && k < 9 && value.data[k] >= '0' && value.data[k] <= '9'; k++) seconds = seconds * 10 + (uint64_t)(value.data[k] - '0');
+            l->retry_after_ms = seconds * 1000;
+        }
+    }
+    if (l->which == PDR_LEG_DECODE) {
+        r->response_read = (l->json || l->sse) && !l->encoded;
+        pdr_init_struct(&r->response, sizeof r->response);
+        if (r->response_read) pdr_response_init(&r->response, l->sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON);
+    }
+    /* Envoy answers for a server that it could not reach or understand: its text says why */
+    if (!(l->plain && (l->status == 503 || l->status == 502 || l->status == 504))) tell_head(l);
+    request_leave(r);
+}
+
+static int says(const bytes *b, const char *word)
+{
+    return b->len && memmem(b->data, b->len, word, strlen(word)) != NULL;
+}
+
+/* 0: a server's own answer */
+static uint32_t envoy_said(const module_leg *l)
+{
+    if (says(&l->collected, "upstream request timeout")) return PDR_FAIL_TIMEOUT;
+    if (says(&l->collected, "no healthy upstream")) return PDR_FAIL_CONNECT;
+    if (!says(&l->collected, "upstream connect error")) return 0;
+    if (says(&l->collected, "connection failure") || says(&l->collected, "connection timeout")) return PDR_FAIL_CONNECT;
+    return says(&l->collected, "protocol error") ? PDR_FAIL_PROTOCOL : PDR_FAIL_RESET;
+}
+
+/* 1: there was none to tell, or it was a failure */
+static int late_head(module_leg *l)
+{
+    const uint64_t id = l->id;
+    uint32_t failed;
+
+    if (l->head_told) return 0;
+    failed = envoy_said(l);
+    if (failed) {
+        leg_failed(l, failed);
+        return 1;
+    }
+    tell_head(l);
+    return l->id != id;
+}
+
+EXPORT void HOOK(http_filter_http_stream_data)(abi_filter f, request *r, uint64_t id, const abi_text *data, size_t n, bool end);
+EXPORT void HOOK(http_filter_http_stream_data)(abi_filter f, request *r, uint64_t id, const abi_text *data, size_t n, bool end)
+{
+    module_leg *l = leg_of(r, id);
+    const size_t before = l ? l->collected.len : 0;
+
+    (void)f, (void)end;
+    if (!l) return;
+    request_enter(r);
+    if (l->which == PDR_LEG_DECODE || l->status >= 300) {
+        for (size_t i = 0; i < n && l->collected.len < COLLECT_MAX; i++) bytes_put(&l->collected, data[i].ptr, data[i].length);
+    }
+    if (l->which == PDR_LEG_DECODE) r->job.last_byte_ns = pdr_host_now_ns();
+    if (l->which == PDR_LEG_DECODE && r->response_read && l->collected.len > before)
+        (void)pdr_response_feed(&r->response, l->collected.data + before, l->collected.len - before);
+    if (late_head(l)) goto out;
+    if (!l->body_told && n) {
+        const gate_detail d = detail_of(l);
+        l->body_told = 1;
+        if (l->which == PDR_LEG_DECODE && l->sse && r->response_read && r->response.flags & PDR_SEEN_ERROR &&
+            !gate_error_is_refusal((view){l->collected.data, l->collected.len})) {
+            leg_failed(l, PDR_FAIL_PROTOCOL);
+            goto out;
+        }
+        gate_event(&r->job, PDR_EV_BODY, l->which, &d);
+    }
+    if (l->id == id) pass_on(r, l);
+out:
+    request_leave(r);
+}
+
+EXPORT void HOOK(http_filter_http_stream_trailers)(abi_filter f, request *r, uint64_t id, const abi_header *trailers, size_t n);
+EXPORT void HOOK(http_filter_http_stream_trailers)(abi_filter f, request *r, uint64_t id, const abi_header *trailers, size_t n)
+{
+    (void)f, (void)r, (void)id, (void)trailers, (void)n;
+}
+
+EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uint64_t id);
+EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uint64_t id)
+{
+    module_leg *l = leg_of(r, id);
+
+    (void)f;
+    if (!l) return;
+    request_enter(r);
+    if (!late_head(l) && l->id == id) {
+        const gate_detail d = detail_of(l);
+        const int relayed_4xx = l->relayed && l->status >= 300;
+        l->ended = 1;
+        pass_on(r, l);
+        l->open = 0;
+        if (l->which == PDR_LEG_DECODE || relayed_4xx) r->done_ns = pdr_host_now_ns();
+        gate_event(&r->job, PDR_EV_END, l->which, &d);
+        if (l->relayed && l->attempt == d.attempt) { /* its end said everything: there was no body */
+            pass_on(r, l);
+            if (relayed_4xx) end_answer(r);
+        }
+    }
+    request_leave(r);
+}
+
+EXPORT void HOOK(http_filter_http_stream_reset)(abi_filter f, request *r, uint64_t id, int reason);
+EXPORT void HOOK(http_filter_http_stream_reset)(abi_filter f, request *r, uint64_t id, int reason)
+{
+    module_leg *l = leg_of(r, id);
+
+    (void)f;
+    if (!l) return;
+    request_enter(r);
+    l->open = 0;
+    leg_failed(l, reason == ABI_CONNECTION_FAILURE || reason == ABI_OVERFLOW ? PDR_FAIL_CONNECT : reason == ABI_PROTOCOL_ERROR ? PDR_FAIL_PROTOCOL : PDR_FAIL_RESET);
+    request_leave(r);
+}
