@@ -9,6 +9,7 @@ process named (/proc/PID/stat). The ways take turns; the median of the rounds is
     send        the same, and the prefill leg (--dispatch send)
     both        both legs (--dispatch both); answers pass through
     full        as send, with answers passing through for their usage (response_body_mode FULL_DUPLEX_STREAMED)
+    module      libpdroute inside Envoy (examples/envoy_module): both figures are Envoy's
 
     tests/bench/envoy_bench.py [--seconds S] [--rounds N] [--sizes 1KB,132KB] [--ways echo,decision,…] [--rss N]
 """
@@ -24,7 +25,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))
-from hosts import ext_proc  # noqa: E402
+from hosts import envoy_module, ext_proc  # noqa: E402
 
 SIZES = {"1KB": 1100, "17KB": 17_000, "132KB": 132_000}
 WAYS = {"echo": ("NONE", ["--echo"]), "decision": ("NONE", ["--dispatch", "mirror"]), "send": ("NONE", []),
@@ -90,6 +91,22 @@ class Gateway(ext_proc.Gateway):
         return next(pid for pid in self.all_pids() if name in Path(f"/proc/{pid}/cmdline").read_text())
 
 
+class Module(envoy_module.Gateway):
+    """Envoy with libpdroute inside."""
+
+    def envoy_config(self):
+        config = super().envoy_config()
+        for listener in config["static_resources"]["listeners"]:
+            del listener["filter_chains"][0]["filters"][0]["typed_config"]["access_log"]
+        return config
+
+    def lines(self):
+        return []
+
+    def pid_of(self, name):
+        return self.process.pid
+
+
 def cpu(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
@@ -127,7 +144,7 @@ def main():
     p.add_argument("--seconds", type=int, default=3)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--sizes", default=",".join(SIZES))
-    p.add_argument("--ways", default=",".join(WAYS))
+    p.add_argument("--ways", default=",".join(WAYS) + ",module")
     p.add_argument("--rss", type=int, help="send at least this many requests the way `send`, and print memory before and after")
     o = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name:
@@ -144,6 +161,9 @@ def main():
             if o.rss:
                 o.ways, o.sizes = "send", "1KB"
             for way in o.ways.split(","):
+                if way == "module":
+                    gateways[way] = Module(directory / way, endpoints, config={"hold": "off"}).start()
+                    continue
                 mode, flags = WAYS[way]
                 gateways[way] = Gateway(directory / way, endpoints, config={"hold": "off"}, body_mode=mode, flags=["--no-metadata", *flags])
                 gateways[way].start()
