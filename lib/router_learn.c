@@ -101,7 +101,9 @@ static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, ui
     k->learnable = 0;
     parts(&b->r->config, prompt_tokens - cached, cached, term);
     expected = pdr_fit_us(&b->r->learnt.fit, term);
-    if (b->r->learnt.fit.samples >= FIT_KNOWN) pdr_measured(b, k->prefill, expected, took);
+    /* where most of the time may be that of a slower tier, which some prompts need and some do not, a long one is no sign of a slow server */
+    uint64_t reload = term[3] * b->r->learnt.fit.x[3] / PDR_FIT_ONE;
+    if (b->r->learnt.fit.samples >= FIT_KNOWN && reload * 4 < expected) pdr_measured(b, k->prefill, expected, took);
     pdr_fit_add(&b->r->learnt.fit, term, took * PDR_AS_THE_POOL / (slowness ? slowness : 1));
     take_fit(b);
 }

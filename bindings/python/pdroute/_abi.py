@@ -491,9 +491,10 @@ class Request(Struct):
     excluded: int
     exclude: ctypes.Array[c_uint32]
     session: int
-    _fields_ = [("struct_size", c_uint32), ("flags", c_uint32), ("api", c_uint32), ("lease", c_uint32), ("now_ns", c_uint64), ("deadline_ns", c_uint64), ("priority", c_int32), ("excluded", c_uint32), ("exclude", c_uint32 * 8), ("session", c_uint64)]
+    tenant: int
+    _fields_ = [("struct_size", c_uint32), ("flags", c_uint32), ("api", c_uint32), ("lease", c_uint32), ("now_ns", c_uint64), ("deadline_ns", c_uint64), ("priority", c_int32), ("excluded", c_uint32), ("exclude", c_uint32 * 8), ("session", c_uint64), ("tenant", c_uint64)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, flags: int = ..., api: int = ..., lease: int = ..., now_ns: int = ..., deadline_ns: int = ..., priority: int = ..., excluded: int = ..., exclude: ctypes.Array[c_uint32] = ..., session: int = ...) -> None: ...
+        def __init__(self, *, flags: int = ..., api: int = ..., lease: int = ..., now_ns: int = ..., deadline_ns: int = ..., priority: int = ..., excluded: int = ..., exclude: ctypes.Array[c_uint32] = ..., session: int = ..., tenant: int = ...) -> None: ...
 
 
 class Decision(Struct):
@@ -763,9 +764,11 @@ class Stats(Struct):
     timeouts: int
     retries_refused: int
     breakers_opened: int
-    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("routed", c_uint64), ("held", c_uint64), ("refused_no_pair", c_uint64), ("refused_queue_full", c_uint64), ("released", c_uint64), ("expired", c_uint64), ("cancelled", c_uint64), ("retried", c_uint64), ("finished", c_uint64), ("failed", c_uint64), ("bookings", c_uint64), ("held_now", c_uint64), ("leases", c_uint64), ("rooms_live", c_uint64), ("endpoints", c_uint64), ("targets", c_uint64), ("prefix_entries", c_uint64), ("prefix_evictions", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("cached_tokens_reported", c_uint64), ("prompt_tokens_reported", c_uint64), ("lock_recoveries", c_uint64), ("leases_expired", c_uint64), ("reports", c_uint64), ("reports_failed", c_uint64), ("clock_backwards", c_uint64), ("timeouts", c_uint64), ("retries_refused", c_uint64), ("breakers_opened", c_uint64)]
+    held_longest_us: int
+    held_oldest_us: int
+    _fields_ = [("struct_size", c_uint32), ("reserved", c_uint32), ("routed", c_uint64), ("held", c_uint64), ("refused_no_pair", c_uint64), ("refused_queue_full", c_uint64), ("released", c_uint64), ("expired", c_uint64), ("cancelled", c_uint64), ("retried", c_uint64), ("finished", c_uint64), ("failed", c_uint64), ("bookings", c_uint64), ("held_now", c_uint64), ("leases", c_uint64), ("rooms_live", c_uint64), ("endpoints", c_uint64), ("targets", c_uint64), ("prefix_entries", c_uint64), ("prefix_evictions", c_uint64), ("prompt_tokens", c_uint64), ("matched_tokens", c_uint64), ("cached_tokens_reported", c_uint64), ("prompt_tokens_reported", c_uint64), ("lock_recoveries", c_uint64), ("leases_expired", c_uint64), ("reports", c_uint64), ("reports_failed", c_uint64), ("clock_backwards", c_uint64), ("timeouts", c_uint64), ("retries_refused", c_uint64), ("breakers_opened", c_uint64), ("held_longest_us", c_uint64), ("held_oldest_us", c_uint64)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, routed: int = ..., held: int = ..., refused_no_pair: int = ..., refused_queue_full: int = ..., released: int = ..., expired: int = ..., cancelled: int = ..., retried: int = ..., finished: int = ..., failed: int = ..., bookings: int = ..., held_now: int = ..., leases: int = ..., rooms_live: int = ..., endpoints: int = ..., targets: int = ..., prefix_entries: int = ..., prefix_evictions: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., cached_tokens_reported: int = ..., prompt_tokens_reported: int = ..., lock_recoveries: int = ..., leases_expired: int = ..., reports: int = ..., reports_failed: int = ..., clock_backwards: int = ..., timeouts: int = ..., retries_refused: int = ..., breakers_opened: int = ...) -> None: ...
+        def __init__(self, *, routed: int = ..., held: int = ..., refused_no_pair: int = ..., refused_queue_full: int = ..., released: int = ..., expired: int = ..., cancelled: int = ..., retried: int = ..., finished: int = ..., failed: int = ..., bookings: int = ..., held_now: int = ..., leases: int = ..., rooms_live: int = ..., endpoints: int = ..., targets: int = ..., prefix_entries: int = ..., prefix_evictions: int = ..., prompt_tokens: int = ..., matched_tokens: int = ..., cached_tokens_reported: int = ..., prompt_tokens_reported: int = ..., lock_recoveries: int = ..., leases_expired: int = ..., reports: int = ..., reports_failed: int = ..., clock_backwards: int = ..., timeouts: int = ..., retries_refused: int = ..., breakers_opened: int = ..., held_longest_us: int = ..., held_oldest_us: int = ...) -> None: ...
 
 
 class HostInfo(Struct):
