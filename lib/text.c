@@ -67,6 +67,8 @@ void pdr_text_json(struct pdr_text *t, const char *s, size_t n)
     size_t i = 0, from = 0; /* [from, i) needs no escape */
     PDR_TEXT_LITERAL(t, "\"");
     while (i < n) {
+        while (i < n && u[i] >= 0x20 && u[i] < 0x7F && u[i] != '"' && u[i] != '\\') i++;
+        if (i == n) break;
         int special = u[i] < 0x20 || u[i] == '"' || u[i] == '\\' || u[i] == 0x7F;
         size_t length = special ? 0 : utf8_length(u + i, n - i);
         if (length) {

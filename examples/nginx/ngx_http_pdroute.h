@@ -11,6 +11,7 @@
  *   ngx_http_pdroute_peer.c     addresses of workers, one keep-alive pool for each
  *   ngx_http_pdroute_upstream.c a leg's answer on its way to the client: an ngx_http_upstream_t
  *   ngx_http_pdroute_merge.c    prompt logprobs from prefill's answer into decode's
+ *   ngx_http_pdroute_whole.c    a whole short answer on its way to the client: without one
  *   ngx_http_pdroute_local.c    paths the gateway answers itself: readiness, status
  *   ngx_http_pdroute_vars.c     $pdroute_* variables
  *
@@ -170,6 +171,7 @@ typedef struct {
     unsigned event_stream : 1;
     unsigned json : 1;
     unsigned encoded : 1; /* Content-Encoding other than identity */
+    unsigned others : 1;  /* has headers that say more than type, length, date, server and connection */
 } ngx_http_pdroute_head_t;
 
 /* One header line at *p; moves *p behind it. NGX_OK, NGX_DONE at the empty line, NGX_AGAIN, NGX_ERROR. */
@@ -205,12 +207,13 @@ struct ngx_http_pdroute_leg_s {
     ngx_http_pdroute_idle_t *idle; /* the connection's own record, its place in the pool later */
     ngx_connection_t *c;
     ngx_chain_t *out; /* of the request: not sent yet */
-    u_char *own_out;  /* copy of what was not sent when the client's request ended, with its chain */
-    ngx_chain_t own_link;
+    u_char *own_out;  /* copy of what was not sent when the client's request ended */
+    ngx_chain_t own_link; /* of what does not need the client's request: that copy, or a small request */
     ngx_buf_t own_buf;
     u_char *read; /* head and first body bytes, until it is known what to do with them */
     size_t read_len;
-    uint32_t serial; /* counts starts and ends: what a handler began with may be gone after an event */
+    ngx_msec_t started; /* when it was asked for */
+    uint32_t serial;    /* counts starts and ends: what a handler began with may be gone after an event */
     ngx_http_pdroute_head_t head;
     int64_t rest; /* content still to come with Content-Length; -1: until close */
     ngx_http_pdroute_chunked_t chunked;
@@ -256,6 +259,8 @@ void ngx_http_pdroute_leg_forget(ngx_http_pdroute_leg_t *leg); /* frees `read` *
 
 #define PDROUTE_JOB_ACTIONS 24 /* three times what one event may bring */
 
+#define PDROUTE_SMALL       4096 /* a request up to this size is sent from one piece of memory */
+
 /*
  * One client request with its exchange and legs. Outlives the request when a leg still has to be drained. Recycled by
  * its zone.
@@ -274,7 +279,6 @@ struct ngx_http_pdroute_job_s {
     ngx_http_pdroute_leg_t legs[2]; /* by PDR_LEG_* */
     ngx_event_t timer;
     ngx_rbtree_node_t held; /* key: ticket */
-    pdr_action actions[PDROUTE_JOB_ACTIONS];
     ngx_uint_t actions_n;
     ngx_uint_t locks;        /* handlers that use the job right now */
     uint32_t attempts;       /* decisions taken */
@@ -301,7 +305,9 @@ struct ngx_http_pdroute_job_s {
     pdr_prompt prompt;
     pdr_decision decision;
     pdr_exchange exchange;
+    pdr_action actions[PDROUTE_JOB_ACTIONS];
     u_char peer_text[2][272];
+    u_char small[2][PDROUTE_SMALL];
 };
 
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);
@@ -336,11 +342,14 @@ void ngx_http_pdroute_check_client(ngx_http_request_t *r);
 
 /* --------------------------------------------------------------------------------------------- request, relay, rest */
 
-/* The chain of a leg's request, in r->pool; NULL: out of memory. */
+/* The chain of a leg's request, in r->pool or, if small, in the job; NULL: out of memory. */
 ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg);
 
 /* Passes the leg's answer to the client. */
 void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg);
+/* Whether the answer can take the short way, and that way. */
+ngx_uint_t ngx_http_pdroute_is_whole(const ngx_http_pdroute_leg_t *leg);
+void ngx_http_pdroute_whole(ngx_http_pdroute_leg_t *leg);
 /* Takes the connection back from a relay that is under way; the client's request goes on without it. */
 void ngx_http_pdroute_relay_stop(ngx_http_pdroute_leg_t *leg);
 /* The answer cannot be completed: error event into a stream, then the client's connection is closed. */

@@ -1,15 +1,25 @@
 /* Response heads and chunked framing, for connections that no ngx_http_request_t belongs to. */
 #include "ngx_http_pdroute.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 /* ------------------------------------------------------------------------------------------------------------- head */
 
 /* `word` in lower case, of letters and '-' and '/' only. */
-static ngx_uint_t same(const u_char *p, const char *word, size_t n)
+static inline ngx_uint_t same(const u_char *p, const char *word, size_t n)
 {
-    size_t i;
+    const uint64_t lower = 0x2020202020202020ull;
+    uint64_t a, b;
 
-    for (i = 0; i < n; i++) {
-        if ((p[i] | 0x20) != (u_char)word[i]) return 0;
+    for (; n >= 8; p += 8, word += 8, n -= 8) {
+        ngx_memcpy(&a, p, 8);
+        ngx_memcpy(&b, word, 8);
+        if ((a | lower) != b) return 0;
+    }
+    for (; n; p++, word++, n--) {
+        if ((*p | 0x20) != (u_char)*word) return 0;
     }
     return 1;
 }
@@ -40,22 +50,29 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
     off_t n;
 
     switch (name_len) {
+    case 4:
+        if (IS(name, name_len, "date")) return NGX_OK;
+        break;
+    case 6:
+        if (IS(name, name_len, "server")) return NGX_OK;
+        break;
     case 14:
         if (!IS(name, name_len, "content-length")) break;
         n = ngx_atoof((u_char *)value, len);
         if (n < 0 || (head->content_length >= 0 && head->content_length != n)) return NGX_ERROR;
         head->content_length = n;
-        break;
+        return NGX_OK;
     case 17:
         if (IS(name, name_len, "transfer-encoding") && contains(value, len, "chunked")) head->chunked = 1;
         break;
     case 10:
         if (!IS(name, name_len, "connection")) break;
+        if (IS(value, len, "keep-alive")) return NGX_OK;
         if (contains(value, len, "close"))
             head->close = 1;
         else if (contains(value, len, "keep-alive"))
             head->close = 0;
-        break;
+        return NGX_OK;
     case 11:
         if (IS(name, name_len, "retry-after")) head->retry_after_ms = retry_after(value, len);
         break;
@@ -63,6 +80,7 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
         if (!IS(name, name_len, "content-type")) break;
         head->json = STARTS(value, len, "application/json");
         head->event_stream = !head->json && STARTS(value, len, "text/event-stream");
+        if (head->json && len == sizeof("application/json") - 1) return NGX_OK;
         break;
     case 16:
         if (IS(name, name_len, "content-encoding")) head->encoded = !IS(value, len, "identity");
@@ -70,27 +88,86 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
     default:
         break;
     }
+    head->others = 1;
     return NGX_OK;
+}
+
+/* Sixteen bytes at once, in the vector extension of gcc and clang: SSE2, NEON or plain code. */
+typedef unsigned char bytes16_t __attribute__((vector_size(16)));
+
+static inline bytes16_t load16(const u_char *p)
+{
+    bytes16_t v;
+    ngx_memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+/* Whether a comparison is true for any byte, and up to which byte it is not. */
+static inline ngx_uint_t first_true(bytes16_t m, size_t *first)
+{
+#ifdef __SSE2__
+    unsigned bits = (unsigned)_mm_movemask_epi8((__m128i)m);
+    if (bits == 0) return 0;
+    *first = (size_t)__builtin_ctz(bits);
+    return 1;
+#else
+    uint64_t half[2];
+    ngx_memcpy(half, &m, sizeof(half));
+    *first = 0; /* the caller looks on byte by byte */
+    return (half[0] | half[1]) != 0;
+#endif
+}
+
+/* The first of ':', DEL, blanks and control characters from p on, or last. */
+static inline u_char *name_end(u_char *p, u_char *last)
+{
+    size_t first;
+
+    for (; last - p >= 16; p += 16) {
+        bytes16_t v = load16(p);
+        if (!first_true((bytes16_t)(v <= ' ') | (bytes16_t)(v == ':') | (bytes16_t)(v == 0x7f), &first)) continue;
+        p += first;
+        break;
+    }
+    while (p < last && *p > ' ' && *p != ':' && *p != 0x7f) p++;
+    return p;
+}
+
+/* The first character from p on that ends a value or may not stand in one, or last. */
+static inline u_char *value_end(u_char *p, u_char *last)
+{
+    size_t first;
+
+    for (; last - p >= 16; p += 16) {
+        bytes16_t v = load16(p);
+        if (!first_true((bytes16_t)(v == '\n') | (bytes16_t)(v == '\r') | (bytes16_t)(v == 0), &first)) continue;
+        p += first;
+        break;
+    }
+    while (p < last && *p != '\n' && *p != '\r' && *p != '\0') p++;
+    return p;
 }
 
 ngx_int_t ngx_http_pdroute_line_next(u_char **pos, u_char *last, ngx_http_pdroute_line_t *line)
 {
-    u_char *p = *pos, *eol, *end, *colon, *value, *c;
+    u_char *p = *pos, *colon, *value, *end, *eol;
 
-    eol = memchr(p, '\n', (size_t)(last - p));
-    if (eol == NULL) return NGX_AGAIN;
-    *pos = eol + 1;
-    end = eol > p && eol[-1] == '\r' ? eol - 1 : eol;
-    if (end == p) return NGX_DONE;
-    colon = memchr(p, ':', (size_t)(end - p));
-    if (colon == NULL || colon == p) return NGX_ERROR;
-    for (c = p; c < colon; c++) { /* no client would take such a name */
-        if (*c <= ' ' || *c == 0x7f) return NGX_ERROR;
+    colon = name_end(p, last);
+    if (colon == last) return NGX_AGAIN;
+    if (colon == p) { /* the empty line, or a line without a name */
+        if (*p == '\r' && ++p == last) return NGX_AGAIN;
+        if (*p != '\n') return NGX_ERROR;
+        *pos = p + 1;
+        return NGX_DONE;
     }
-    for (value = colon + 1; value < end && (*value == ' ' || *value == '\t'); value++) continue;
+    if (*colon != ':') return NGX_ERROR; /* no client would take such a name */
+    for (value = colon + 1; value < last && (*value == ' ' || *value == '\t'); value++) continue;
+    end = eol = value_end(value, last);
+    if (eol < last && *eol == '\r') eol++;
+    if (eol == last) return NGX_AGAIN;
+    if (*eol != '\n') return NGX_ERROR; /* what another reader could take for the end of a line, or of the text */
     while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
-    /* what another reader could take for the end of a line, or of the text */
-    if (memchr(value, '\r', (size_t)(end - value)) || memchr(p, '\0', (size_t)(end - p))) return NGX_ERROR;
+    *pos = eol + 1;
     line->name = p;
     line->name_len = (size_t)(colon - p);
     line->value = value;

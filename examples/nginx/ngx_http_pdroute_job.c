@@ -212,12 +212,14 @@ void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job)
 
 /* ---------------------------------------------------------------------------------------------------------- actions */
 
+/* `n` counts only if there is a first one: a call that failed early leaves both as they were. */
 static void push(ngx_http_pdroute_job_t *job, const pdr_action *actions, size_t n)
 {
     size_t i;
     ngx_uint_t j, kept;
 
-    for (i = 0; i < n && actions[i].type; i++) {
+    if (actions[0].type == 0) return;
+    for (i = 0; i < n; i++) {
         if (actions[i].type == PDR_ACT_CANCEL) { /* a leg that was not even started needs no start */
             for (j = kept = 0; j < job->actions_n; j++) {
                 if (job->actions[j].type == PDR_ACT_SEND && job->actions[j].leg == actions[i].leg) continue;
@@ -246,7 +248,7 @@ static void reroute(ngx_http_pdroute_job_t *job)
     }
     pdr_init_struct(&err, sizeof(err));
     code = ngx_http_pdroute_decide(job, PDR_REQUEST_NO_HOLD, &err);
-    ngx_memzero(acts, sizeof(acts));
+    acts[0].type = 0;
     (void)pdr_exchange_rerouted(job->zone->router, &job->exchange, code == PDR_OK ? &job->decision : NULL, code,
                                 pdr_host_now_ns(), acts, &n);
     push(job, acts, n);
@@ -370,7 +372,7 @@ void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job)
     size_t n = PDR_MAX_ACTIONS;
 
     pdr_init_struct(&job->exchange, sizeof(job->exchange));
-    ngx_memzero(acts, sizeof(acts));
+    acts[0].type = 0;
     job->begun = 1;
     (void)pdr_exchange_begin(job->zone->router, &job->exchange, &job->decision, job->zone->lease.id, pdr_host_now_ns(),
                              acts, &n);
@@ -415,7 +417,7 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
         ev.last_byte_ns = job->relay->c->read->ready ? ev.now_ns : ev.now_ns - (ngx_current_msec - job->relay->last_byte) * 1000000ull;
     }
     /* whatever it returns: PDR_E_BUSY means that the books could not be written, what is to be done stays the same */
-    ngx_memzero(acts, sizeof(acts));
+    acts[0].type = 0;
     (void)pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n);
     push(job, acts, n);
     run(job);

@@ -90,12 +90,26 @@ void ngx_http_pdroute_leg_fail(ngx_http_pdroute_leg_t *leg, uint32_t detail)
 
 /* ------------------------------------------------------------------------------------------------- connect and send */
 
+/* What is left of a chain of one buffer in memory. */
+static ngx_chain_t *send_one(ngx_connection_t *c, ngx_chain_t *cl)
+{
+    ngx_buf_t *b = cl->buf;
+    ssize_t n = c->send(c, b->pos, (size_t)(b->last - b->pos));
+
+    if (n == NGX_ERROR) return NGX_CHAIN_ERROR;
+    if (n > 0) {
+        c->sent += n;
+        b->pos += n;
+    }
+    return b->pos == b->last ? NULL : cl;
+}
+
 static void send_request(ngx_http_pdroute_leg_t *leg)
 {
     ngx_connection_t *c = leg->c;
     ngx_chain_t *rest;
 
-    rest = c->send_chain(c, leg->out, 0);
+    rest = leg->out->next ? c->send_chain(c, leg->out, 0) : send_one(c, leg->out);
     if (rest == NGX_CHAIN_ERROR) {
         leg->out = NULL;
         if (leg->state == PDROUTE_LEG_FLUSH) {
@@ -129,6 +143,7 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
     ngx_http_pdroute_leg_cancel(leg); /* nothing should be there */
     leg->serial++;
     leg->attempt = job->exchange.attempt;
+    leg->started = ngx_current_msec;
     leg->state = PDROUTE_LEG_CONNECT;
     leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
         leg->drain = 0;

@@ -132,61 +132,56 @@ static ngx_int_t target(ngx_http_request_t *r, ngx_str_t *uri)
     return NGX_OK;
 }
 
-static ngx_int_t make_tail(ngx_http_pdroute_leg_t *leg, ngx_str_t *tail)
+/* Our members, into `text` of `size` bytes or, a batch with many rooms, into memory of their own. */
+static ngx_int_t make_tail(ngx_http_pdroute_leg_t *leg, u_char *text, size_t size, ngx_str_t *tail)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    char text[TAIL_FIRST];
-    size_t need = 0;
     int rc;
 
-    rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, text, sizeof(text), &need);
-    if (rc != PDR_OK && rc != PDR_E_NOSPACE) return NGX_ERROR;
-    tail->len = need;
-    tail->data = ngx_pnalloc(job->r->pool, need + 1);
+    tail->data = text;
+    rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, (char *)text, size, &tail->len);
+    if (rc != PDR_E_NOSPACE) return rc == PDR_OK ? NGX_OK : NGX_ERROR;
+    tail->data = ngx_pnalloc(job->r->pool, tail->len);
     if (tail->data == NULL) return NGX_ERROR;
-    if (rc == PDR_OK) {
-        ngx_memcpy(tail->data, text, need);
-        return NGX_OK;
-    }
-    /* a batch with many rooms */
-    rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, (char *)tail->data, need, &need);
+    rc = pdr_rewrite_tail(&job->decision, &job->prompt, (int)leg->which, 0, (char *)tail->data, tail->len, &tail->len);
     return rc == PDR_OK ? NGX_OK : NGX_ERROR;
 }
 
-/* Slices of the body as buffers behind `cl`; *length gets the size of all. */
-static ngx_int_t add_body(ngx_http_pdroute_leg_t *leg, ngx_chain_t *cl, size_t *length)
+/* What a leg's body is made of. */
+typedef struct {
+    pdr_slice slice[PDR_MAX_SLICES];
+    size_t n;
+    size_t length; /* of all */
+    ngx_str_t tail;
+    u_char text[TAIL_FIRST];
+} parts_t;
+
+static ngx_int_t cut_body(ngx_http_pdroute_leg_t *leg, parts_t *parts)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    pdr_slice slices[PDR_MAX_SLICES];
-    ngx_str_t tail;
-    ngx_buf_t *b;
-    size_t n = PDR_MAX_SLICES, i;
+    size_t i;
 
-    *length = 0;
+    parts->n = parts->length = 0;
+    ngx_str_null(&parts->tail);
     if (job->body.len == 0) return NGX_OK;
     if (job->raw_body) { /* not JSON: passes as it is */
-        ngx_memzero(&slices[0], sizeof(slices[0]));
-        slices[0].length = job->body.len;
-        n = 1;
-        ngx_str_null(&tail);
-    } else if (make_tail(leg, &tail) != NGX_OK ||
-               pdr_rewrite_slices(&job->prompt, job->body.len, tail.len, slices, &n) != PDR_OK) {
+        parts->slice[0].source = 0;
+        parts->slice[0].offset = 0;
+        parts->slice[0].length = parts->length = job->body.len;
+        parts->n = 1;
+        return NGX_OK;
+    }
+    if (make_tail(leg, parts->text, sizeof(parts->text), &parts->tail) != NGX_OK) return NGX_ERROR;
+    parts->n = PDR_MAX_SLICES;
+    if (pdr_rewrite_slices(&job->prompt, job->body.len, parts->tail.len, parts->slice, &parts->n) != PDR_OK)
         return NGX_ERROR;
-    }
-    for (i = 0; i < n; i++) {
-        if (slices[i].length == 0) continue;
-        b = ngx_calloc_buf(job->r->pool);
-        cl->next = ngx_alloc_chain_link(job->r->pool);
-        if (b == NULL || cl->next == NULL) return NGX_ERROR;
-        cl = cl->next;
-        b->pos = b->start = (slices[i].source ? tail.data : job->body.data) + slices[i].offset;
-        b->last = b->end = b->pos + slices[i].length;
-        b->memory = 1;
-        cl->buf = b;
-        *length += slices[i].length;
-    }
-    cl->next = NULL;
+    for (i = 0; i < parts->n; i++) parts->length += parts->slice[i].length;
     return NGX_OK;
+}
+
+static u_char *slice_at(ngx_http_pdroute_job_t *job, const parts_t *parts, const pdr_slice *s)
+{
+    return (s->source ? parts->tail.data : job->body.data) + s->offset;
 }
 
 static u_char *put_number(u_char *p, size_t n)
@@ -198,26 +193,16 @@ static u_char *put_number(u_char *p, size_t n)
     return ngx_cpymem(p, d, digits + sizeof(digits) - d);
 }
 
-ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg)
+#define HEAD_EXTRA 96 /* what put_head() writes beside what is counted */
+
+static u_char *put_head(u_char *p, ngx_http_pdroute_leg_t *leg, const ngx_str_t *uri, size_t length)
 {
     ngx_http_pdroute_job_t *job = leg->job;
     ngx_http_request_t *r = job->r;
-    ngx_chain_t *cl;
-    ngx_str_t uri;
-    size_t length;
-    u_char *p;
 
-    if (job->headers.data == NULL && collect_headers(job) != NGX_OK) return NULL;
-    cl = ngx_alloc_chain_link(r->pool);
-    if (cl == NULL || target(r, &uri) != NGX_OK) return NULL;
-    cl->next = NULL;
-    if (add_body(leg, cl, &length) != NGX_OK) return NULL;
-    cl->buf = ngx_create_temp_buf(r->pool, r->method_name.len + uri.len + leg->peer->name.len + job->headers.len + 96);
-    if (cl->buf == NULL) return NULL;
-    p = cl->buf->last;
     p = ngx_cpymem(p, r->method_name.data, r->method_name.len);
     *p++ = ' ';
-    p = ngx_cpymem(p, uri.data, uri.len);
+    p = ngx_cpymem(p, uri->data, uri->len);
     p = ngx_cpymem(p, " HTTP/1.1\r\nHost: ", 17);
     p = ngx_cpymem(p, leg->peer->name.data, leg->peer->name.len);
     if (job->has_body) {
@@ -226,6 +211,68 @@ ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg)
     }
     *p++ = '\r';
     *p++ = '\n';
-    cl->buf->last = ngx_cpymem(p, job->headers.data, job->headers.len);
-    return cl;
+    return ngx_cpymem(p, job->headers.data, job->headers.len);
+}
+
+/* Copied together: cheaper than what each piece of a chain costs in the kernel, and the client may go. */
+static ngx_chain_t *small_chain(ngx_http_pdroute_leg_t *leg, const ngx_str_t *uri, const parts_t *parts)
+{
+    ngx_http_pdroute_job_t *job = leg->job;
+    ngx_buf_t *b = &leg->own_buf;
+    u_char *p = job->small[leg->which];
+    size_t i;
+
+    ngx_memzero(b, sizeof(*b));
+    b->pos = b->start = p;
+    p = put_head(p, leg, uri, parts->length);
+    for (i = 0; i < parts->n; i++)
+        p = ngx_cpymem(p, slice_at(job, parts, &parts->slice[i]), parts->slice[i].length);
+    b->last = b->end = p;
+    b->memory = 1;
+    leg->own_link.buf = b;
+    leg->own_link.next = NULL;
+    return &leg->own_link;
+}
+
+ngx_chain_t *ngx_http_pdroute_request_chain(ngx_http_pdroute_leg_t *leg)
+{
+    ngx_http_pdroute_job_t *job = leg->job;
+    ngx_http_request_t *r = job->r;
+    ngx_chain_t *first, *cl;
+    parts_t parts;
+    ngx_str_t uri;
+    ngx_buf_t *b;
+    size_t head, i;
+
+    if (job->headers.data == NULL && collect_headers(job) != NGX_OK) return NULL;
+    if (target(r, &uri) != NGX_OK || cut_body(leg, &parts) != NGX_OK) return NULL;
+    head = r->method_name.len + uri.len + leg->peer->name.len + job->headers.len + HEAD_EXTRA;
+    if (head + parts.length <= PDROUTE_SMALL) return small_chain(leg, &uri, &parts);
+
+    if (parts.tail.data == parts.text) { /* one buffer for the head and our members */
+        b = ngx_create_temp_buf(r->pool, head + parts.tail.len);
+        if (b == NULL) return NULL;
+        parts.tail.data = b->end - parts.tail.len;
+        ngx_memcpy(parts.tail.data, parts.text, parts.tail.len);
+    } else {
+        b = ngx_create_temp_buf(r->pool, head);
+        if (b == NULL) return NULL;
+    }
+    b->last = put_head(b->last, leg, &uri, parts.length);
+    first = cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) return NULL;
+    cl->buf = b;
+    for (i = 0; i < parts.n; i++) {
+        if (parts.slice[i].length == 0) continue;
+        b = ngx_calloc_buf(r->pool);
+        cl->next = ngx_alloc_chain_link(r->pool);
+        if (b == NULL || cl->next == NULL) return NULL;
+        cl = cl->next;
+        b->pos = b->start = slice_at(job, &parts, &parts.slice[i]);
+        b->last = b->end = b->pos + parts.slice[i].length;
+        b->memory = 1;
+        cl->buf = b;
+    }
+    cl->next = NULL;
+    return first;
 }

@@ -415,6 +415,10 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     job->waiting = NULL;
     if (leg->head.status >= 400 && !leg->head.encoded)
         (void)pdr_error_mask(&job->decision, (char *)leg->read + leg->head.length, leg->read_len - leg->head.length);
+    if (ngx_http_pdroute_is_whole(leg)) {
+        ngx_http_pdroute_whole(leg);
+        return;
+    }
     serial = leg->serial;
     job->relay = leg;
     if (prepare(leg, r) != NGX_OK) {
@@ -437,6 +441,7 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     if (leg->serial != serial) return; /* it is over already */
     leg->relay_handler = c->read->handler;
     c->read->handler = relay_read_handler;
+    r->upstream->start_time = leg->started; /* the answer's times count from when it was asked for */
 }
 
 /* The upstream code lets go; r stays ours. */
