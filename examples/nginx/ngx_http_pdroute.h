@@ -12,6 +12,7 @@
  *   ngx_http_pdroute_upstream.c a leg's answer on its way to the client: an ngx_http_upstream_t
  *   ngx_http_pdroute_merge.c    prompt logprobs from prefill's answer into decode's
  *   ngx_http_pdroute_whole.c    a whole short answer on its way to the client: without one
+ *   ngx_http_pdroute_error.c    nginx's own errors as JSON
  *   ngx_http_pdroute_local.c    paths the gateway answers itself: readiness, status
  *   ngx_http_pdroute_vars.c     $pdroute_* variables
  *
@@ -96,6 +97,7 @@ typedef struct {
     ngx_msec_t send_timeout; /* between two writes */
     ngx_msec_t read_timeout; /* between two reads of an answer that has begun */
     size_t buffer_size;
+    ngx_uint_t json_errors; /* of this location; of a server without location: it has one with `pdroute` */
     ngx_http_upstream_conf_t upstream; /* of the relay */
 } ngx_http_pdroute_loc_conf_t;
 
@@ -133,9 +135,10 @@ ngx_http_pdroute_peer_t *ngx_http_pdroute_peer_get(ngx_http_pdroute_zone_t *zone
                                                    uint32_t port);
 /* A kept connection, or NULL. */
 ngx_connection_t *ngx_http_pdroute_peer_take(ngx_http_pdroute_peer_t *peer, ngx_http_pdroute_idle_t **idle);
-/* Opens a connection: NGX_OK, NGX_AGAIN (in progress), NGX_ERROR (refused). */
-ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_peer_t *peer, ngx_connection_t **c,
-                                        ngx_http_pdroute_idle_t **idle);
+/* Opens a connection: NGX_OK, NGX_AGAIN (in progress), NGX_DECLINED (refused), NGX_ERROR (this process lacks a
+ * descriptor, a connection or memory). */
+ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_peer_t *peer,
+                                        ngx_connection_t **c, ngx_http_pdroute_idle_t **idle);
 /* Keeps a connection for the next request, or closes it. */
 void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_idle_t *idle);
 void ngx_http_pdroute_peer_close(ngx_connection_t *c);
@@ -318,6 +321,8 @@ void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg,
                                 uint32_t detail);
+/* This process cannot serve the request, for which no server is to blame: the client gets a 503. */
+void ngx_http_pdroute_job_give_up(ngx_http_pdroute_job_t *job, const char *message);
 /* The client's request ends: legs keep what they need of it, job->r is NULL afterwards. */
 void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job);
@@ -374,6 +379,9 @@ ngx_int_t ngx_http_pdroute_merge_pass(ngx_http_request_t *r, ngx_http_pdroute_le
 /* NGX_DECLINED: not a path of ours. */
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone);
 ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r);
+
+/* Before nginx's own filters. */
+void ngx_http_pdroute_error_init(void);
 
 ngx_int_t ngx_http_pdroute_add_variables(ngx_conf_t *cf);
 

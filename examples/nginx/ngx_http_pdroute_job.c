@@ -366,6 +366,13 @@ static void run(ngx_http_pdroute_job_t *job)
     ngx_http_pdroute_job_leave(job);
 }
 
+void ngx_http_pdroute_job_give_up(ngx_http_pdroute_job_t *job, const char *message)
+{
+    ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0, "pdroute: %s", message);
+    if (job->relay == NULL) ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "gateway_overloaded", message, 1000);
+    ngx_http_pdroute_job_event(job, PDR_EV_CLIENT_GONE, NULL, 0);
+}
+
 void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job)
 {
     pdr_action acts[PDR_MAX_ACTIONS];

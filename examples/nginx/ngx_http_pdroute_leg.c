@@ -161,15 +161,26 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
     leg->peer = ngx_http_pdroute_peer_get(job->zone, prefill ? d->prefill : d->decode,
                                           prefill ? d->prefill_host : d->decode_host,
                                           prefill ? d->prefill_port : d->decode_port);
-    leg->out = leg->peer && leg->peer->usable ? ngx_http_pdroute_request_chain(leg) : NULL;
-    if (leg->out == NULL) {
+    if (leg->peer && !leg->peer->usable) {
         ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
+        return;
+    }
+    leg->out = leg->peer ? ngx_http_pdroute_request_chain(leg) : NULL;
+    if (leg->out == NULL) {
+        leg->state = PDROUTE_LEG_DONE;
+        ngx_http_pdroute_job_give_up(job, "the gateway is out of memory");
         return;
     }
     c = ngx_http_pdroute_peer_take(leg->peer, &leg->idle);
     leg->cached = c != NULL;
-    if (c == NULL) rc = ngx_http_pdroute_peer_connect(leg->peer, &c, &leg->idle);
+    if (c == NULL) rc = ngx_http_pdroute_peer_connect(job->zone, leg->peer, &c, &leg->idle);
     if (rc == NGX_ERROR) {
+        leg->out = NULL;
+        leg->state = PDROUTE_LEG_DONE;
+        ngx_http_pdroute_job_give_up(job, "the gateway has no connections left (worker_connections, open files)");
+        return;
+    }
+    if (rc == NGX_DECLINED) {
         ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
         return;
     }
@@ -427,11 +438,27 @@ static ngx_uint_t begins_with_failure(ngx_http_pdroute_leg_t *leg)
     return status == 0 || status >= 500;
 }
 
+/*
+ * Whether what came behind the head has a first byte of content. Chunked framing is looked at here, where another pair
+ * can still be tried: NGX_OK, NGX_AGAIN, or NGX_ERROR. The relay reads the same bytes again.
+ */
+static ngx_int_t has_content(ngx_http_pdroute_leg_t *leg)
+{
+    ngx_http_pdroute_chunked_t chunked = {0, 0};
+    u_char *p = leg->read + leg->head.length, *last = leg->read + leg->read_len, *begin, *end;
+    ngx_int_t rc, some = NGX_AGAIN;
+
+    if (!leg->head.chunked) return p < last ? NGX_OK : NGX_AGAIN;
+    while ((rc = ngx_http_pdroute_chunked_next(&chunked, &p, last, &begin, &end)) == NGX_OK) some = NGX_OK;
+    return rc == NGX_DONE ? NGX_OK : rc == NGX_ERROR ? NGX_ERROR : some;
+}
+
 /* The exchange knows the head; what it did not ask for has defaults: a good prefill answer is read and thrown away,
  * everything else waits. */
 static void after_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
+    ngx_int_t rc;
 
     if (begins_with_failure(leg)) {
         ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
@@ -440,7 +467,11 @@ static void after_head(ngx_http_pdroute_leg_t *leg)
     if (leg->which != PDR_LEG_PREFILL && whole_answer(leg)) {
         if (leg->serial != serial || leg->state != PDROUTE_LEG_WAIT) return;
     }
-    if (!leg->body_seen && leg->read_len > leg->head.length) {
+    if (!leg->body_seen && (rc = has_content(leg)) != NGX_AGAIN) {
+        if (rc == NGX_ERROR) {
+            ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
+            return;
+        }
         leg->body_seen = 1;
         ngx_http_pdroute_job_event(leg->job, PDR_EV_BODY, leg, 0);
         if (leg->serial != serial || leg->state != PDROUTE_LEG_WAIT) return;

@@ -187,8 +187,9 @@ static void remember_place(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_t *conf)
 
 static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_http_pdroute_loc_conf_t *plcf = conf;
+    ngx_http_pdroute_loc_conf_t *plcf = conf, *server;
     ngx_http_core_loc_conf_t *clcf;
+    ngx_http_core_srv_conf_t *cscf;
     ngx_str_t *arg = cf->args->elts, value;
     ngx_uint_t i;
     ngx_msec_t *time;
@@ -215,6 +216,9 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_pdroute_handler;
+    cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+    server = cscf->ctx->loc_conf[ngx_http_pdroute_module.ctx_index];
+    plcf->json_errors = server->json_errors = 1;
     return NGX_CONF_OK;
 }
 
@@ -246,6 +250,7 @@ static ngx_int_t postconfiguration(ngx_conf_t *cf)
     for (i = 0; i < main->zones.nelts; i++) {
         if (ngx_http_pdroute_zone_open(cf, zones[i]) != NGX_OK) return NGX_ERROR;
     }
+    ngx_http_pdroute_error_init();
     return NGX_OK;
 }
 

@@ -166,8 +166,20 @@ void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_
     if (c->read->ready) idle_handler(c->read);
 }
 
-ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_peer_t *peer, ngx_connection_t **out,
-                                        ngx_http_pdroute_idle_t **idle)
+/* The connection that was kept longest, to whatever worker, makes room for another. */
+static ngx_uint_t close_oldest(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_http_pdroute_idle_t *idle;
+
+    if (ngx_queue_empty(&zone->idle)) return 0;
+    idle = ngx_queue_data(ngx_queue_last(&zone->idle), ngx_http_pdroute_idle_t, age);
+    forget(idle);
+    ngx_http_pdroute_peer_close(idle->c);
+    return 1;
+}
+
+ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_peer_t *peer,
+                                        ngx_connection_t **out, ngx_http_pdroute_idle_t **idle)
 {
     ngx_peer_connection_t pc;
     ngx_connection_t *c;
@@ -180,11 +192,12 @@ ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_peer_t *peer, ngx_conne
     pc.get = ngx_event_get_peer;
     pc.log = ngx_cycle->log;
     pc.log_error = NGX_ERROR_ERR;
-    rc = ngx_event_connect_peer(&pc);
+    do rc = ngx_event_connect_peer(&pc);
+    while (rc == NGX_ERROR && pc.connection == NULL && close_oldest(zone));
     c = pc.connection;
-    if (rc != NGX_OK && rc != NGX_AGAIN) {
+    if (rc != NGX_OK && rc != NGX_AGAIN) { /* no connection: socket() failed, or worker_connections are used up */
         if (c) ngx_close_connection(c);
-        return NGX_ERROR;
+        return rc == NGX_ERROR && c == NULL ? NGX_ERROR : NGX_DECLINED;
     }
     c->pool = ngx_create_pool(256, ngx_cycle->log);
     *idle = c->pool ? ngx_palloc(c->pool, sizeof(**idle)) : NULL;

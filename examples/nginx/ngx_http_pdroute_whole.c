@@ -10,7 +10,7 @@ ngx_uint_t ngx_http_pdroute_is_whole(const ngx_http_pdroute_leg_t *leg)
     const ngx_http_pdroute_head_t *head = &leg->head;
 
     return leg->complete && leg->state == PDROUTE_LEG_WAIT && head->status == NGX_HTTP_OK && head->json &&
-           !head->others && head->content_length > 0 && !leg->job->head_request && leg->job->r == leg->job->r->main &&
+           !head->others && head->content_length > 0 && !leg->job->head_request && !leg->job->merge && leg->job->r == leg->job->r->main &&
            leg->read_len >= head->length + (size_t)head->content_length;
 }
 

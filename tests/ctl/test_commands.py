@@ -393,10 +393,11 @@ def test_check_finds_damage(pd):
     assert str(pd.block) in said
 
 
-def test_names_cannot_steer_the_terminal(ctl):
-    done = subprocess.run([CTL, "--block", ctl.block, "put", "evil\033[2Jname", "--role", "decode", "--host", "h", "--port", "1"], capture_output=True)
-    if done.returncode == 0:
-        assert "\033" not in ctl("list") and "\033" not in ctl("top", "--once")
+@pytest.mark.parametrize("name", ["evil\033[2Jname", "two\nlines", "\x7f"])
+def test_names_cannot_steer_the_terminal(ctl, name):
+    done = subprocess.run([CTL, "--block", ctl.block, "put", name, "--role", "decode", "--host", "h", "--port", "1"], capture_output=True, text=True)
+    assert done.returncode == 1 and "control character" in done.stderr and "\033" not in done.stderr
+    assert names(ctl) == []
 
 
 def test_list_without_endpoints(ctl):

@@ -1,0 +1,126 @@
+"""What the gateway itself cannot do: its errors are JSON in OpenAI's shape, and no server is blamed for them."""
+
+import json
+import socket
+import subprocess
+import threading
+import time
+
+import httpx
+import pytest
+from traffic import PATHS, body, error_of
+
+HEAD = "Host: x\r\nContent-Type: application/json\r\n"
+
+
+def exchange(port, sent):
+    """(status, headers, body) of an answer to raw bytes, read until the connection ends or the body is complete."""
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.sendall(sent)
+        got = b""
+        while b"\r\n\r\n" not in got and (piece := s.recv(65536)):
+            got += piece
+        head, _, rest = got.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
+        while len(rest) < int(headers.get("content-length", 0)) and (piece := s.recv(65536)):
+            rest += piece
+    return int(lines[0].split()[1]), headers, rest
+
+
+@pytest.mark.parametrize("request_, status, code", [
+    (f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Content-Length: 70000000\r\n\r\n", 413, "too_large"),
+    (f"GET /{'x' * 40000} HTTP/1.1\r\n{HEAD}\r\n", 414, "uri_too_long"),
+    (f"TRACE /v1/chat/completions HTTP/1.1\r\n{HEAD}\r\n", 405, "method_not_allowed"),
+    (f"GET /v1/chat/completions HTTP/1.1\r\n{HEAD}\r\n", 405, "method_not_allowed"),
+    (f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}X-Long: {'x' * 40000}\r\n\r\n", 400, "bad_request"),
+    (f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Content-Length: nine\r\n\r\n", 400, "bad_request"),
+    (f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\nnot a chunk\r\n", 400, "bad_request"),
+    (f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Transfer-Encoding: gzip\r\n\r\n", 501, "not_implemented"),
+    ("POST /v1/chat/completions HTTP/1.1\r\n\r\n", 400, "bad_request"),
+    ("NONSENSE\r\n\r\n", 400, "bad_request"),
+], ids=["413", "414", "TRACE", "GET", "long header", "bad length", "bad chunk", "unknown coding", "no host", "nonsense"])
+def test_errors_of_nginx_are_json(request_, status, code, gw):
+    got, headers, text = exchange(gw.port, request_.encode())
+    assert got == status, text
+    assert headers["content-type"] == "application/json"
+    error = json.loads(text)["error"]
+    assert error["code"] == code and error["message"] and error["type"] == "invalid_request_error" if got < 500 else "server_error"
+
+
+def test_errors_over_http2(gw):
+    done = subprocess.run(["curl", "-s", "-m", "10", "--http2-prior-knowledge", "-X", "TRACE", "-w", "\n%{http_code} %{http_version}",
+                           f"http://127.0.0.1:{gw.h2_port}{PATHS['chat']}"], stdout=subprocess.PIPE, text=True)
+    text, _, last = done.stdout.rpartition("\n")
+    assert last == "405 2" and json.loads(text)["error"]["code"] == "method_not_allowed"
+
+
+def test_a_head_request_gets_no_body(gw):
+    got, headers, text = exchange(gw.port, f"HEAD /v1/chat/completions HTTP/1.1\r\n{HEAD}Connection: close\r\n\r\n".encode())
+    assert got == 405 and text == b""
+
+
+def test_connections_used_up(start_fleet, make_gateway):
+    """More requests at once than worker_connections: those beyond get a 503 that says so, and no breaker opens."""
+    fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
+    gw = make_gateway(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000, "hold": "off"}, level="alert", connections=40)
+    gw.expect_alerts = True
+    answers = []
+
+    def run():
+        try:
+            answers.append(httpx.post(gw.url + PATHS["chat"], json=body("chat", tokens=200), timeout=30))
+        except httpx.TransportError:  # nginx closes its oldest idle connections for new ones
+            answers.append(None)
+
+    threads = [threading.Thread(target=run) for _ in range(24)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    refused = [a for a in answers if a is not None and a.status_code != 200]
+    assert refused and any(a is not None and a.status_code == 200 for a in answers)
+    for a in refused:
+        assert a.status_code == 503 and error_of(a)["code"] == "gateway_overloaded" and "worker_connections" in error_of(a)["message"]
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=20).status_code == 200
+
+
+class ChunkedWorker:
+    """A server that answers every request with the bytes given."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                c, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+
+    def one(self, c):
+        got = b""
+        while b"\r\n\r\n" not in got and (piece := c.recv(65536)):
+            got += piece
+        for piece in self.answer:
+            c.sendall(piece)
+            time.sleep(0.05)
+        time.sleep(0.3)
+        c.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [[OK + b"zz\r\n{}"], [OK, b"zz\r\n{}"], [OK + b"2\r\n{}xx5\r\n"], [OK + b"fffffffffffffffffff\r\n{}"]],
+                         ids=["at once", "later", "after a chunk", "huge"])
+def test_bad_framing_is_a_502(pieces, make_gateway):
+    worker = ChunkedWorker(pieces)
+    gw = make_gateway([{"role": "both", "host": "127.0.0.1", "port": worker.port}], config={"hold": "off"})
+    answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10)
+    assert answer.status_code == 502 and error_of(answer)["code"] == "decode_failed"
+    worker.socket.close()
