@@ -21,7 +21,7 @@ worker_processes {workers};
 pid {dir}/nginx.pid;
 error_log {dir}/error.log {level};
 daemon off;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     client_body_temp_path {dir}/body;
     proxy_temp_path {dir}/proxy;
@@ -37,6 +37,7 @@ http {{
     client_body_buffer_size {body_buffer};
     client_header_buffer_size 32k;
     keepalive_requests 1000000;
+    {http}
     server {{
         listen 127.0.0.1:{port} backlog=1024;
         listen 127.0.0.1:{tls_port} ssl http2;
@@ -73,9 +74,9 @@ class Gateway(Host):
 
     name = "nginx"
     can = frozenset(FEATURES)
-    # main, zone, location: text put into these places of the configuration; body_file: request bodies go through a file, or (False) never do; keepalive: seconds
-    # for which connections to workers are kept; recreate: a block of another configuration is replaced
-    options = frozenset("main zone location level body_file keepalive recreate".split())
+    # main, http, zone, location: text put into these places of the configuration; body_file: request bodies go through a file, or (False) never do; keepalive: seconds
+    # for which connections to workers are kept; connections: of a process; recreate: a block of another configuration is replaced
+    options = frozenset("main http connections zone location level body_file keepalive recreate".split())
     stop_signal = signal.SIGQUIT
 
     def __init__(self, directory, endpoints, **options):
@@ -98,7 +99,8 @@ class Gateway(Host):
         (self.dir / "nginx.conf").write_text(CONF.format(
             module=build_module(), dir=self.dir, block=self.block, config=self.config_file, port=self.port, tls_port=self.tls_port,
             h2_port=self.h2_port, workers=self.workers, main=given.get("main", ""), zone=self.zone(), location=given.get("location", ""),
-            level=given.get("level", "info"), body_buffer={True: "4k", False: "2m", None: "256k"}[given.get("body_file")]))
+            level=given.get("level", "info"), connections=given.get("connections", 4096), http=given.get("http", ""),
+            body_buffer={True: "4k", False: "2m", None: "256k"}[given.get("body_file")]))
 
     def command(self, *more):
         return [NGINX, "-p", str(self.dir), "-e", str(self.dir / "error.log"), "-c", str(self.dir / "nginx.conf"), *more]

@@ -10,6 +10,8 @@ import httpx
 import pytest
 from traffic import PATHS, body, error_of
 
+pytestmark = pytest.mark.only("nginx")
+
 HEAD = "Host: x\r\nContent-Type: application/json\r\n"
 
 
