@@ -75,7 +75,7 @@ def test_connections_used_up(start_fleet, make_gateway):
         except httpx.TransportError:  # nginx closes its oldest idle connections for new ones
             answers.append(None)
 
-    threads = [threading.Thread(target=run) for _ in range(24)]
+    threads = [threading.Thread(target=run) for _ in range(48)]
     for t in threads:
         t.start()
     for t in threads:
