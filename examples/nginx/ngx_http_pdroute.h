@@ -12,6 +12,8 @@
  *   ngx_http_pdroute_upstream.c a leg's answer on its way to the client: an ngx_http_upstream_t
  *   ngx_http_pdroute_merge.c    prompt logprobs from prefill's answer into decode's
  *   ngx_http_pdroute_whole.c    a whole short answer on its way to the client: without one
+ *   ngx_http_pdroute_tls.c      TLS to workers
+ *   ngx_http_pdroute_guard.c    a block file that is truncated under a running nginx
  *   ngx_http_pdroute_error.c    nginx's own errors as JSON
  *   ngx_http_pdroute_local.c    paths the gateway answers itself: readiness, status
  *   ngx_http_pdroute_vars.c     $pdroute_* variables
@@ -50,6 +52,8 @@ static inline void ngx_http_pdroute_unpost(ngx_event_t *ev)
     }
 }
 
+#define PDROUTE_LOST "the gateway's block file is damaged; nginx must be reloaded with a good one"
+
 /* ---------------------------------------------------------------------------------------------------- configuration */
 
 /* One router block: what the configuration says, and this process's use of it. */
@@ -63,10 +67,16 @@ struct ngx_http_pdroute_zone_s {
     pdr_limits limits;
     pdr_host *host; /* mapped by the master, used by all workers */
     pdr_router *router;
+    size_t size;                  /* of the block */
+    volatile sig_atomic_t *lost;  /* shared by all workers: 1 once the block must not be touched any more */
+    ngx_str_t tls_ca;             /* PEM; empty: the system's authorities */
+    ngx_uint_t tls_insecure;      /* certificates of workers are not verified */
+    ngx_ssl_t *ssl;
 
     /* of this worker process */
     pdr_host_lease lease;
     ngx_uint_t leased;               /* 1: lease is open */
+    ngx_uint_t told;                 /* the log knows that the block is lost */
     time_t lease_refused;            /* when the log was last told that there is none to be had */
     ngx_connection_t *wake;          /* lease.wake_fd in the event loop */
     ngx_event_t tick;                /* every 100 ms */
@@ -77,6 +87,7 @@ struct ngx_http_pdroute_zone_s {
     ngx_rbtree_node_t held_sentinel;
     ngx_queue_t free_jobs;
     ngx_uint_t free_jobs_n;
+    ngx_array_t names; /* ngx_http_pdroute_name_t: what was known when the configuration was read */
     uint64_t *hashes;     /* scratch of config.max_blocks for one scan */
     ngx_uint_t keepalive; /* idle connections per worker address */
     ngx_msec_t keepalive_timeout;
@@ -109,11 +120,15 @@ typedef struct {
 struct ngx_http_pdroute_peer_s {
     uint32_t generation; /* counts address changes: connections of older ones are not kept */
     uint32_t port;
+    uint32_t tls;      /* of its kept connections; changes with the address */
     ngx_uint_t usable; /* sockaddr is set */
     ngx_str_t name;    /* "host:port", for logs and the Host header */
     ngx_sockaddr_t sockaddr;
     socklen_t socklen;
-    time_t resolved;  /* when a name was last resolved, 0: host is an address */
+    time_t resolved;  /* when a name was last resolved, 0: host is an address, or a name not looked up yet */
+    ngx_uint_t named; /* host is a name */
+    ngx_resolver_ctx_t *lookup;
+    ngx_queue_t waiting; /* legs */
     ngx_queue_t idle; /* ngx_http_pdroute_idle_t, most recent first */
     ngx_uint_t idle_n;
     char host[256];
@@ -128,11 +143,26 @@ struct ngx_http_pdroute_idle_s {
     ngx_connection_t *c;
     ngx_http_pdroute_peer_t *peer;
     uint32_t generation;
+    uint32_t tls;
 };
+
+typedef struct {
+    ngx_str_t host; /* ends with a zero */
+    ngx_sockaddr_t sockaddr;
+    socklen_t socklen;
+} ngx_http_pdroute_name_t;
 
 /* The peer of an endpoint, made or moved as needed; NULL: out of memory. usable 0: its name does not resolve. */
 ngx_http_pdroute_peer_t *ngx_http_pdroute_peer_get(ngx_http_pdroute_zone_t *zone, uint32_t endpoint, const char *host,
-                                                   uint32_t port);
+                                                   uint32_t port, ngx_uint_t tls);
+/*
+ * Before a leg uses a peer whose host is a name: NGX_OK, NGX_AGAIN (the leg was put into peer->waiting), NGX_ERROR. An
+ * address that is known is used while a newer one is looked up.
+ */
+ngx_int_t ngx_http_pdroute_peer_resolve(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_peer_t *peer,
+                                        ngx_http_pdroute_leg_t *leg);
+/* While the configuration is read, when waiting for a name server harms nobody. */
+ngx_int_t ngx_http_pdroute_peer_names(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
 /* A kept connection, or NULL. */
 ngx_connection_t *ngx_http_pdroute_peer_take(ngx_http_pdroute_peer_t *peer, ngx_http_pdroute_idle_t **idle);
 /* Opens a connection: NGX_OK, NGX_AGAIN (in progress), NGX_DECLINED (refused), NGX_ERROR (this process lacks a
@@ -142,6 +172,14 @@ ngx_int_t ngx_http_pdroute_peer_connect(ngx_http_pdroute_zone_t *zone, ngx_http_
 /* Keeps a connection for the next request, or closes it. */
 void ngx_http_pdroute_peer_keep(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_idle_t *idle);
 void ngx_http_pdroute_peer_close(ngx_connection_t *c);
+#if (NGX_SSL)
+ngx_int_t ngx_http_pdroute_tls_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
+/* NGX_OK, NGX_AGAIN (`done` is called from the event loop), NGX_ERROR. */
+ngx_int_t ngx_http_pdroute_tls_begin(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_peer_t *peer, ngx_connection_t *c,
+                                     ngx_connection_handler_pt done);
+void ngx_http_pdroute_tls_close(ngx_connection_t *c);
+#endif
+
 /* Closes what was kept for longer than keepalive_timeout. */
 void ngx_http_pdroute_peer_expire(ngx_http_pdroute_zone_t *zone);
 /* Closes what is kept: the worker was restarted. */
@@ -191,7 +229,9 @@ ngx_int_t ngx_http_pdroute_head_parse(u_char *p, u_char *last, ngx_http_pdroute_
 
 enum {
     PDROUTE_LEG_IDLE = 0,
+    PDROUTE_LEG_RESOLVE, /* its worker's name is being looked up */
     PDROUTE_LEG_CONNECT, /* connecting */
+    PDROUTE_LEG_TLS,     /* handshake */
     PDROUTE_LEG_HEAD,    /* sending, or waiting for the response head */
     PDROUTE_LEG_WAIT,    /* head (and perhaps first bytes) read; the exchange has not said what to do with the body */
     PDROUTE_LEG_DRAIN,   /* body is read and thrown away */
@@ -215,6 +255,7 @@ struct ngx_http_pdroute_leg_s {
     ngx_buf_t own_buf;
     u_char *read; /* head and first body bytes, until it is known what to do with them */
     size_t read_len;
+    ngx_queue_t wait;   /* of the peer, while its name is looked up */
     ngx_msec_t started; /* when it was asked for */
     uint32_t serial;    /* counts starts and ends: what a handler began with may be gone after an event */
     ngx_http_pdroute_head_t head;
@@ -238,6 +279,8 @@ struct ngx_http_pdroute_leg_s {
     pdr_response response;   /* last: not cleared with the rest */
 };
 
+/* Its worker's name was looked up, see peer->usable. */
+void ngx_http_pdroute_leg_resolved(ngx_http_pdroute_leg_t *leg);
 /* Connects and sends; failures are reported to the exchange, also at once. */
 void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg);
 /* Ends a leg at once, without reporting anything. */
@@ -379,6 +422,11 @@ ngx_int_t ngx_http_pdroute_merge_pass(ngx_http_request_t *r, ngx_http_pdroute_le
 /* NGX_DECLINED: not a path of ours. */
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone);
 ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r);
+
+ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, size_t size);
+ngx_int_t ngx_http_pdroute_guard_start(ngx_array_t *zones);
+/* Looks whether the block is still whole; *zone->lost afterwards. */
+void ngx_http_pdroute_guard_look(ngx_http_pdroute_zone_t *zone);
 
 /* Before nginx's own filters. */
 void ngx_http_pdroute_error_init(void);

@@ -80,6 +80,7 @@ ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
 
     rc = ngx_http_pdroute_local(r, conf->zone);
     if (rc != NGX_DECLINED) return rc;
+    if (*conf->zone->lost) return refuse(r, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST);
     if (!method_fits(r)) return refuse(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed", "this path takes POST requests");
     if (r->headers_in.content_length_n > 0 && (uint64_t)r->headers_in.content_length_n > conf->zone->config.max_body) {
         ngx_sprintf(message, "the body has %O bytes, at most %uL are taken%Z", r->headers_in.content_length_n,
@@ -284,15 +285,17 @@ static void body_handler(ngx_http_request_t *r)
 /* ----------------------------------------------------------------------------------------------------------- decide */
 
 /* For variables, which are read when the peer may be another's. */
-static void remember_peer(ngx_http_pdroute_job_t *job, int leg, uint32_t endpoint, const char *host, uint32_t port)
+static void remember_peer(ngx_http_pdroute_job_t *job, int leg, uint32_t endpoint, const char *host, uint32_t port,
+                          uint32_t flags)
 {
     ngx_http_pdroute_peer_t *peer;
     ngx_str_t *name = &job->peer_names[leg];
+    ngx_uint_t tls = (flags & PDR_ENDPOINT_TLS) != 0;
 
     name->len = 0;
     name->data = job->peer_text[leg];
     if (endpoint == PDR_NONE) return;
-    peer = ngx_http_pdroute_peer_get(job->zone, endpoint, host, port);
+    peer = ngx_http_pdroute_peer_get(job->zone, endpoint, host, port, tls);
     if (peer == NULL) return;
     name->len = peer->name.len;
     ngx_memcpy(name->data, peer->name.data, peer->name.len);
@@ -306,8 +309,8 @@ static void decided(ngx_http_pdroute_job_t *job)
     job->attempts++;
     if (job->prompt.flags & PDR_PROMPT_RETURN_LOGPROB) ngx_http_pdroute_merge_prepare(job);
     remember_peer(job, PDR_LEG_PREFILL, d->mode == PDR_MODE_SINGLE ? PDR_NONE : d->prefill, d->prefill_host,
-                  d->prefill_port);
-    remember_peer(job, PDR_LEG_DECODE, d->decode, d->decode_host, d->decode_port);
+                  d->prefill_port, d->prefill_flags);
+    remember_peer(job, PDR_LEG_DECODE, d->decode, d->decode_host, d->decode_port, d->decode_flags);
 }
 
 int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_error *err)
@@ -317,6 +320,10 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
     pdr_decision other, *d = job->decided ? &other : &job->decision; /* variables keep showing the last pair */
     int rc, again = 1;
 
+    if (*zone->lost) {
+        ngx_cpystrn((u_char *)err->message, (u_char *)PDROUTE_LOST, sizeof(err->message));
+        return PDR_E_BUSY;
+    }
     do {
         pdr_init_struct(&request, sizeof(request));
         request.flags = flags;
@@ -380,6 +387,11 @@ void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job)
     int rc;
 
     if (!job->is_held || job->r == NULL) return;
+    if (*job->zone->lost) {
+        ngx_http_pdroute_unhold(job);
+        ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
+        return;
+    }
     pdr_init_struct(&err, sizeof(err));
     pdr_init_struct(&d, sizeof(d));
     rc = pdr_ticket_take(job->zone->router, job->decision.booking, job->hashes, job->prompt.blocks, pdr_host_now_ns(),

@@ -129,7 +129,7 @@ static inline u_char *name_end(u_char *p, u_char *last)
         p += first;
         break;
     }
-    while (p < last && *p > ' ' && *p != ':' && *p != 0x7f) p++;
+    while (p<last && * p> ' ' && *p != ':' && *p != 0x7f) p++;
     return p;
 }
 

@@ -155,8 +155,10 @@ void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job)
     if (job->r == NULL) return;
     if (job->is_held) {
         ngx_http_pdroute_unhold(job);
-        (void)pdr_ticket_cancel(job->zone->router, job->decision.booking, pdr_host_now_ns());
-        (void)pdr_host_wake_pending(job->zone->host);
+        if (!*job->zone->lost) {
+            (void)pdr_ticket_cancel(job->zone->router, job->decision.booking, pdr_host_now_ns());
+            (void)pdr_host_wake_pending(job->zone->host);
+        }
     }
     job->r = NULL;
     for (i = 0; i < 2; i++) {
@@ -362,7 +364,7 @@ static void run(ngx_http_pdroute_job_t *job)
     if (job->waiting) relay_waiting(job);
     job->running = 0;
     ngx_http_pdroute_job_arm(job);
-    (void)pdr_host_wake_pending(job->zone->host);
+    if (!*job->zone->lost) (void)pdr_host_wake_pending(job->zone->host);
     ngx_http_pdroute_job_leave(job);
 }
 
@@ -394,6 +396,21 @@ void ngx_http_pdroute_job_begin(ngx_http_pdroute_job_t *job)
     run(job);
 }
 
+/* The books are gone, and with them the exchange. An answer that is on its way goes on; nothing else does. */
+static void lost(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg)
+{
+    ngx_uint_t relays = job->relay && job->relay->state == PDROUTE_LEG_RELAY;
+
+    job->actions_n = 0;
+    job->waiting = NULL;
+    finish(job);
+    if (job->r == NULL || job->in_relay || (relays && type != PDR_EV_FAILED)) return;
+    if (leg && leg == job->relay)
+        ngx_http_pdroute_relay_abort(job, NGX_HTTP_SERVICE_UNAVAILABLE, PDR_ERR_NO_PAIR, PDROUTE_LOST);
+    else if (!relays)
+        ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
+}
+
 void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg,
                                 uint32_t detail)
 {
@@ -402,6 +419,10 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
     size_t n = PDR_MAX_ACTIONS;
 
     if (!job->begun || job->finished) return;
+    if (*job->zone->lost) {
+        lost(job, type, leg);
+        return;
+    }
     pdr_init_struct(&ev, sizeof(ev));
     ev.type = type;
     ev.detail = detail;

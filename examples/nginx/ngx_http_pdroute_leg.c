@@ -13,6 +13,7 @@ static u_char scratch[SCRATCH_SIZE]; /* one read at a time: the process has one 
 static void read_handler(ngx_event_t *ev);
 static void write_handler(ngx_event_t *ev);
 static void read_drain(ngx_http_pdroute_leg_t *leg);
+static void handle(ngx_event_t *ev, void (*handler)(ngx_http_pdroute_leg_t *));
 
 /* ---------------------------------------------------------------------------------------------------------- the end */
 
@@ -34,6 +35,9 @@ static ngx_uint_t must_flush(ngx_http_pdroute_leg_t *leg)
 void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg)
 {
     leg->serial++;
+    if (leg->state == PDROUTE_LEG_RESOLVE) {
+        ngx_queue_remove(&leg->wait);
+    }
     if (leg->state != PDROUTE_LEG_FLUSH && must_flush(leg)) {
         leg->state = PDROUTE_LEG_FLUSH;
         ngx_http_pdroute_leg_forget(leg);
@@ -132,45 +136,69 @@ static void send_request(ngx_http_pdroute_leg_t *leg)
     if (ngx_handle_write_event(c->write, 0) != NGX_OK) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
 }
 
-void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
+static void own_handlers(ngx_http_pdroute_leg_t *leg)
+{
+    leg->c->data = leg;
+    leg->c->read->handler = read_handler;
+    leg->c->write->handler = write_handler;
+}
+
+#if (NGX_SSL)
+
+static void tls_over(ngx_http_pdroute_leg_t *leg)
+{
+    ngx_connection_t *c = leg->c;
+
+    own_handlers(leg);
+    if (!c->ssl->handshaked) {
+        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
+        return;
+    }
+    if (c->write->timer_set) ngx_del_timer(c->write);
+    leg->state = PDROUTE_LEG_HEAD;
+    send_request(leg);
+}
+
+static void on_tls(ngx_http_pdroute_leg_t *leg)
+{
+    tls_over(leg);
+}
+
+static void tls_done(ngx_connection_t *c)
+{
+    handle(c->write, on_tls);
+}
+
+#endif
+
+/* The connection stands. */
+static void begin_request(ngx_http_pdroute_leg_t *leg)
+{
+#if (NGX_SSL)
+    ngx_int_t rc;
+
+    if (leg->peer->tls && leg->c->ssl == NULL) {
+        leg->state = PDROUTE_LEG_TLS;
+        rc = ngx_http_pdroute_tls_begin(leg->job->zone, leg->peer, leg->c, tls_done);
+        if (rc == NGX_AGAIN)
+            ngx_add_timer(leg->c->write, leg->job->conf->connect_timeout);
+        else if (rc == NGX_OK)
+            tls_over(leg);
+        else
+            ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
+        return;
+    }
+#endif
+    leg->state = PDROUTE_LEG_HEAD;
+    send_request(leg);
+}
+
+static void connect_leg(ngx_http_pdroute_leg_t *leg)
 {
     ngx_http_pdroute_job_t *job = leg->job;
-    const pdr_decision *d = &job->decision;
-    ngx_uint_t prefill = leg->which == PDR_LEG_PREFILL;
     ngx_connection_t *c;
     ngx_int_t rc = NGX_OK;
 
-    ngx_http_pdroute_leg_cancel(leg); /* nothing should be there */
-    leg->serial++;
-    leg->attempt = job->exchange.attempt;
-    leg->started = ngx_current_msec;
-    leg->state = PDROUTE_LEG_CONNECT;
-    leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
-        leg->drain = 0;
-    leg->c = NULL;
-    if (job->r == NULL) { /* the client left between decision and sending */
-        leg->state = PDROUTE_LEG_DONE;
-        return;
-    }
-    if ((prefill ? d->prefill_flags : d->decode_flags) & PDR_ENDPOINT_TLS) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute: %V: TLS to workers is not supported",
-                      &job->peer_names[leg->which]);
-        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
-        return;
-    }
-    leg->peer = ngx_http_pdroute_peer_get(job->zone, prefill ? d->prefill : d->decode,
-                                          prefill ? d->prefill_host : d->decode_host,
-                                          prefill ? d->prefill_port : d->decode_port);
-    if (leg->peer && !leg->peer->usable) {
-        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
-        return;
-    }
-    leg->out = leg->peer ? ngx_http_pdroute_request_chain(leg) : NULL;
-    if (leg->out == NULL) {
-        leg->state = PDROUTE_LEG_DONE;
-        ngx_http_pdroute_job_give_up(job, "the gateway is out of memory");
-        return;
-    }
     c = ngx_http_pdroute_peer_take(leg->peer, &leg->idle);
     leg->cached = c != NULL;
     if (c == NULL) rc = ngx_http_pdroute_peer_connect(job->zone, leg->peer, &c, &leg->idle);
@@ -185,17 +213,67 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
         return;
     }
     leg->c = c;
-    c->data = leg;
     c->requests++;
-    c->read->handler = read_handler;
-    c->write->handler = write_handler;
+    own_handlers(leg);
     c->log = c->pool->log = c->read->log = c->write->log = ngx_cycle->log;
-    if (rc == NGX_AGAIN) {
+    if (rc == NGX_AGAIN)
         ngx_add_timer(c->write, job->conf->connect_timeout);
+    else
+        begin_request(leg);
+}
+
+void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
+{
+    ngx_http_pdroute_job_t *job = leg->job;
+    const pdr_decision *d = &job->decision;
+    ngx_uint_t prefill = leg->which == PDR_LEG_PREFILL;
+    ngx_int_t rc;
+
+    ngx_http_pdroute_leg_cancel(leg); /* nothing should be there */
+    leg->serial++;
+    leg->attempt = job->exchange.attempt;
+    leg->started = ngx_current_msec;
+    leg->state = PDROUTE_LEG_CONNECT;
+    leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
+        leg->drain = 0;
+    leg->c = NULL;
+    if (job->r == NULL) { /* the client left between decision and sending */
+        leg->state = PDROUTE_LEG_DONE;
         return;
     }
-    leg->state = PDROUTE_LEG_HEAD;
-    send_request(leg);
+    leg->peer = ngx_http_pdroute_peer_get(job->zone, prefill ? d->prefill : d->decode,
+                                          prefill ? d->prefill_host : d->decode_host,
+                                          prefill ? d->prefill_port : d->decode_port,
+                                          ((prefill ? d->prefill_flags : d->decode_flags) & PDR_ENDPOINT_TLS) != 0);
+    leg->out = leg->peer ? ngx_http_pdroute_request_chain(leg) : NULL;
+    if (leg->out == NULL) {
+        leg->state = PDROUTE_LEG_DONE;
+        ngx_http_pdroute_job_give_up(job, "the gateway is out of memory");
+        return;
+    }
+    rc = ngx_http_pdroute_peer_resolve(job->zone, leg->peer, leg);
+    if (rc == NGX_AGAIN)
+        leg->state = PDROUTE_LEG_RESOLVE;
+    else if (rc == NGX_ERROR)
+        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
+    else
+        connect_leg(leg);
+}
+
+/* Of a leg that waited, and is in no queue any more. */
+void ngx_http_pdroute_leg_resolved(ngx_http_pdroute_leg_t *leg)
+{
+    ngx_http_pdroute_job_t *job = leg->job;
+    ngx_connection_t *client = job->r ? job->r->connection : NULL;
+
+    ngx_http_pdroute_job_enter(job);
+    leg->state = PDROUTE_LEG_CONNECT;
+    if (leg->peer->usable)
+        connect_leg(leg);
+    else
+        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_CONNECT);
+    ngx_http_pdroute_job_leave(job);
+    if (client) ngx_http_run_posted_requests(client);
 }
 
 static ngx_uint_t connected(ngx_connection_t *c)
@@ -226,7 +304,8 @@ static void on_write(ngx_http_pdroute_leg_t *leg)
             return;
         }
         if (c->write->timer_set) ngx_del_timer(c->write);
-        leg->state = PDROUTE_LEG_HEAD;
+        begin_request(leg);
+        return;
     }
     if (leg->out) send_request(leg);
 }
@@ -418,8 +497,8 @@ static ngx_uint_t whole_answer(ngx_http_pdroute_leg_t *leg)
 }
 
 /*
- * A stream whose first event is the engine's failure, under a 200 (SGLang 0.5.23, seen): nothing has gone to the client, another pair can still be
- * tried. An event that names a 4xx is the request's fault and passes.
+ * A stream whose first event is the engine's failure, under a 200 (SGLang 0.5.23, seen): nothing has gone to the
+ * client, another pair can still be tried. An event that names a 4xx is the request's fault and passes.
  */
 static ngx_uint_t begins_with_failure(ngx_http_pdroute_leg_t *leg)
 {
@@ -483,7 +562,8 @@ static void after_head(ngx_http_pdroute_leg_t *leg)
     if (keep_read(leg) != NGX_OK) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
 }
 
-/* An error goes to the client masked (pdr_error_mask), for which all of it must be there, if it is of ordinary length. */
+/* An error goes to the client masked (pdr_error_mask), for which all of it must be there, if it is of ordinary length.
+ */
 static ngx_uint_t refusal_in_part(const ngx_http_pdroute_leg_t *leg)
 {
     const ngx_http_pdroute_head_t *head = &leg->head;

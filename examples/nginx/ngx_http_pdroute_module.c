@@ -15,7 +15,8 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 static ngx_command_t commands[] = {
-    /* pdroute_zone NAME file=PATH config=FILE.json [recreate] [keepalive=N] [keepalive_timeout=TIME]; */
+    /* pdroute_zone NAME file=PATH config=FILE.json [recreate] [keepalive=N] [keepalive_timeout=TIME]
+     * [tls_ca=FILE | tls_insecure]; */
     {ngx_string("pdroute_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_2MORE, set_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     /* pdroute NAME [connect_timeout=TIME] [send_timeout=TIME] [read_timeout=TIME] [buffer_size=SIZE]; */
     {ngx_string("pdroute"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, set_pdroute, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
@@ -163,6 +164,11 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             zone->keepalive = (ngx_uint_t)n;
         } else if (argument(&arg[i], "keepalive_timeout=", &value)) {
             if (time_argument(&value, &zone->keepalive_timeout) != NGX_OK) return bad_argument(cf, cmd, &arg[i]);
+        } else if (argument(&arg[i], "tls_ca=", &value) && value.len) {
+            zone->tls_ca = value;
+            if (ngx_conf_full_name(cf->cycle, &zone->tls_ca, 1) != NGX_OK) return NGX_CONF_ERROR;
+        } else if (arg[i].len == 12 && ngx_strncmp(arg[i].data, "tls_insecure", 12) == 0) {
+            zone->tls_insecure = 1;
         } else if (arg[i].len == 8 && ngx_strncmp(arg[i].data, "recreate", 8) == 0) {
             zone->recreate = 1;
         } else {
@@ -176,6 +182,9 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (ngx_conf_full_name(cf->cycle, &zone->file, 0) != NGX_OK ||
         ngx_conf_full_name(cf->cycle, &zone->config_file, 1) != NGX_OK)
         return NGX_CONF_ERROR;
+#if (NGX_SSL)
+    if (ngx_http_pdroute_tls_open(cf, zone) != NGX_OK) return NGX_CONF_ERROR;
+#endif
     return ngx_http_pdroute_zone_load(cf, zone);
 }
 
@@ -301,6 +310,7 @@ static ngx_int_t init_process(ngx_cycle_t *cycle)
     (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
     (void)mallopt(M_TRIM_THRESHOLD, 256 * 1024 * 1024);
     (void)mallopt(M_TOP_PAD, 8 * 1024 * 1024);
+    if (ngx_http_pdroute_guard_start(&main->zones) != NGX_OK) return NGX_ERROR;
     zones = main->zones.elts;
     for (i = 0; i < main->zones.nelts; i++) {
         if (ngx_http_pdroute_zone_start(zones[i], cycle) != NGX_OK) return NGX_ERROR;

@@ -1,45 +1,168 @@
 /* Addresses of workers, and one pool of kept connections for each. */
 #include "ngx_http_pdroute.h"
 
-#define RESOLVE_EVERY 10 /* seconds between two look-ups of a name */
+#define RESOLVE_EVERY 10 /* seconds between two look-ups of a name; nginx's resolver keeps answers for their own time  \
+                          */
 
 /* -------------------------------------------------------------------------------------------------------- addresses */
 
-/* An address is taken as it is. A name is looked up by the system's resolver, which blocks: pods have addresses. */
-static void resolve(ngx_http_pdroute_peer_t *peer)
+static ngx_uint_t parse_address(const char *host, ngx_sockaddr_t *address, socklen_t *len)
 {
-    struct sockaddr_in *sin = &peer->sockaddr.sockaddr_in;
-    struct sockaddr_in6 *sin6 = &peer->sockaddr.sockaddr_in6;
-    struct addrinfo hints, *found;
-
-    peer->usable = 0;
-    ngx_memzero(&peer->sockaddr, sizeof(peer->sockaddr));
-    if (inet_pton(AF_INET, peer->host, &sin->sin_addr) == 1) {
-        sin->sin_family = AF_INET;
-        peer->socklen = sizeof(*sin);
-        peer->resolved = 0;
-    } else if (inet_pton(AF_INET6, peer->host, &sin6->sin6_addr) == 1) {
-        sin6->sin6_family = AF_INET6;
-        peer->socklen = sizeof(*sin6);
-        peer->resolved = 0;
-    } else {
-        peer->resolved = ngx_time();
-        ngx_memzero(&hints, sizeof(hints));
-        hints.ai_socktype = SOCK_STREAM;
-        if (getaddrinfo(peer->host, NULL, &hints, &found) != 0) {
-            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute: host \"%s\" not found", peer->host);
-            return;
-        }
-        ngx_memcpy(&peer->sockaddr, found->ai_addr, found->ai_addrlen);
-        peer->socklen = found->ai_addrlen;
-        freeaddrinfo(found);
+    ngx_memzero(address, sizeof(*address));
+    if (inet_pton(AF_INET, host, &address->sockaddr_in.sin_addr) == 1) {
+        address->sockaddr_in.sin_family = AF_INET;
+        *len = sizeof(address->sockaddr_in);
+        return 1;
     }
-    ngx_inet_set_port(&peer->sockaddr.sockaddr, (in_port_t)peer->port);
+#if (NGX_HAVE_INET6)
+    if (inet_pton(AF_INET6, host, &address->sockaddr_in6.sin6_addr) == 1) {
+        address->sockaddr_in6.sin6_family = AF_INET6;
+        *len = sizeof(address->sockaddr_in6);
+        return 1;
+    }
+#endif
+    return 0;
+}
+
+static ngx_uint_t is_name(const char *host)
+{
+    ngx_sockaddr_t address;
+    socklen_t len;
+    return !parse_address(host, &address, &len);
+}
+
+static void use_address(ngx_http_pdroute_peer_t *peer, struct sockaddr *address, socklen_t len)
+{
+    ngx_sockaddr_t to;
+
+    ngx_memzero(&to, sizeof(to));
+    ngx_memcpy(&to, address, ngx_min((size_t)len, sizeof(to)));
+    ngx_inet_set_port(&to.sockaddr, (in_port_t)peer->port);
+    if (peer->usable && peer->socklen == len && ngx_memcmp(&peer->sockaddr, &to, len) == 0) return;
+    ngx_http_pdroute_peer_flush(peer);
+    peer->generation++;
+    peer->sockaddr = to;
+    peer->socklen = len;
     peer->usable = 1;
 }
 
+ngx_int_t ngx_http_pdroute_peer_names(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
+{
+    ngx_http_pdroute_name_t *name;
+    struct addrinfo hints, *found;
+    pdr_endpoint e;
+    uint32_t cursor = 0, id, state;
+
+    if (ngx_array_init(&zone->names, cf->pool, 4, sizeof(*name)) != NGX_OK) return NGX_ERROR;
+    while (pdr_endpoint_next(zone->router, &cursor, &id) == PDR_OK) {
+        pdr_init_struct(&e, sizeof(e));
+        if (pdr_endpoint_get(zone->router, id, &e, &state) != PDR_OK || !is_name(e.host)) continue;
+        ngx_memzero(&hints, sizeof(hints));
+        hints.ai_socktype = SOCK_STREAM;
+        if (getaddrinfo(e.host, NULL, &hints, &found) != 0) {
+            ngx_log_error(NGX_LOG_WARN, cf->log, 0, "pdroute_zone \"%V\": host \"%s\" of \"%s\" not found", &zone->name,
+                          e.host, e.name);
+            continue;
+        }
+        name = ngx_array_push(&zone->names);
+        if (name) {
+            name->host.len = ngx_strlen(e.host);
+            name->host.data = ngx_pnalloc(cf->pool, name->host.len + 1);
+            name->socklen = found->ai_addrlen;
+            ngx_memcpy(&name->sockaddr, found->ai_addr, found->ai_addrlen);
+            if (name->host.data) ngx_memcpy(name->host.data, e.host, name->host.len + 1);
+        }
+        freeaddrinfo(found);
+        if (name == NULL || name->host.data == NULL) return NGX_ERROR;
+    }
+    return NGX_OK;
+}
+
+/* An address is taken as it is, a name as it was when the configuration was read. */
+static void first_address(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_peer_t *peer)
+{
+    ngx_http_pdroute_name_t *name = zone->names.elts;
+    ngx_sockaddr_t address;
+    socklen_t len;
+    ngx_uint_t i;
+
+    peer->usable = 0;
+    peer->resolved = 0;
+    peer->named = !parse_address(peer->host, &address, &len);
+    if (!peer->named) use_address(peer, &address.sockaddr, len);
+    for (i = 0; peer->named && i < zone->names.nelts; i++) {
+        if (ngx_strcmp(name[i].host.data, peer->host) == 0)
+            use_address(peer, &name[i].sockaddr.sockaddr, name[i].socklen);
+    }
+}
+
+/* Legs that waited go on, or fail, from the event loop. */
+static void wake_waiting(ngx_http_pdroute_peer_t *peer)
+{
+    ngx_http_pdroute_leg_t *leg;
+
+    while (!ngx_queue_empty(&peer->waiting)) {
+        leg = ngx_queue_data(ngx_queue_head(&peer->waiting), ngx_http_pdroute_leg_t, wait);
+        ngx_queue_remove(&leg->wait);
+        ngx_http_pdroute_leg_resolved(leg);
+    }
+}
+
+static void looked_up(ngx_resolver_ctx_t *ctx)
+{
+    ngx_http_pdroute_peer_t *peer = ctx->data;
+
+    peer->lookup = NULL;
+    peer->resolved = ngx_time();
+    if (ctx->state == NGX_OK && ctx->naddrs)
+        use_address(peer, ctx->addrs[0].sockaddr, ctx->addrs[0].socklen);
+    else /* an address that worked is better than none */
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "pdroute: host \"%s\": %s", peer->host,
+                      ngx_resolver_strerror(ctx->state));
+    ngx_resolve_name_done(ctx);
+    wake_waiting(peer);
+}
+
+static void look_up(ngx_http_pdroute_peer_t *peer, ngx_http_core_loc_conf_t *clcf)
+{
+    ngx_resolver_ctx_t *ctx = ngx_resolve_start(clcf->resolver, NULL);
+
+    if (ctx == NULL || ctx == NGX_NO_RESOLVER) return;
+    ctx->name.data = (u_char *)peer->host;
+    ctx->name.len = ngx_strlen(peer->host);
+    ctx->handler = looked_up;
+    ctx->data = peer;
+    ctx->timeout = clcf->resolver_timeout;
+    peer->lookup = ctx;
+    if (ngx_resolve_name(ctx) != NGX_OK) peer->lookup = NULL;
+}
+
+ngx_int_t ngx_http_pdroute_peer_resolve(ngx_http_pdroute_zone_t *zone, ngx_http_pdroute_peer_t *peer,
+                                        ngx_http_pdroute_leg_t *leg)
+{
+    ngx_http_core_loc_conf_t *clcf = ngx_http_get_module_loc_conf(leg->job->r, ngx_http_core_module);
+    ngx_uint_t able = clcf->resolver && clcf->resolver->connections.nelts;
+
+    (void)zone;
+    if (!peer->named) return peer->usable ? NGX_OK : NGX_ERROR;
+    if (able && peer->lookup == NULL && ngx_time() - peer->resolved >= (peer->usable ? RESOLVE_EVERY : 1))
+        look_up(peer, clcf); /* may answer at once, from what it has */
+    if (peer->usable) return NGX_OK;
+    if (peer->lookup == NULL) {
+        if (!able)
+            ngx_log_error(
+                NGX_LOG_ERR, ngx_cycle->log, 0,
+                "pdroute: host \"%s\" is a name that was not known when nginx started: give an address, reload, or "
+                "set nginx's \"resolver\"",
+                peer->host);
+        return NGX_ERROR;
+    }
+    ngx_queue_insert_tail(&peer->waiting, &leg->wait);
+    return NGX_AGAIN;
+}
+
 ngx_http_pdroute_peer_t *ngx_http_pdroute_peer_get(ngx_http_pdroute_zone_t *zone, uint32_t endpoint, const char *host,
-                                                   uint32_t port)
+                                                   uint32_t port, ngx_uint_t tls)
 {
     ngx_http_pdroute_peer_t *peer;
     ngx_uint_t brackets;
@@ -50,23 +173,25 @@ ngx_http_pdroute_peer_t *ngx_http_pdroute_peer_get(ngx_http_pdroute_zone_t *zone
         peer = ngx_pcalloc(ngx_cycle->pool, sizeof(*peer));
         if (peer == NULL) return NULL;
         ngx_queue_init(&peer->idle);
+        ngx_queue_init(&peer->waiting);
         zone->peers[endpoint] = peer;
     }
-    if (peer->port == port && ngx_strcmp(peer->host, host) == 0) {
-        if (peer->usable && (peer->resolved == 0 || ngx_time() - peer->resolved < RESOLVE_EVERY)) return peer;
-        if (!peer->usable && ngx_time() == peer->resolved) return peer;
-    } else {
-        ngx_http_pdroute_peer_flush(peer); /* the slot has another endpoint now, or it moved */
-        peer->generation++;
-        peer->port = port;
-        ngx_cpystrn((u_char *)peer->host, (u_char *)host, sizeof(peer->host));
-        brackets = ngx_strchr(peer->host, ':') != NULL;
-        peer->name.data = peer->name_text;
-        peer->name.len = (size_t)(ngx_snprintf(peer->name_text, sizeof(peer->name_text),
-                                               brackets ? "[%s]:%uD" : "%s:%uD", peer->host, port) -
-                                  peer->name_text);
-    }
-    resolve(peer);
+    if (peer->port == port && peer->tls == tls && ngx_strcmp(peer->host, host) == 0) return peer;
+    if (peer->lookup) ngx_resolve_name_done(peer->lookup);
+    peer->lookup = NULL;
+    peer->usable = 0;
+    wake_waiting(peer);                /* for an endpoint that is gone: they fail */
+    ngx_http_pdroute_peer_flush(peer); /* the slot has another endpoint now, or it moved */
+    peer->generation++;
+    peer->port = port;
+    peer->tls = (uint32_t)tls;
+    ngx_cpystrn((u_char *)peer->host, (u_char *)host, sizeof(peer->host));
+    brackets = ngx_strchr(peer->host, ':') != NULL;
+    peer->name.data = peer->name_text;
+    peer->name.len = (size_t)(ngx_snprintf(peer->name_text, sizeof(peer->name_text), brackets ? "[%s]:%uD" : "%s:%uD",
+                                           peer->host, port) -
+                              peer->name_text);
+    first_address(zone, peer);
     return peer;
 }
 
@@ -114,6 +239,9 @@ void ngx_http_pdroute_peer_expire(ngx_http_pdroute_zone_t *zone)
 void ngx_http_pdroute_peer_close(ngx_connection_t *c)
 {
     ngx_pool_t *pool = c->pool;
+#if (NGX_SSL)
+    ngx_http_pdroute_tls_close(c);
+#endif
     ngx_close_connection(c);
     if (pool) ngx_destroy_pool(pool);
 }

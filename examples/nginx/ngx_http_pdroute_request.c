@@ -225,8 +225,7 @@ static ngx_chain_t *small_chain(ngx_http_pdroute_leg_t *leg, const ngx_str_t *ur
     ngx_memzero(b, sizeof(*b));
     b->pos = b->start = p;
     p = put_head(p, leg, uri, parts->length);
-    for (i = 0; i < parts->n; i++)
-        p = ngx_cpymem(p, slice_at(job, parts, &parts->slice[i]), parts->slice[i].length);
+    for (i = 0; i < parts->n; i++) p = ngx_cpymem(p, slice_at(job, parts, &parts->slice[i]), parts->slice[i].length);
     b->last = b->end = p;
     b->memory = 1;
     leg->own_link.buf = b;

@@ -1,7 +1,7 @@
 /*
  * A whole answer that came in one read, with a head that says nothing special: the common end of a request that is not
- * streamed. It is sent from here, without an ngx_http_upstream_t, which costs a third of all that nginx does for a short
- * request. What clients and logs see is the same, but for $upstream_http_*, which need one.
+ * streamed. It is sent from here, without an ngx_http_upstream_t, which costs a third of all that nginx does for a
+ * short request. What clients and logs see is the same, but for $upstream_http_*, which need one.
  */
 #include "ngx_http_pdroute.h"
 
@@ -10,8 +10,8 @@ ngx_uint_t ngx_http_pdroute_is_whole(const ngx_http_pdroute_leg_t *leg)
     const ngx_http_pdroute_head_t *head = &leg->head;
 
     return leg->complete && leg->state == PDROUTE_LEG_WAIT && head->status == NGX_HTTP_OK && head->json &&
-           !head->others && head->content_length > 0 && !leg->job->head_request && !leg->job->merge && leg->job->r == leg->job->r->main &&
-           leg->read_len >= head->length + (size_t)head->content_length;
+           !head->others && head->content_length > 0 && !leg->job->head_request && !leg->job->merge &&
+           leg->job->r == leg->job->r->main && leg->read_len >= head->length + (size_t)head->content_length;
 }
 
 /* For $upstream_addr, $upstream_status and the times. */
@@ -45,7 +45,7 @@ void ngx_http_pdroute_whole(ngx_http_pdroute_leg_t *leg)
         ngx_buf_t buf;
         ngx_chain_t link;
         u_char text[1];
-    } *out;
+    } * out;
     ngx_int_t rc;
 
     job->relay = leg;

@@ -148,7 +148,9 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
                       : info.origin == PDR_HOST_RESTORED  ? "restored"
                                                           : "attached to",
                       &zone->file, info.reason ? ": " : "", info.reason ? info.message : "");
-    return apply(cf, zone, zone->router);
+    if (ngx_http_pdroute_guard_open(cf, zone, (size_t)info.size) != NGX_OK) return NGX_ERROR;
+    if (apply(cf, zone, zone->router) != NGX_OK) return NGX_ERROR;
+    return ngx_http_pdroute_peer_names(cf, zone);
 }
 
 /* --------------------------------------------------------------------------------------------------- worker process */
@@ -187,7 +189,7 @@ static void wake_handler(ngx_event_t *ev)
 
     pdr_host_wake_drain(c->fd);
     ev->ready = 0;
-    take_released(zone);
+    if (!*zone->lost) take_released(zone);
     if (ngx_handle_read_event(ev, 0) != NGX_OK)
         ngx_log_error(NGX_LOG_ALERT, ev->log, 0, "pdroute: wake-up socket lost");
 }
@@ -245,6 +247,7 @@ ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone)
     pdr_error err;
     int rc;
 
+    if (*zone->lost) return NGX_ERROR;
     if (!zone->leased) return lease_open(zone);
     pdr_init_struct(&err, sizeof(err));
     rc = pdr_host_lease_renew(zone->host, &zone->lease, pdr_host_now_ns(), &err);
@@ -270,9 +273,12 @@ static void tick_handler(ngx_event_t *ev)
 {
     ngx_http_pdroute_zone_t *zone = ev->data;
 
-    (void)ngx_http_pdroute_zone_renew(zone);
-    (void)pdr_host_tick(zone->host, pdr_host_now_ns());
-    take_released(zone);
+    ngx_http_pdroute_guard_look(zone);
+    if (!*zone->lost) {
+        (void)ngx_http_pdroute_zone_renew(zone);
+        (void)pdr_host_tick(zone->host, pdr_host_now_ns());
+        take_released(zone);
+    }
     arm_young(zone);
     ngx_http_pdroute_peer_expire(zone);
     ev->cancelable = 1;
@@ -290,7 +296,8 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
     if (zone->peers == NULL || zone->hashes == NULL) return NGX_ERROR;
     /* without a lease requests are refused until there is one: workers of older configurations may hold them all, but
      * nginx gives a worker that does not start up for good */
-    (void)lease_open(zone);
+    ngx_http_pdroute_guard_look(zone);
+    if (!*zone->lost) (void)lease_open(zone);
     zone->tick.handler = tick_handler;
     zone->tick.data = zone;
     zone->tick.log = cycle->log;
@@ -304,6 +311,7 @@ void ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone)
     if (!zone->leased) return;
     if (zone->tick.timer_set) ngx_del_timer(&zone->tick);
     wake_close(zone);
+    if (*zone->lost) return;
     pdr_host_lease_close(zone->host, &zone->lease, pdr_host_now_ns());
     zone->leased = 0;
     (void)pdr_host_wake_pending(zone->host); /* what it gave back may release others' requests */
