@@ -15,6 +15,7 @@
  *   ngx_http_pdroute_tls.c      TLS to workers
  *   ngx_http_pdroute_guard.c    a block file that is truncated under a running nginx
  *   ngx_http_pdroute_error.c    nginx's own errors as JSON
+ *   ngx_http_pdroute_fan.c      control requests, which go to every worker
  *   ngx_http_pdroute_local.c    paths the gateway answers itself: readiness, status
  *   ngx_http_pdroute_vars.c     $pdroute_* variables
  *
@@ -42,6 +43,7 @@ typedef struct ngx_http_pdroute_peer_s ngx_http_pdroute_peer_t;
 typedef struct ngx_http_pdroute_idle_s ngx_http_pdroute_idle_t;
 typedef struct ngx_http_pdroute_job_s ngx_http_pdroute_job_t;
 typedef struct ngx_http_pdroute_leg_s ngx_http_pdroute_leg_t;
+typedef struct ngx_http_pdroute_arm_s ngx_http_pdroute_arm_t;
 typedef struct ngx_http_pdroute_merge_s ngx_http_pdroute_merge_t;
 
 /* nginx's macro is several statements. */
@@ -326,6 +328,7 @@ struct ngx_http_pdroute_job_s {
     ngx_event_t timer;
     ngx_rbtree_node_t held; /* key: ticket */
     ngx_uint_t actions_n;
+    ngx_http_pdroute_arm_t *arm; /* one worker's part of a control request: there is no exchange, decode's leg is all */
     ngx_uint_t locks;        /* handlers that use the job right now */
     uint32_t attempts;       /* decisions taken */
     uint64_t held_ns;        /* when it was held */
@@ -357,6 +360,8 @@ struct ngx_http_pdroute_job_s {
 };
 
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);
+/* Without a part in the request's life: the caller sets job->r to NULL when it is over. */
+ngx_http_pdroute_job_t *ngx_http_pdroute_job_make(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);
 /* Between these two a job is not freed. `leave` frees it if nobody needs it any more. */
 void ngx_http_pdroute_job_enter(ngx_http_pdroute_job_t *job);
 void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job);
@@ -418,6 +423,13 @@ ngx_uint_t ngx_http_pdroute_merge_waits(ngx_http_pdroute_leg_t *leg);
 /* In place of relay_pass(); `last`: the answer is complete. */
 ngx_int_t ngx_http_pdroute_merge_pass(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end,
                                       ngx_uint_t last);
+
+ngx_uint_t ngx_http_pdroute_is_control(ngx_http_request_t *r);
+/* Sends it to every worker and answers. */
+void ngx_http_pdroute_fan(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf, ngx_str_t *body);
+void ngx_http_pdroute_fan_event(ngx_http_pdroute_arm_t *arm, uint32_t type, ngx_http_pdroute_leg_t *leg,
+                                uint32_t detail);
+void ngx_http_pdroute_fan_content(ngx_http_pdroute_arm_t *arm, u_char *begin, u_char *end);
 
 /* NGX_DECLINED: not a path of ours. */
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone);

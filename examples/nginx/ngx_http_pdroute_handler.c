@@ -253,12 +253,14 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
 static void body_handler(ngx_http_request_t *r)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_pdroute_module);
-    ngx_http_pdroute_job_t *job = ngx_http_pdroute_job_new(r, conf);
+    ngx_uint_t control = api_of(r) == PDR_API_OTHER && ngx_http_pdroute_is_control(r);
+    ngx_http_pdroute_job_t *job = control ? NULL : ngx_http_pdroute_job_new(r, conf);
+    ngx_str_t body;
     pdr_error err;
     int rc;
 
     if (r->header_in->tag == (ngx_buf_tag_t)&ngx_http_pdroute_module) r->header_in = r->header_in->shadow;
-    if (job == NULL || get_body(r, &job->body) != NGX_OK) {
+    if ((job == NULL && !control) || get_body(r, job ? &job->body : &body) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;
     }
@@ -268,6 +270,10 @@ static void body_handler(ngx_http_request_t *r)
         ngx_post_event(r->connection->read, &ngx_posted_events);
     } else if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+    if (job == NULL) {
+        ngx_http_pdroute_fan(r, conf, &body);
         return;
     }
     ngx_http_pdroute_job_enter(job);

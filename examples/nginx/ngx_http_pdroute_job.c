@@ -66,17 +66,12 @@ static void request_ends(void *data)
     ngx_http_pdroute_job_leave(job);
 }
 
-ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf)
+ngx_http_pdroute_job_t *ngx_http_pdroute_job_make(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf)
 {
     ngx_http_pdroute_zone_t *zone = conf->zone;
     ngx_http_pdroute_job_t *job;
-    ngx_http_cleanup_t *end;
-    ngx_pool_cleanup_t *free;
     ngx_uint_t i;
 
-    end = ngx_http_cleanup_add(r, 0);
-    free = ngx_pool_cleanup_add(r->pool, 0);
-    if (end == NULL || free == NULL) return NULL;
     if (!ngx_queue_empty(&zone->free_jobs)) {
         job = ngx_queue_data(ngx_queue_head(&zone->free_jobs), ngx_http_pdroute_job_t, queue);
         ngx_queue_remove(&job->queue);
@@ -103,6 +98,18 @@ ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http
     job->timer.data = job;
     job->timer.log = ngx_cycle->log;
     pdr_init_struct(&job->prompt, sizeof(job->prompt));
+    return job;
+}
+
+ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf)
+{
+    ngx_http_cleanup_t *end = ngx_http_cleanup_add(r, 0);
+    ngx_pool_cleanup_t *free = ngx_pool_cleanup_add(r->pool, 0);
+    ngx_http_pdroute_job_t *job;
+
+    if (end == NULL || free == NULL) return NULL;
+    job = ngx_http_pdroute_job_make(r, conf);
+    if (job == NULL) return NULL;
     job->referenced = 1;
     end->handler = request_ends;
     end->data = job;
@@ -371,7 +378,7 @@ static void run(ngx_http_pdroute_job_t *job)
 void ngx_http_pdroute_job_give_up(ngx_http_pdroute_job_t *job, const char *message)
 {
     ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0, "pdroute: %s", message);
-    if (job->relay == NULL) ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "gateway_overloaded", message, 1000);
+    if (job->relay == NULL && job->arm == NULL) ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "gateway_overloaded", message, 1000);
     ngx_http_pdroute_job_event(job, PDR_EV_CLIENT_GONE, NULL, 0);
 }
 
@@ -418,6 +425,10 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
     pdr_event ev;
     size_t n = PDR_MAX_ACTIONS;
 
+    if (job->arm) {
+        ngx_http_pdroute_fan_event(job->arm, type, leg, detail);
+        return;
+    }
     if (!job->begun || job->finished) return;
     if (*job->zone->lost) {
         lost(job, type, leg);

@@ -338,6 +338,7 @@ void ngx_http_pdroute_leg_content(ngx_http_pdroute_leg_t *leg, u_char *begin, u_
 {
     if (begin == end) return;
     if (leg->read_usage) (void)pdr_response_feed(&leg->response, (char *)begin, (size_t)(end - begin));
+    if (leg->job->arm) ngx_http_pdroute_fan_content(leg->job->arm, begin, end);
     if (leg->job->merge) ngx_http_pdroute_merge_keep(leg, begin, end);
     if (leg->body_seen) return;
     leg->body_seen = 1;

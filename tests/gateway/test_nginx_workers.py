@@ -226,3 +226,69 @@ def test_truncated_block_in_a_stream(start_fleet, make_gateway):
     gw.block.unlink()
     gw.reload()
     assert wait_for(lambda: httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200, timeout=10, interval=0.2)
+
+
+# -------------------------------------------------------------------------------------------------- requests to all workers
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_flush_reaches_everybody(method, fleet, make_gateway):
+    gw = make_gateway(fleet)
+
+    def hit():
+        gw.mark()
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat", text=text_of(20_000)), timeout=10).status_code == 200
+        return int(wait_for(gw.log, timeout=3)[0]["hit"].split("/")[0])
+
+    assert hit() == 0 and hit() > 0
+    answer = httpx.request(method, gw.url + "/flush_cache?timeout=5", timeout=10)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert said["success"] is True and len(said["workers"]) == 4
+    assert {w["port"] for w in said["workers"]} == {w.port for w in fleet.workers}
+    assert all(w["status"] == 200 and w["answer"] for w in said["workers"])
+    for worker in fleet.workers:
+        assert [(r.method, r.path) for r in worker.requests("/flush_cache")] == [(method, "/flush_cache?timeout=5")]
+    assert hit() == 0, "the gateway believes that somebody has the prompt"
+
+
+def test_abort_reaches_everybody(fleet, gw):
+    answer = httpx.post(gw.url + "/abort_request", json={"rid": "x" * 3000, "abort_all": False}, timeout=10)
+    assert answer.status_code == 200 and answer.json()["success"]
+    for worker in fleet.workers:
+        received = worker.requests("/abort_request")
+        assert len(received) == 1 and received[0].json == {"rid": "x" * 3000, "abort_all": False}
+
+
+def test_control_of_a_worker_that_is_down(fleet, make_gateway):
+    gw = make_gateway(fleet)
+    fleet.decodes[1].fault(kind="refuse")
+    answer = httpx.post(gw.url + "/flush_cache", timeout=10)
+    assert answer.status_code == 502
+    said = answer.json()
+    assert not said["success"]
+    assert sorted((w["status"], w.get("error")) for w in said["workers"]) == [(0, "no connection")] + [(200, None)] * 3
+
+
+def test_control_over_kept_connections_that_are_closed(fleet, make_gateway):
+    gw = make_gateway(fleet, keepalive=60)
+    assert httpx.post(gw.url + "/flush_cache", timeout=10).status_code == 200
+    for worker in fleet.workers:
+        worker.restart()
+    assert httpx.post(gw.url + "/flush_cache", timeout=10).status_code == 200
+
+
+def test_control_answers_that_agree(fleet, gw):
+    """What all workers say of the request is said to the client."""
+    for worker in fleet.workers:
+        worker.fault(kind="status", status=400, path="/abort_request", body={"error": {"message": "n\u00e4h \"quoted\""}})
+    answer = httpx.post(gw.url + "/abort_request", json={}, timeout=10)
+    assert answer.status_code == 400 and "n\u00e4h" in json.loads(answer.json()["workers"][0]["answer"])["error"]["message"]
+
+
+def test_client_of_a_control_request_leaves(fleet, make_gateway):
+    gw = make_gateway(fleet)
+    for worker in fleet.workers:
+        worker.fault(kind="hang", path="/abort_request")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(gw.url + "/abort_request", json={}, timeout=0.5)
+    assert wait_for(lambda: len(all_received(fleet, "/abort_request")) == 4 and all(r.disconnected for r in all_received(fleet, "/abort_request")), timeout=5)
