@@ -8,7 +8,8 @@ import time
 
 import httpx
 import pytest
-from traffic import PATHS, body, error_of
+from sglang_sim.harness import wait_for
+from traffic import PATHS, all_received, body, error_of
 
 pytestmark = pytest.mark.only("nginx")
 
@@ -63,27 +64,35 @@ def test_a_head_request_gets_no_body(gw):
 
 
 def test_connections_used_up(start_fleet, make_gateway):
-    """More requests at once than worker_connections: those beyond get a 503 that says so, and no breaker opens."""
-    fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
-    gw = make_gateway(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000, "hold": "off"}, level="alert", connections=40)
+    """Requests wait for their workers until nginx has no connection left: the next gets a 503 that says so, and no breaker opens."""
+    fleet = start_fleet(prefill=1, decode=1, speed=0)
+    gw = make_gateway(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000, "first_byte_timeout_ms": 120000, "hold": "off"}, connections=40)
     gw.expect_alerts = True
-    answers = []
-
-    def run():
+    for worker in fleet.workers:
+        worker.fault(kind="hang")
+    sent = json.dumps(body("chat")).encode()
+    waiting, answer = [], b""
+    while not answer and len(waiting) < 40:
+        s = socket.create_connection(("127.0.0.1", gw.port), 10)
+        waiting.append(s)
+        s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\n{HEAD}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
+        s.settimeout(0.4)
         try:
-            answers.append(httpx.post(gw.url + PATHS["chat"], json=body("chat", tokens=200), timeout=30))
-        except httpx.TransportError:  # nginx closes its oldest idle connections for new ones
-            answers.append(None)
-
-    threads = [threading.Thread(target=run) for _ in range(48)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    refused = [a for a in answers if a is not None and a.status_code != 200]
-    assert refused and any(a is not None and a.status_code == 200 for a in answers)
-    for a in refused:
-        assert a.status_code == 503 and error_of(a)["code"] == "gateway_overloaded" and "worker_connections" in error_of(a)["message"]
+            while piece := s.recv(65536):
+                answer += piece
+                if b"}}" in answer:
+                    break
+        except TimeoutError:
+            pass
+    head, _, text = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503") and b"Retry-After" in head, answer
+    error = json.loads(text)["error"]
+    assert error["code"] == "gateway_overloaded" and "worker_connections" in error["message"]
+    for s in waiting:
+        s.close()
+    for worker in fleet.workers:
+        worker.heal("hang")
+    assert wait_for(lambda: all(r.disconnected for r in all_received(fleet)), timeout=5)
     assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=20).status_code == 200
 
 
