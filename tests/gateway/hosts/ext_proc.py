@@ -131,8 +131,11 @@ class Gateway(Host):
         self.mark()
         return self
 
+    pids = ()
+
     def all_pids(self):
-        return super().all_pids() if self.process.poll() is None else self.pids
+        """Also when their parent was killed, and they are nobody's children."""
+        return super().all_pids() or list(self.pids)
 
     def lines(self):
         """Envoy writes its log when it has much of it, every second, or now."""
