@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(file, header, header_n);
     uint8_t *p = file + header_n;
     for (int i = 0; i < 8; i++) {
-        p[i] = i < 4 ? (uint8_t)(PDR_CHUNK_MAGIC >> 8 * i) : 0;
+        p[i] = (uint8_t)(i < 4 ? PDR_CHUNK_MAGIC >> 8 * i : 0);
         p[8 + i] = (uint8_t)((uint64_t)size >> 8 * i);
         p[16 + i] = (uint8_t)(check >> 8 * i);
     }

@@ -72,15 +72,16 @@ void request_metadata(request *r)
 {
     const pdr_decision *d = &r->job.decision;
     const int pair = r->job.decided && d->mode != PDR_MODE_SINGLE;
-    char hit[48], why[256], text[300];
+    char hit[48], why[256], text[300] = "";
 
     if (r->destroyed) return;
     gate_describe(&r->job, hit, sizeof hit, why, sizeof why);
-    (void)snprintf(text, sizeof text, pair ? "%s:%u" : "", d->prefill_host, d->prefill_port);
+    if (pair) (void)snprintf(text, sizeof text, "%s:%u", d->prefill_host, d->prefill_port);
     put_metadata(r, "prefill", text);
-    (void)snprintf(text, sizeof text, r->job.decided ? "%s:%u" : "", d->decode_host, d->decode_port);
+    if (r->job.decided) (void)snprintf(text, sizeof text, "%s:%u", d->decode_host, d->decode_port);
     put_metadata(r, "decode", text);
-    (void)snprintf(text, sizeof text, pair ? "%" PRIu64 : "", d->room);
+    *text = 0;
+    if (pair) (void)snprintf(text, sizeof text, "%" PRIu64, d->room);
     put_metadata(r, "room", text);
     (void)snprintf(text, sizeof text, "%u", r->job.attempts);
     put_metadata(r, "attempts", text);
