@@ -167,17 +167,20 @@ static void begin_pass(pdr_books *b)
     b->open = count_open(b, b->registry.prefill, h->prefill_n) + count_open(b, b->registry.single, h->single_n);
 }
 
+/* There is no pair at all, and no server that does both. */
+static int nobody_left(const pdr_registry_head *h) { return !h->single_n && (!h->prefill_n || !h->decode_n); }
+
 /* Nobody could go, unless there is nobody to go to: then held requests are told. */
 static int nothing_to_do(const pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
-    return !b->hold.head->held || (!h->idle && h->prefill_n + h->single_n);
+    return !b->hold.head->held || (!h->idle && !nobody_left(h));
 }
 
 void pdr_release_held(pdr_books *b)
 {
     pdr_pen  pen;
-    int      recording = pdr_recording(b), nobody = !(b->registry.head->prefill_n + b->registry.head->single_n);
+    int      recording = pdr_recording(b), nobody = nobody_left(b->registry.head);
     if (__builtin_expect(nothing_to_do(b), 1)) return;
     begin_pass(b);
     if (!b->open && !nobody) return;

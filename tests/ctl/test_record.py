@@ -42,7 +42,7 @@ def test_what_was_recorded_is_decided_again(pd):
     steps = [json.loads(line) for line in pd("replay", file, "--json", "--hashes").splitlines()]
     routed = [s for s in steps if s["kind"] == "routed"]
     assert len(routed) == 60 and all(s["same"] for s in routed) and len(routed[0]["hashes"]) == routed[0]["blocks"] > 4
-    assert {s["recorded"]["decode"] for s in routed} == {"d0"}
+    assert {s["recorded"]["decode"] for s in routed} - {None} == {"d0"}  # None: held
     assert file.stat().st_mode & 0o777 == 0o600
     assert "File exists" in pd("record", file, code=1)
     pd("record", file, "--force", "--seconds", 1)

@@ -42,7 +42,7 @@ def test_headers_named_in_connection_end_here(connection, gw, fleet):
 def test_more_workers_than_leases(start_fleet, make_gateway):
     """Workers of older configurations hold all leases: the new one refuses until one is free, and then serves."""
     fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
-    gw = make_gateway(fleet, config={"max_leases": 2})
+    gw = make_gateway(fleet, config={"max_leases": 2, "hold": "off"})
     busy = []
     for _ in range(2):
         for worker in fleet.workers:

@@ -386,18 +386,20 @@ static void holding_ends_within_its_bounds(void **state)
 static void held_requests_hear_when_the_pool_is_gone(void **state)
 {
     (void)state;
-    pdr_config   c = fleet_config();
-    pdr_decision busy, d;
-    pdr_error    err;
-    fleet        f;
-    fleet_open(&f, &c, 1, 1);
-    pdr_init_struct(&err, sizeof err);
-    pdr_init_struct(&d, sizeof d);
-    assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
-    uint64_t a = held(&f, 8000, 2);
-    pdr_endpoint_health(f.r, f.prefill[0], 0, f.now, NULL);
-    assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_NO_PAIR);
-    fleet_close(&f);
+    for (int decode = 0; decode < 2; decode++) { /* without either side there is no pair */
+        pdr_config   c = fleet_config();
+        pdr_decision busy, d;
+        pdr_error    err;
+        fleet        f;
+        fleet_open(&f, &c, 1, 1);
+        pdr_init_struct(&err, sizeof err);
+        pdr_init_struct(&d, sizeof d);
+        assert_int_equal(fleet_route(&f, 8000, 1, 0, &busy), PDR_OK);
+        uint64_t a = held(&f, 8000, 2);
+        pdr_endpoint_health(f.r, decode ? f.decode[0] : f.prefill[0], 0, f.now, NULL);
+        assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_NO_PAIR);
+        fleet_close(&f);
+    }
 }
 
 static void priority_goes_first(void **state)

@@ -1,4 +1,4 @@
-/* Callers built against older and newer headers: every public struct, as input and as output (pdr_response is of fixed size: test_response.c). */
+/* Callers built against older and newer headers: every public struct, as input and as output (pdr_response and pdr_merge are of fixed size: test_response.c, test_merge.c). */
 #include "fleet.h"
 #include "struct_size.h"
 
@@ -48,6 +48,19 @@ static int read_log(void *f, void *s)
 {
     uint64_t cursor = 0;
     return pdr_log_read(((fleet *)f)->r, &cursor, s, NULL);
+}
+
+typedef struct recording { char *text; size_t len; } recording;
+
+static int replay_step(void *context, void *s)
+{
+    const recording *file = context;
+    pdr_replay      *p;
+    int              code = pdr_replay_open(file->text, file->len, 0, &p, NULL);
+    if (code) return code;
+    code = pdr_replay_next(p, PDR_NONE, s, NULL);
+    pdr_replay_close(p);
+    return code;
 }
 
 static int with_limits(void *context, void *s)
@@ -284,6 +297,18 @@ static void what_the_router_takes_and_gives(void **state)
     fleet_close(&f);
 }
 
+static void replays(void **state)
+{
+    static char text[1 << 20];
+    FILE       *f = fopen(PDR_TEST_DATA "/recorded.pdr", "rb");
+    (void)state;
+    assert_non_null(f);
+    recording file = {text, fread(text, 1, sizeof text, f)};
+    fclose(f);
+    assert_int_equal(replay_step(&file, &(pdr_replay_step){.struct_size = sizeof(pdr_replay_step)}), PDR_OK);
+    check_output(replay_step, &file, sizeof(pdr_replay_step), sizeof(uint32_t));
+}
+
 static void requests_and_decisions(void **state)
 {
     (void)state;
@@ -349,7 +374,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(configuration),          cmocka_unit_test(small_structs), cmocka_unit_test(what_the_router_takes_and_gives),
-        cmocka_unit_test(requests_and_decisions), cmocka_unit_test(exchanges),     cmocka_unit_test(a_ticket_is_not_lost),
+        cmocka_unit_test(replays), cmocka_unit_test(requests_and_decisions), cmocka_unit_test(exchanges),     cmocka_unit_test(a_ticket_is_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
