@@ -229,7 +229,7 @@ def test_seeing(router, lease):
     with router.route_scanned(CHAT, lease=lease) as routed:
         explained = router.explain(routed.prompt, routed.hashes)
         barred = {c.endpoint: c.barred for c in explained.candidates}
-        assert barred == {0: Barred.DRAINING, 1: Barred.NO, 2: Barred.NO} and explained.decision.prefill == 1
+        assert barred == {0: Barred.DRAINING, 1: Barred.BUSY, 2: Barred.NO} and explained.decision.prefill == 1
         (cursor, record), = router.log()
         assert record.room == routed.decision.room and record.prefill == 1 and list(router.log(cursor)) == []
     assert router.stats().routed == 1 and router.status()["routed"] == 1
