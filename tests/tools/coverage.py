@@ -113,7 +113,7 @@ def main():
         share = 100 * (count - missed) / count
         good = share >= least
         passed, failed = passed + good, failed + (not good)
-        print(f"{'ok' if good else 'FAIL'} {what} of lib/: {share:.2f} % of {count} (at least {least:.0f})")
+        print(f"{'ok' if good else 'FAIL'} {what} of lib/: {share:.2f} % of {count} (at least {least:.1f})")
     print(f"{passed} passed, {failed} failed, 0 skipped")
     sys.exit(failed != 0)
 
