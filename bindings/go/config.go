@@ -3,7 +3,10 @@ package pdroute
 // #include <pdroute/pdroute.h>
 import "C"
 
-import "unsafe"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // Policy chooses among servers.
 type Policy uint32
@@ -130,6 +133,6 @@ func (l *Limits) c() *C.pdr_limits {
 	if l == nil {
 		return nil
 	}
-	l.size = uint32(unsafe.Sizeof(*l))
+	atomic.StoreUint32(&l.size, uint32(unsafe.Sizeof(*l))) // requests share one
 	return (*C.pdr_limits)(unsafe.Pointer(l))
 }

@@ -196,7 +196,7 @@ def test_reload_with_other_endpoints(start_fleet, make_gateway):
     before = set(gw.worker_pids())
     gw.reload()
     assert wait_for(lambda: set(gw.worker_pids()) - before, timeout=20, interval=0.1)
-    assert block_stats(gw)["endpoints"] == 3
+    assert wait_for(lambda: block_stats(gw)["endpoints"] == 3, timeout=5), block_stats(gw)
 
 
 def test_discovery_beside_nginx(fleet, make_gateway):
