@@ -65,7 +65,7 @@ static void any_byte_may_be_wrong(void **state)
     pdr_router *r;
     pdr_error   err;
     pdr_decision d;
-    size_t      size, lock_at = offsetof(struct pdr_router, lock), attached = 0, found = 0, restored = 0;
+    size_t      size, lock_at = offsetof(struct pdr_router, lock), attached = 0, found = 0, restored = 0, step = getenv("PDR_TEST_EMULATED") ? 13 : 1;
     (void)state;
     fill(&f);
     assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
@@ -73,7 +73,7 @@ static void any_byte_may_be_wrong(void **state)
     unsigned char *good = malloc(size), *mem = aligned_alloc(64, (size + 63) & ~(size_t)63);
     assert_true(good && mem);
     memcpy(good, f.mem, size);
-    for (size_t at = 0, tries = 0; at < size; at += stride(f.r, at), tries++) {
+    for (size_t at = 0, tries = 0; at < size; at += step * stride(f.r, at), tries++) {
         if (at >= lock_at && at < lock_at + sizeof(pdr_lock)) continue; /* the C library's own */
         unsigned char change = how[tries % sizeof how];
         memcpy(mem, good, size);
@@ -103,7 +103,7 @@ static void any_byte_may_be_wrong(void **state)
         }
     }
     print_message("%zu bytes: %zu attached, %zu of these found damaged, %zu restored\n", size, attached, found, restored);
-    assert_true(attached > size / 20 && found > 1000 && restored > size / 20);
+    assert_true(attached > size / 20 / step && found > 1000 / step && restored > size / 20 / step);
     free(mem);
     free(good);
     fleet_close(&f);
