@@ -110,6 +110,7 @@ type Request struct {
 	Excluded   uint32 // ids in Exclude
 	Exclude    [8]uint32
 	Session    uint64 // hash of a session header, 0: none
+	Tenant     uint64 // hash of who pays, 0: nobody in particular; one that was served more than its share waits longer
 }
 
 func (q *Request) c() *C.pdr_request {

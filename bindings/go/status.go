@@ -138,6 +138,8 @@ type Stats struct {
 	Timeouts             uint64 // legs given up because they were silent for too long
 	RetriesRefused       uint64 // that the budget did not allow
 	BreakersOpened       uint64 // times that an endpoint was taken out
+	HeldLongestUs        uint64 // that a request was ever held
+	HeldOldestUs         uint64 // that the oldest of those held now has waited
 }
 
 // Stats gives the counters.

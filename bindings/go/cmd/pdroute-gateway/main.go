@@ -93,6 +93,7 @@ func serve() error {
 		}()
 	}
 	failed := make(chan error, 2)
+	serving := 1
 	plain, err := listener(*listen, 0)
 	if err != nil {
 		return err
@@ -103,6 +104,7 @@ func serve() error {
 		if err != nil {
 			return err
 		}
+		serving++
 		go func() { failed <- server.ServeTLS(l, *cert, *key) }()
 	}
 	ready()
@@ -113,7 +115,12 @@ func serve() error {
 	}
 	patient, cancel := context.WithTimeout(context.Background(), *patience)
 	defer cancel()
-	return errors.Join(server.Shutdown(patient), gateway.Shutdown(patient))
+	err = server.Shutdown(patient)
+	// Shutdown may miss a connection that was being accepted at that moment; when Serve has returned, it knows them all.
+	for ; serving > 0; serving-- {
+		<-failed
+	}
+	return errors.Join(err, server.Shutdown(patient), gateway.Shutdown(patient))
 }
 
 // explain adds what helps an operator.
