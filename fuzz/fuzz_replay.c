@@ -2,7 +2,7 @@
  * Replay of any file: never a crash, an endless loop or a read outside. The input stands for the frames of one piece behind a proper header, so that
  * the check over the piece does not keep the fuzzer out; the same bytes as a whole file as well.
  */
-#include "router_record.h"
+#include "record_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -47,18 +47,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!header_n) make_header();
     play(data, size);
-    size_t   n = header_n + PDR_CHUNK_HEADER + size;
+    size_t   n = header_n + PDR_PIECE_HEAD + size;
     uint8_t *file = malloc(n);
     if (!file) return 0;
-    uint64_t check = pdr_record_check(data, size, 0);
     memcpy(file, header, header_n);
     uint8_t *p = file + header_n;
-    for (int i = 0; i < 8; i++) {
-        p[i] = (uint8_t)(i < 4 ? PDR_CHUNK_MAGIC >> 8 * i : 0);
-        p[8 + i] = (uint8_t)((uint64_t)size >> 8 * i);
-        p[16 + i] = (uint8_t)(check >> 8 * i);
-    }
-    if (size) memcpy(p + PDR_CHUNK_HEADER, data, size);
+    pdr_piece_head(p, 0, data, size);
+    if (size) memcpy(p + PDR_PIECE_HEAD, data, size);
     play(file, n);
     free(file);
     return 0;

@@ -1,8 +1,7 @@
 /* Public entry points of recording, and the frames that decisions leave on the tape. */
 #include "router_record.h"
 
-#include "config.h"
-#include "hash.h"
+#include "record_file.h"
 
 #include <string.h>
 
@@ -296,68 +295,21 @@ void pdr_record_ended(pdr_books *b, uint64_t ticket, uint32_t what, uint64_t x, 
 
 /* ---- the file */
 
-uint64_t pdr_record_check(const uint8_t *p, size_t n, uint64_t seed) { return XXH3_64bits_withSeed(p, n, seed); }
-
-typedef struct pdr_sheet { uint8_t *p; size_t cap, n; } pdr_sheet;
-
-static void add(pdr_sheet *s, uint8_t v)
-{
-    if (s->n < s->cap) s->p[s->n] = v;
-    s->n++;
-}
-
-static void add_fixed(pdr_sheet *s, uint64_t v, int bytes)
-{
-    for (int i = 0; i < bytes; i++) add(s, (uint8_t)(v >> 8 * i));
-}
-
-static void add_text(pdr_sheet *s, const char *text)
-{
-    size_t n = strlen(text);
-    add(s, (uint8_t)n);
-    for (size_t i = 0; i < n; i++) add(s, (uint8_t)text[i]);
-}
-
-static void chunk_header(uint8_t *at, uint32_t flags, const uint8_t *payload, size_t n)
-{
-    pdr_sheet s = {at, PDR_CHUNK_HEADER, 0};
-    add_fixed(&s, PDR_CHUNK_MAGIC, 4);
-    add_fixed(&s, flags, 4);
-    add_fixed(&s, n, 8);
-    add_fixed(&s, pdr_record_check(payload, n, flags), 8);
-}
-
-/* Magic, version, length of the rest, the configuration by name (so that a later version's files can be told apart), a check over all of it. */
 int pdr_record_header(const pdr_router *r, void *buf, size_t cap, size_t *need)
 {
-    const pdr_config_field *f;
-    pdr_config              c;
-    pdr_sheet               s = {buf, cap, 0};
+    pdr_config c;
     pdr_init_struct(&c, sizeof c);
     if (!need || (!buf && cap) || pdr_router_config(r, &c)) return PDR_E_INVALID;
-    for (const char *m = PDR_RECORD_MAGIC; *m; m++) add(&s, (uint8_t)*m);
-    add_fixed(&s, PDR_RECORD_VERSION, 4);
-    add_fixed(&s, 0, 4); /* length */
-    add_text(&s, pdr_version_string());
-    for (size_t i = 0; (f = pdr_config_field_at(i)); i++) {
-        add_text(&s, f->name);
-        add_fixed(&s, pdr_config_get(&c, f), 8);
-    }
-    add(&s, 0);
-    *need = s.n + 8;
-    if (s.n + 8 > cap) return PDR_E_NOSPACE;
-    pdr_sheet length = {(uint8_t *)buf + 12, 4, 0};
-    add_fixed(&length, s.n - 16, 4);
-    add_fixed(&s, pdr_record_check(buf, s.n, 0), 8);
-    return PDR_OK;
+    *need = pdr_record_head(buf, cap, &c);
+    return *need > cap ? PDR_E_NOSPACE : PDR_OK;
 }
 
 int pdr_record_trailer(void *buf, size_t cap, size_t *need)
 {
     if (!need || (!buf && cap)) return PDR_E_INVALID;
-    *need = PDR_CHUNK_HEADER;
-    if (cap < PDR_CHUNK_HEADER) return PDR_E_NOSPACE;
-    chunk_header(buf, PDR_CHUNK_END, buf, 0);
+    *need = PDR_PIECE_HEAD;
+    if (cap < PDR_PIECE_HEAD) return PDR_E_NOSPACE;
+    pdr_piece_head(buf, PDR_PIECE_END, buf, 0);
     return PDR_OK;
 }
 
@@ -365,7 +317,7 @@ int pdr_record_read(pdr_router *r, uint64_t *cursor, uint64_t now_ns, void *buf,
 {
     pdr_books b;
     int       gap = 0, code;
-    if (!cursor || !n || !buf || cap < PDR_CHUNK_HEADER) return PDR_E_INVALID;
+    if (!cursor || !n || !buf || cap < PDR_PIECE_HEAD) return PDR_E_INVALID;
     *n = 0;
     if ((code = pdr_books_lock(&b, r, now_ns))) return code;
     pdr_tape_head *h = b.tape.head;
@@ -377,7 +329,7 @@ int pdr_record_read(pdr_router *r, uint64_t *cursor, uint64_t now_ns, void *buf,
     h->until_ns = b.now_ns + LISTEN_NS;
     b.r->recording = 1;
     uint64_t at = *cursor - 1, before = at;
-    gap = pdr_tape_read(&b.tape, &at, (uint8_t *)buf + PDR_CHUNK_HEADER, cap - PDR_CHUNK_HEADER, &got);
+    gap = pdr_tape_read(&b.tape, &at, (uint8_t *)buf + PDR_PIECE_HEAD, cap - PDR_PIECE_HEAD, &got);
     if (gap) {
         if (lost) *lost += at - got - before;
         h->wanted = 1;
@@ -386,7 +338,7 @@ int pdr_record_read(pdr_router *r, uint64_t *cursor, uint64_t now_ns, void *buf,
     *cursor = at + 1;
     pdr_books_unlock(&b);
     if (code || !got) return code;
-    chunk_header(buf, gap ? PDR_CHUNK_LOST : 0, (const uint8_t *)buf + PDR_CHUNK_HEADER, got);
-    *n = got + PDR_CHUNK_HEADER;
+    pdr_piece_head(buf, gap ? PDR_PIECE_LOST : 0, (const uint8_t *)buf + PDR_PIECE_HEAD, got);
+    *n = got + PDR_PIECE_HEAD;
     return PDR_OK;
 }

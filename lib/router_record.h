@@ -40,9 +40,4 @@ void pdr_record_passed(pdr_books *b, pdr_pen *pen);
 void pdr_record_removed(pdr_books *b, uint64_t ticket, int code);
 void pdr_record_ended(pdr_books *b, uint64_t ticket, uint32_t what, uint64_t a, uint64_t c, uint64_t d);
 
-/* The file around the frames. */
-#define PDR_RECORD_MAGIC "PDRREC1\n"
-enum { PDR_RECORD_VERSION = 2, PDR_CHUNK_HEADER = 24, PDR_CHUNK_LOST = 1, PDR_CHUNK_END = 2, PDR_CHUNK_MAGIC = 0x43524450 /* "PDRC" */ };
-uint64_t pdr_record_check(const uint8_t *p, size_t n, uint64_t seed);
-
 #endif

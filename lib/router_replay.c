@@ -1,13 +1,13 @@
 /* Public entry points of replay. A file is checked whole before the first step, and every number in it when it is used: files come from anywhere. */
 #include "router_replay.h"
 
-#include "config.h"
+#include "record_file.h"
 #include "router_record.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_HEADER = 16, CHECK = 8, SMALL_INDEX = 64, HASH = 8 };
+enum { SMALL_INDEX = 64, HASH = 8 };
 
 /* A held request: its name in the file, and its depths when last heard of. */
 typedef struct pdr_waiting {
@@ -28,9 +28,8 @@ typedef struct pdr_turn {
 typedef struct pdr_turns { pdr_turn *v; size_t n, cap; } pdr_turns;
 
 struct pdr_replay {
-    const uint8_t *file;
-    size_t         len, at, end; /* at: next chunk; end: behind the last good one */
-    pdr_eye        frames;       /* of the present chunk */
+    pdr_record_file file;
+    pdr_eye        frames;       /* of the present piece */
     pdr_config     config;       /* as recorded */
     pdr_router    *r;
     pdr_target    *shadow;
@@ -57,83 +56,6 @@ static int corrupt(pdr_error *err, size_t at, const char *what)
 }
 
 /* ---- opening */
-
-static int read_config(pdr_eye *e, pdr_config *c, pdr_error *err)
-{
-    const pdr_config_field *f;
-    char                    name[256];
-    pdr_init_struct(c, sizeof *c);
-    for (;;) {
-        pdr_eye_text(e, name, sizeof name);
-        if (e->bad || !name[0]) break;
-        uint64_t v = pdr_eye_word(e);
-        size_t   i = 0;
-        while ((f = pdr_config_field_at(i)) && strcmp(f->name, name)) i++;
-        if (!f) return pdr_fail(err, PDR_E_BLOCK_LAYOUT, "recorded with a configuration that has the member \"%.64s\", which this version does not know", name);
-        if (f->size == sizeof v) memcpy((char *)c + f->offset, &v, sizeof v);
-        else memcpy((char *)c + f->offset, &(uint32_t){(uint32_t)v}, sizeof(uint32_t));
-    }
-    if (e->bad) return pdr_fail(err, PDR_E_BLOCK_CORRUPT, "the recorded configuration is torn");
-    return pdr_config_resolve(c, err);
-}
-
-static int read_header(pdr_replay *p, pdr_error *err)
-{
-    char     version[64];
-    pdr_eye  e = {p->file, p->file + p->len, 0};
-    if (p->len < FILE_HEADER || memcmp(p->file, PDR_RECORD_MAGIC, 8)) return pdr_fail(err, PDR_E_BLOCK_MAGIC, "not a file of recorded decisions");
-    e.p += 8;
-    uint32_t layout = pdr_eye_u32(&e), rest = pdr_eye_u32(&e);
-    if (layout != PDR_RECORD_VERSION)
-        return pdr_fail(err, PDR_E_BLOCK_LAYOUT, "recorded decisions of format %u; this version reads format %u", layout, (unsigned)PDR_RECORD_VERSION);
-    if (rest > p->len - FILE_HEADER || p->len - FILE_HEADER - rest < CHECK) return corrupt(err, p->len, "the file ends inside its header");
-    e.end = e.p + rest;
-    pdr_eye check = {e.end, e.end + CHECK, 0};
-    if (pdr_eye_word(&check) != pdr_record_check(p->file, FILE_HEADER + (size_t)rest, 0)) return corrupt(err, FILE_HEADER, "the header was changed");
-    pdr_eye_text(&e, version, sizeof version);
-    int code = read_config(&e, &p->config, err);
-    p->at = FILE_HEADER + (size_t)rest + CHECK;
-    return code;
-}
-
-typedef struct pdr_chunk { uint32_t flags; const uint8_t *p; size_t n, next; } pdr_chunk;
-
-/* NULL, or what is wrong with the chunk at `at`. */
-static const char *read_chunk(const pdr_replay *p, size_t at, pdr_chunk *c)
-{
-    if (p->len - at < PDR_CHUNK_HEADER) return "the file ends inside the head of a piece";
-    pdr_eye  e = {p->file + at, p->file + at + PDR_CHUNK_HEADER, 0};
-    uint32_t magic = pdr_eye_u32(&e);
-    c->flags = pdr_eye_u32(&e);
-    uint64_t n = pdr_eye_word(&e), check = pdr_eye_word(&e);
-    if (magic != PDR_CHUNK_MAGIC) return "no piece begins here";
-    if (n > p->len - at - PDR_CHUNK_HEADER) return "the file ends inside a piece";
-    c->p = p->file + at + PDR_CHUNK_HEADER;
-    c->n = (size_t)n;
-    c->next = at + PDR_CHUNK_HEADER + c->n;
-    if (pdr_record_check(c->p, c->n, c->flags) != check) return "a piece was changed: its check does not fit";
-    return NULL;
-}
-
-static int check_chunks(pdr_replay *p, uint32_t flags, pdr_error *err)
-{
-    pdr_chunk c;
-    size_t    at = p->at;
-    while (at < p->len) {
-        const char *bad = read_chunk(p, at, &c);
-        if (bad) {
-            p->end = at;
-            return flags & PDR_REPLAY_PARTIAL ? PDR_OK : corrupt(err, at, bad);
-        }
-        at = c.next;
-        if (!(c.flags & PDR_CHUNK_END)) continue;
-        p->end = at;
-        return at == p->len ? PDR_OK : corrupt(err, at, "bytes follow the end");
-    }
-    p->end = at;
-    if (flags & PDR_REPLAY_PARTIAL) return PDR_OK;
-    return corrupt(err, at, "the end is missing: whoever recorded it was killed, or still records");
-}
 
 static int make_router(pdr_replay *p, pdr_error *err)
 {
@@ -163,10 +85,7 @@ int pdr_replay_open(const void *file, size_t len, uint32_t flags, pdr_replay **o
     if (!file || !out) return pdr_fail(err, PDR_E_INVALID, "file or out is NULL");
     pdr_replay *p = calloc(1, sizeof *p);
     if (!p) return pdr_fail(err, PDR_E_SYSTEM, "no memory");
-    p->file = file;
-    p->len = len;
-    int code = read_header(p, err);
-    if (!code) code = check_chunks(p, flags, err);
+    int code = pdr_record_file_open(&p->file, file, len, flags & PDR_REPLAY_PARTIAL ? 1 : 0, &p->config, err);
     if (!code) code = make_router(p, err);
     if (code) {
         pdr_replay_close(p);
@@ -679,22 +598,17 @@ static int read_frame(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     return !e->bad;
 }
 
-/* The next chunk with frames; PDR_E_NOT_FOUND at the end. */
-static int next_chunk(pdr_replay *p)
+static int next_piece(pdr_replay *p)
 {
-    pdr_chunk c;
-    while (p->at < p->end) {
-        if (read_chunk(p, p->at, &c)) return PDR_E_BLOCK_CORRUPT;
-        p->at = c.next;
-        if (c.flags & PDR_CHUNK_END) return PDR_E_NOT_FOUND;
-        p->frames = (pdr_eye){c.p, c.p + c.n, 0};
-        if (c.flags & PDR_CHUNK_LOST) {
-            p->synced = 0;
-            p->lost = 1;
-        }
-        return PDR_OK;
+    pdr_piece piece;
+    int       code = pdr_record_file_next(&p->file, &piece);
+    if (code) return code;
+    p->frames = (pdr_eye){piece.p, piece.p + piece.n, 0};
+    if (piece.flags & PDR_PIECE_LOST) {
+        p->synced = 0;
+        p->lost = 1;
     }
-    return PDR_E_NOT_FOUND;
+    return PDR_OK;
 }
 
 static int advance(pdr_replay *p, pdr_replay_step *s, pdr_error *err)
@@ -710,7 +624,7 @@ static int advance(pdr_replay *p, pdr_replay_step *s, pdr_error *err)
         open_books(p, &b);
         p->joining = 0;
         read_held(p, &p->joins, &b, p->depths, p->depths_end);
-        if (p->joins.bad) return corrupt(err, (size_t)(p->joins.p - p->file), "a held request makes no sense");
+        if (p->joins.bad) return corrupt(err, (size_t)(p->joins.p - p->file.p), "a held request makes no sense");
     }
     for (;;) {
         if (next_turn(p, s)) return PDR_OK;
@@ -721,11 +635,11 @@ static int advance(pdr_replay *p, pdr_replay_step *s, pdr_error *err)
             return PDR_OK;
         }
         if (p->frames.p >= p->frames.end) {
-            int code = next_chunk(p);
+            int code = next_piece(p);
             if (code) return code;
             continue;
         }
-        size_t   at = (size_t)(p->frames.p - p->file);
+        size_t   at = (size_t)(p->frames.p - p->file.p);
         uint32_t n = pdr_eye_u32(&p->frames);
         if (p->frames.bad || n > (size_t)(p->frames.end - p->frames.p)) return corrupt(err, at, "a record is longer than its piece");
         pdr_eye e = {p->frames.p, p->frames.p + n, 0};
