@@ -62,7 +62,8 @@ type Handler struct {
 	log     *slog.Logger
 	peers   peers
 	scans   sync.Pool    // *[]uint64 of MaxBlocks
-	active  atomic.Int64 // jobs that are not over, drains included
+	active  atomic.Int64 // jobs that are not over, drains included, and status pages being made
+	down    atomic.Bool  // Shutdown is through: the block may be gone
 	quit    chan struct{}
 }
 
@@ -179,15 +180,18 @@ func (h *Handler) sweep() {
 }
 
 // Shutdown waits until no request is under way, drains of prefill answers included, or until ctx is done; then it ends
-// the use of the block. Shut the http.Server down first.
+// the use of the block, and what comes later is answered with 503.
+//
+// Shut the http.Server down first: Server.Shutdown, then wait for Serve to return, then Server.Shutdown once more, for a
+// connection that Serve had just accepted is not known to the first; only then Shutdown. An answer is on its way to the
+// client when Server.Shutdown has returned, not yet when the handler has.
 func (h *Handler) Shutdown(ctx context.Context) error {
-	var err error
-	for h.active.Load() > 0 && err == nil {
-		select {
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
+	err := h.settle(ctx)
+	if h.down.Swap(true) {
+		return err
+	}
+	if err == nil {
+		err = h.settle(ctx) // who came in between
 	}
 	close(h.quit)
 	h.peers.closeIdle()
@@ -195,6 +199,30 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 		h.process.Close()
 	} // else requests still use the block: the kernel unmaps it, and the lease ends with the process
 	return err
+}
+
+// settle waits until nothing is under way.
+func (h *Handler) settle(ctx context.Context) error {
+	for h.active.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// enter begins the use of the block by a request, which h.active.Add(-1) ends. false: it is over, and that was answered.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request) bool {
+	h.active.Add(1)
+	if !h.down.Load() {
+		return true
+	}
+	h.active.Add(-1)
+	w.Header().Set("Connection", "close")
+	answer(w, r, http.StatusServiceUnavailable, "application/json", ErrorBody(http.StatusServiceUnavailable, "shutting_down", "the gateway is being shut down"), 1000)
+	return false
 }
 
 // ---------------------------------------------------------------------------------------------------------------- entry
@@ -212,12 +240,15 @@ func apiOf(path string) API {
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.enter(w, r) {
+		return
+	}
 	if h.local(w, r) {
+		h.active.Add(-1)
 		return
 	}
 	j := &job{h: h, w: w, r: r, api: apiOf(r.URL.Path), wake: make(chan struct{}, 1)}
 	began := time.Now()
-	h.active.Add(1)
 	defer j.leave()
 	if h.options.Done != nil {
 		defer func() {
@@ -419,9 +450,10 @@ func (h *Handler) local(w http.ResponseWriter, r *http.Request) bool {
 // client that accepts text/plain first. Names of servers are in it: it is not for everybody.
 func (h *Handler) Status() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !getOnly(w, r) {
+		if !getOnly(w, r) || !h.enter(w, r) {
 			return
 		}
+		defer h.active.Add(-1)
 		if wantsPrometheus(r) {
 			text, err := h.process.Router().StatusPrometheus(Now())
 			h.statusPage(w, r, "text/plain; version=0.0.4; charset=utf-8", text, err)

@@ -180,8 +180,13 @@ func (p *Prober) Stats() (*ProbeStats, error) {
 	return s, nil
 }
 
-// Probe probes the block's servers from this process until ctx is done, as soon as no other process of the block does.
+// Probe probes the block's servers from this process until ctx is done or the process is closed (then the error is nil),
+// as soon as no other process of the block does.
 func (p *Process) Probe(ctx context.Context, o ProbeOptions) error {
+	if !p.use() {
+		return nil
+	}
+	defer p.running.Done()
 	for {
 		job, err := p.block.Claim(JobProbe)
 		if err == nil {
@@ -194,6 +199,8 @@ func (p *Process) Probe(ctx context.Context, o ProbeOptions) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-p.quit:
+			return nil
 		case <-time.After(time.Second):
 		}
 	}
@@ -203,6 +210,11 @@ func (p *Process) Probe(ctx context.Context, o ProbeOptions) error {
 	}
 	defer prober.Close()
 	for ctx.Err() == nil {
+		select {
+		case <-p.quit:
+			return nil
+		default:
+		}
 		if _, err := prober.Step(tickInterval); err != nil {
 			return err
 		}

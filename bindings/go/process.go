@@ -80,7 +80,18 @@ func (p *Process) Config() *Config { return p.config }
 // LeaseTTLMs.
 func (p *Process) Lease() uint32 { return p.leaseID.Load() }
 
-// Close ends the lease, which gives back what is booked, and unmaps the block. Nobody may use the process any more.
+// use keeps the block mapped until p.running.Done; false: the process is closed.
+func (p *Process) use() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.running.Add(1)
+	}
+	return !p.closed
+}
+
+// Close ends the lease, which gives back what is booked, and unmaps the block; a Probe that runs ends first. Nobody may
+// use the process any more.
 func (p *Process) Close() {
 	p.mu.Lock()
 	p.closed = true
