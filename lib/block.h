@@ -21,7 +21,7 @@
 #include "room.h"
 #include "tape.h"
 
-#define PDR_LAYOUT_VERSION 4
+#define PDR_LAYOUT_VERSION 5
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {

@@ -27,7 +27,7 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
         t->slowness_q10 = info->measured_q10 = PDR_AS_THE_POOL;
         info->learnt_ns = info->took_us = info->expected_us = info->cache_blocks = 0;
         info->foreign_tokens = info->d_foreign_requests = info->d_foreign_tokens = 0;
-        info->measurements = 0;
+        info->measurements = info->own = 0;
         pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
@@ -439,7 +439,7 @@ static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
         uint64_t tokens = l->prefill_uncached_total - before.prefill_uncached_total, busy = l->prefill_busy_us_total - before.prefill_busy_us_total;
         /* prompts of a few thousand tokens, which nobody knows: only where our own prompts tell nothing */
         uint64_t prior = tokens / 4096 * pdr_prefill_us(&b->r->rates, 4096, 0) + pdr_prefill_us(&b->r->rates, tokens % 4096, 0);
-        if (!i->measurements) pdr_measured(b, target, prior, busy);
+        if (!i->own) pdr_measured(b, target, prior, busy);
     }
     if (i->report_ns == 0 || before.kv_capacity != i->report.kv_capacity) pdr_fit_capacity(b, target);
     i->report_ns = b->now_ns;

@@ -56,7 +56,8 @@ void pdr_measured(pdr_books *b, uint32_t target, uint64_t expected_us, uint64_t 
     i->expected_us += expected_us - i->expected_us / RECENT;
     i->took_us += in_range(took_us, expected_us / 8, expected_us * 8) - i->took_us / RECENT;
     i->learnt_ns = b->now_ns;
-    if (++i->measurements < MEASURED_LEAST) return;
+    if (i->measurements < MEASURED_LEAST) i->measurements++;
+    if (i->measurements < MEASURED_LEAST) return;
     i->measured_q10 = (uint32_t)in_range(i->took_us * PDR_AS_THE_POOL / (i->expected_us ? i->expected_us : 1), SLOWNESS_LEAST, SLOWNESS_MOST);
     t->slowness_q10 = settled(i->measured_q10, t->slowness_q10);
 }
@@ -103,7 +104,10 @@ static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, ui
     expected = pdr_fit_us(&b->r->learnt.fit, term);
     /* where most of the time may be that of a slower tier, which some prompts need and some do not, a long one is no sign of a slow server */
     uint64_t reload = term[3] * b->r->learnt.fit.x[3] / PDR_FIT_ONE;
-    if (b->r->learnt.fit.samples >= FIT_KNOWN && reload * 4 < expected) pdr_measured(b, k->prefill, expected, took);
+    if (b->r->learnt.fit.samples >= FIT_KNOWN && reload * 4 < expected) {
+        b->registry.infos[k->prefill].own = 1;
+        pdr_measured(b, k->prefill, expected, took);
+    }
     pdr_fit_add(&b->r->learnt.fit, term, took * PDR_AS_THE_POOL / (slowness ? slowness : 1));
     take_fit(b);
 }

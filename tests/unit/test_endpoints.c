@@ -1,0 +1,580 @@
+/* The fleet as callers see it: adding, finding and removing servers, documents over a running fleet, what engines report, the index fed from outside. */
+#include "fleet.h"
+
+static pdr_error err;
+
+static pdr_endpoint server(const char *name, const char *host, uint32_t port, uint32_t role)
+{
+    pdr_endpoint e;
+    pdr_init_struct(&e, sizeof e);
+    snprintf(e.name, sizeof e.name, "%s", name);
+    snprintf(e.host, sizeof e.host, "%s", host);
+    e.port = port;
+    e.role = role;
+    return e;
+}
+
+static pdr_endpoint got(const fleet *f, uint32_t id)
+{
+    pdr_endpoint e;
+    pdr_init_struct(&e, sizeof e);
+    assert_int_equal(pdr_endpoint_get(f->r, id, &e, NULL), PDR_OK);
+    return e;
+}
+
+static uint32_t state_of(const fleet *f, uint32_t id)
+{
+    uint32_t state = 99;
+    assert_int_equal(pdr_endpoint_get(f->r, id, NULL, &state), PDR_OK);
+    return state;
+}
+
+/* ---- servers */
+
+static void an_address_has_one_name(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_endpoint e = server("other", "10.0.0.1", 8000, PDR_ROLE_PREFILL);
+    fleet        f;
+    uint32_t     id = 77;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_E_EXISTS);
+    assert_string_equal(err.message, "10.0.0.1:8000 is registered under the name p0");
+    assert_int_equal(id, 77);
+    e.port = 8001; /* another server on that machine */
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(fleet_stats(&f).endpoints, 3);
+    /* the old name may move to an address that nobody has; then its old one is free */
+    e = server("p0", "10.0.0.9", 8000, PDR_ROLE_PREFILL);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+    e = server("third", "10.0.0.1", 8000, PDR_ROLE_DECODE);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    fleet_close(&f);
+}
+
+static void what_is_no_server_is_refused(void **state)
+{
+    (void)state;
+    static const struct { const char *host; uint32_t port, role, dp, bootstrap; const char *says; } cases[] = {
+        {"", 1, 1, 0, 0, "host \"\" is not a host name or address"},
+        {"a b", 1, 1, 0, 0, "host \"a b\" is not a host name or address"},
+        {"a/b", 1, 1, 0, 0, "host \"a/b\" is not a host name or address"},
+        {"2.2.2.2", 1, 1, 0, 0, "2.2.2.2 is the engine's fake bootstrap host and cannot be an endpoint"},
+        {"a", 0, 1, 0, 0, "port 0 is not in 1..65535"},
+        {"a", 65536, 1, 0, 0, "port 65536 is not in 1..65535"},
+        {"a", 1, 0, 0, 0, "role 0 is not prefill, decode or both"},
+        {"a", 1, 4, 0, 0, "role 4 is not prefill, decode or both"},
+        {"a", 1, 1, 1025, 0, "dp_size 1025 is above 1024"},
+        {"a", 1, 1, 0, 65536, "bootstrap_port 65536 is not in 0..65535"},
+    };
+    pdr_config   c = fleet_config();
+    pdr_endpoint e;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        e = server("x", cases[i].host, cases[i].port, cases[i].role);
+        e.dp_size = cases[i].dp;
+        e.bootstrap_port = cases[i].bootstrap;
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_E_INVALID);
+        assert_string_equal(err.message, cases[i].says);
+    }
+    /* a text that fills its field has no end; one with a line feed would forge lines of logs and metrics */
+    static const size_t at[] = {offsetof(pdr_endpoint, name), offsetof(pdr_endpoint, host), offsetof(pdr_endpoint, bootstrap_host), offsetof(pdr_endpoint, topology_host),
+                                offsetof(pdr_endpoint, topology_rack), offsetof(pdr_endpoint, topology_zone), offsetof(pdr_endpoint, labels)};
+    static const size_t size[] = {sizeof e.name, sizeof e.host, sizeof e.bootstrap_host, sizeof e.topology_host, sizeof e.topology_rack, sizeof e.topology_zone, sizeof e.labels};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        e = server("x", "a", 1, PDR_ROLE_PREFILL);
+        memset((char *)&e + at[i], 'z', size[i]);
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_E_INVALID);
+        assert_string_equal(err.message, "a text of the endpoint is not terminated");
+        e = server("x", "a", 1, PDR_ROLE_PREFILL);
+        memcpy((char *)&e + at[i], "a\nb", 4);
+        int labels = at[i] == offsetof(pdr_endpoint, labels); /* these are lines */
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), labels ? PDR_OK : PDR_E_INVALID);
+        e = server("x", "a", 1, PDR_ROLE_PREFILL);
+        memcpy((char *)&e + at[i], "a\177b", 4);
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), labels ? PDR_OK : PDR_E_INVALID);
+    }
+    e = server("", "fd00::1", 8000, PDR_ROLE_BOTH);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+    uint32_t id;
+    assert_int_equal(pdr_endpoint_find(f.r, "[fd00::1]:8000", &id), PDR_OK);
+    fleet_close(&f);
+}
+
+static void unknown_ids_are_told(void **state)
+{
+    (void)state;
+    pdr_config        c = fleet_config();
+    pdr_target_status s;
+    pdr_load          load;
+    fleet             f;
+    uint32_t          id;
+    fleet_open(&f, &c, 2, 1);
+    assert_int_equal(pdr_endpoint_remove(f.r, f.prefill[0], &err), PDR_OK);
+    pdr_init_struct(&s, sizeof s);
+    pdr_init_struct(&load, sizeof load);
+    for (int i = 0; i < 3; i++) {
+        uint32_t unknown = i == 0 ? f.prefill[0] : i == 1 ? 63 : PDR_NONE;
+        assert_int_equal(pdr_endpoint_get(f.r, unknown, NULL, NULL), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_target_get(f.r, unknown, 0, f.now, &s), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_endpoint_drain(f.r, unknown, 1, &err), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_endpoint_health(f.r, unknown, 1, f.now, &err), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_endpoint_remove(f.r, unknown, &err), PDR_E_NOT_FOUND);
+        char says[64];
+        snprintf(says, sizeof says, "no endpoint has the id %u", unknown);
+        assert_string_equal(err.message, says);
+        assert_int_equal(pdr_load_put(f.r, unknown, 0, &load, f.now, &err), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_report_put(f.r, unknown, PDR_REPORT_PROMETHEUS, "sglang:num_running_reqs 1\n", 26, f.now, NULL, &err), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_report_put(f.r, unknown, PDR_REPORT_SERVER_INFO, "{\"tp_size\":2}", 13, f.now, NULL, &err), PDR_E_NOT_FOUND);
+        assert_int_equal(pdr_prefix_clear(f.r, unknown, 0), PDR_E_NOT_FOUND);
+    }
+    assert_int_equal(pdr_endpoint_find(f.r, "p0", &id), PDR_E_NOT_FOUND);
+    /* a rank that the server has not */
+    assert_int_equal(pdr_target_get(f.r, f.prefill[1], 1, f.now, &s), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_load_put(f.r, f.prefill[1], 1, &load, f.now, &err), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_prefix_clear(f.r, f.prefill[1], 1), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_target_get(f.r, f.prefill[1], 0, f.now, &s), PDR_OK);
+    assert_int_equal(s.report_age_ms, PDR_NONE);
+    fleet_close(&f);
+}
+
+static void all_are_walked_in_order_over_the_gaps(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    uint32_t   cursor = 0, id, seen = 0, last = 0;
+    fleet_open(&f, &c, 3, 3);
+    assert_int_equal(pdr_endpoint_remove(f.r, f.prefill[1], NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_remove(f.r, f.decode[2], NULL), PDR_OK);
+    while (!pdr_endpoint_next(f.r, &cursor, &id)) {
+        assert_true(!seen || id > last);
+        assert_true(id != f.prefill[1] && id != f.decode[2]);
+        last = id;
+        seen++;
+    }
+    assert_int_equal(seen, 4);
+    assert_int_equal(pdr_endpoint_next(f.r, &cursor, &id), PDR_E_NOT_FOUND); /* and stays at the end */
+    fleet_close(&f);
+}
+
+static void ages_of_reports(void **state)
+{
+    (void)state;
+    pdr_config        c = fleet_config();
+    pdr_target_status s;
+    pdr_load          load;
+    fleet             f;
+    fleet_open(&f, &c, 1, 1);
+    pdr_init_struct(&s, sizeof s);
+    pdr_init_struct(&load, sizeof load);
+    load.have = PDR_LOAD_RUNNING;
+    load.running = 3;
+    assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+    assert_int_equal(pdr_target_get(f.r, f.prefill[0], 0, f.now + 1500 * MS, &s), PDR_OK);
+    assert_int_equal(s.report_age_ms, 1500);
+    assert_int_equal(s.reported_running, 3);
+    assert_int_equal(pdr_target_get(f.r, f.prefill[0], 0, f.now + 60ull * 86400 * SECOND, &s), PDR_OK); /* more milliseconds than 32 bits hold */
+    assert_int_equal(s.report_age_ms, PDR_NONE);
+    fleet_close(&f);
+}
+
+/* ---- documents */
+
+static pdr_apply_report report;
+
+static int apply(fleet *f, uint32_t flags, const char *text)
+{
+    pdr_init_struct(&report, sizeof report);
+    memset(&err, 0, sizeof err);
+    pdr_init_struct(&err, sizeof err);
+    return pdr_apply_json(f->r, text, strlen(text), flags, f->now, &report, &err);
+}
+
+#define ONE(name, host, role, more) "{\"name\":\"" name "\",\"host\":\"" host "\",\"port\":8000,\"role\":\"" role "\"" more "}"
+#define ALL(list) "{\"endpoints\":[" list "]}"
+
+static void a_document_is_applied_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    uint32_t   id;
+    c.max_endpoints = 3;
+    fleet_open(&f, &c, 1, 1);
+    /* the address of p0 under another name: a mistake, unless p0 goes with this document or gets another address by it */
+    assert_int_equal(apply(&f, 0, ALL(ONE("new", "10.0.3.1", "prefill", "") "," ONE("twin", "10.0.0.1", "prefill", ""))), PDR_E_EXISTS);
+    assert_string_equal(err.message, "twin has the address 10.0.0.1:8000, which is registered under the name p0");
+    assert_int_equal(pdr_endpoint_find(f.r, "new", &id), PDR_E_NOT_FOUND);
+    assert_int_equal(apply(&f, 0, ALL(ONE("twin", "10.0.0.1", "prefill", "") "," ONE("p0", "10.0.0.7", "prefill", ""))), PDR_OK);
+    assert_int_equal(report.added, 1);
+    assert_int_equal(report.updated, 1);
+    assert_string_equal(got(&f, f.prefill[0]).host, "10.0.0.7");
+    /* a fourth one has no place */
+    assert_int_equal(apply(&f, 0, ALL(ONE("fourth", "10.0.3.4", "decode", ""))), PDR_E_FULL);
+    assert_string_equal(err.message, "the document has more endpoints than there are places free (max_endpoints 3)");
+    /* pruned: the others go first, so there is one */
+    assert_int_equal(apply(&f, PDR_APPLY_PRUNE, ALL(ONE("fourth", "10.0.0.1", "decode", "") "," ONE("d0", "10.0.1.1", "decode", ""))), PDR_OK);
+    assert_int_equal(report.removed, 2);
+    assert_int_equal(report.added, 1);
+    assert_int_equal(report.unchanged, 1);
+    assert_int_equal(fleet_stats(&f).endpoints, 2);
+    /* a server that cannot be one */
+    assert_int_equal(apply(&f, 0, ALL(ONE("good", "10.0.4.1", "decode", "") "," ONE("bad", "2.2.2.2", "decode", ""))), PDR_E_INVALID);
+    assert_int_equal(pdr_endpoint_find(f.r, "good", &id), PDR_E_NOT_FOUND);
+    /* the report is not needed */
+    assert_int_equal(pdr_apply_json(f.r, ALL(ONE("d0", "10.0.1.1", "decode", "")), strlen(ALL(ONE("d0", "10.0.1.1", "decode", ""))), 0, f.now, NULL, NULL), PDR_OK);
+    assert_int_equal(apply(&f, 0, "{\"endpoints\":[{]}"), PDR_E_PARSE);
+    fleet_close(&f);
+}
+
+static void ranks_that_change_need_a_place_of_their_own(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    uint64_t     hash = 9;
+    size_t       matched;
+    c.max_endpoints = 3;
+    c.max_targets = 7; /* d0 has the second: five in a row are free */
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(pdr_prefix_store(f.r, f.prefill[0], 0, &hash, 1), PDR_OK);
+    /* idle: its targets are given back before the new ones are taken. What it held in its cache is another server's now */
+    assert_int_equal(apply(&f, 0, ALL(ONE("p0", "10.0.0.1", "prefill", ",\"dp_size\":5"))), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(f.r, "p0", &f.prefill[0]), PDR_OK);
+    assert_int_equal(got(&f, f.prefill[0]).dp_size, 5);
+    assert_int_equal(fleet_stats(&f).targets, 6);
+    for (uint32_t rank = 0; rank < 5; rank++) {
+        assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], rank, &hash, 1, &matched), PDR_OK);
+        assert_int_equal(matched, 0);
+    }
+    /* busy: the old targets stay taken until the last request has ended */
+    assert_int_equal(fleet_route(&f, 1000, 1, 0, &d), PDR_OK);
+    assert_int_equal(apply(&f, 0, ALL(ONE("p0", "10.0.0.1", "prefill", ",\"dp_size\":2"))), PDR_E_FULL);
+    assert_string_equal(err.message, "the table of targets has no room for the 2 ranks of p0 (max_targets 7)");
+    assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    assert_int_equal(apply(&f, 0, ALL(ONE("p0", "10.0.0.1", "prefill", ",\"dp_size\":2"))), PDR_OK);
+    fleet_close(&f);
+}
+
+#define META(name, role, more) "\"metadata\":{\"name\":\"" name "\",\"labels\":{\"app\":\"q\",\"rbg.workloads.x-k8s.io/role-name\":\"" role "\"}" more "}"
+#define POD(name, role, ip, ready, more)                                                                                                   \
+    "{\"apiVersion\":\"v1\",\"kind\":\"Pod\"," META(name, role, more) ",\"status\":{\"phase\":\"Running\",\"podIP\":\"" ip                   \
+    "\",\"conditions\":[{\"type\":\"Initialized\",\"status\":\"True\"},{\"type\":\"Ready\",\"status\":\"" ready "\"}]}}"
+#define POOL "{\"apiVersion\":\"inference.networking.k8s.io/v1\",\"kind\":\"InferencePool\",\"metadata\":{\"name\":\"q\"},\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"q\"}},\"targetPorts\":[{\"number\":8000}]}}"
+
+static void pods_that_are_not_ready_finish_but_get_nothing_new(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    uint32_t   id;
+    fleet_open(&f, &c, 0, 0);
+    assert_int_equal(apply(&f, PDR_APPLY_PRUNE, "[" POOL "," POD("a", "prefill", "10.1.0.1", "True", "") "," POD("b", "decode", "10.1.0.2", "True", "") ","
+                           POD("c", "decode", "10.1.0.3", "False", "") "]"), PDR_OK);
+    assert_int_equal(report.added, 2);
+    assert_int_equal(report.skipped, 1);
+    assert_int_equal(pdr_endpoint_find(f.r, "c", &id), PDR_E_NOT_FOUND); /* never added while it is out */
+    assert_int_equal(pdr_endpoint_find(f.r, "b", &id), PDR_OK);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(apply(&f, PDR_APPLY_PRUNE, "[" POD("a", "prefill", "10.1.0.1", "True", "") "," POD("b", "decode", "10.1.0.2", "False", "") "]"), PDR_OK);
+        assert_int_equal(report.updated, again ? 0 : 1);
+        assert_int_equal(report.unchanged, again ? 2 : 1);
+        assert_int_equal(report.removed, 0);
+        assert_int_equal(state_of(&f, id), PDR_STATE_DRAINING);
+        assert_int_equal(pdr_ready(f.r, f.now), 0);
+    }
+    assert_int_equal(apply(&f, PDR_APPLY_PRUNE, "[" POD("a", "prefill", "10.1.0.1", "True", "") "," POD("b", "decode", "10.1.0.2", "True", "") "]"), PDR_OK);
+    assert_int_equal(report.updated, 1);
+    assert_int_equal(state_of(&f, id), PDR_STATE_READY);
+    /* one that is being deleted */
+    assert_int_equal(apply(&f, PDR_APPLY_PRUNE, "[" POD("a", "prefill", "10.1.0.1", "True", "") ","
+                           POD("b", "decode", "10.1.0.2", "True", ",\"deletionTimestamp\":\"2025-01-01T00:00:00Z\"") "]"), PDR_OK);
+    assert_int_equal(state_of(&f, id), PDR_STATE_DRAINING);
+    /* the operator's own drain is not lifted by documents */
+    assert_int_equal(pdr_endpoint_drain(f.r, id, 0, NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_drain(f.r, id, 1, NULL), PDR_OK);
+    assert_int_equal(apply(&f, PDR_APPLY_PRUNE, "[" POD("a", "prefill", "10.1.0.1", "True", "") "," POD("b", "decode", "10.1.0.2", "True", "") "]"), PDR_OK);
+    assert_int_equal(state_of(&f, id), PDR_STATE_DRAINING);
+    assert_int_equal(pdr_endpoint_drain(f.r, id, 0, NULL), PDR_OK);
+    assert_int_equal(state_of(&f, id), PDR_STATE_READY);
+    fleet_close(&f);
+}
+
+/* ---- reports */
+
+static int told(fleet *f, uint32_t id, uint32_t kind, const char *text, uint32_t *ignored)
+{
+    memset(&err, 0, sizeof err);
+    pdr_init_struct(&err, sizeof err);
+    return pdr_report_put(f->r, id, kind, text, strlen(text), f->now, ignored, &err);
+}
+
+static void the_description_fills_in_what_nobody_wrote_down(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_endpoint e = server("full", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
+    pdr_decision d;
+    fleet        f;
+    uint32_t     full, ignored = 0;
+    fleet_open(&f, &c, 1, 1);
+    e.bootstrap_port = 77;
+    e.kv_capacity = 1000;
+    e.max_running = 5;
+    e.dp_size = 2;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &full, &err), PDR_OK);
+    const char *text = "{\"disaggregation_mode\":\"prefill\",\"disaggregation_bootstrap_port\":9123,\"dp_size\":4,\"max_total_num_tokens\":64000,\"max_running_requests\":12}";
+    assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO, text, &ignored), PDR_OK);
+    assert_int_equal(ignored, 0);
+    assert_string_equal(err.message, "");
+    assert_int_equal(pdr_endpoint_find(f.r, "p0", &f.prefill[0]), PDR_OK);
+    assert_int_equal(got(&f, f.prefill[0]).bootstrap_port, 9123);
+    assert_int_equal(got(&f, f.prefill[0]).dp_size, 4);
+    pdr_target_status s;
+    pdr_init_struct(&s, sizeof s);
+    assert_int_equal(pdr_target_get(f.r, f.prefill[0], 3, f.now, &s), PDR_OK);
+    assert_int_equal(s.kv_capacity, 64000);
+    /* what the operator wrote stands */
+    assert_int_equal(told(&f, full, PDR_REPORT_SERVER_INFO, text, NULL), PDR_OK);
+    assert_int_equal(got(&f, full).bootstrap_port, 77);
+    assert_int_equal(got(&f, full).dp_size, 2);
+    assert_int_equal(fleet_target(&f, full).kv_capacity, 1000);
+    /* so does his null, and a contradiction is told, not obeyed */
+    e = server("null", "10.9.0.2", 8000, PDR_ROLE_PREFILL);
+    e.flags = PDR_ENDPOINT_NULL_BOOTSTRAP_PORT;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &full, &err), PDR_OK);
+    assert_int_equal(told(&f, full, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9123,\"dp_size\":1}", NULL), PDR_OK);
+    assert_int_equal(got(&f, full).bootstrap_port, 0);
+    assert_int_equal(told(&f, f.decode[0], PDR_REPORT_SERVER_INFO, text, NULL), PDR_OK);
+    assert_string_equal(err.message, "endpoint d0 is registered for role 2 but says it has role 1");
+    assert_int_equal(got(&f, f.decode[0]).role, PDR_ROLE_DECODE);
+    assert_int_equal(got(&f, f.decode[0]).bootstrap_port, 0); /* a decode server has none */
+    /* a role that agrees is no news */
+    assert_int_equal(told(&f, full, PDR_REPORT_SERVER_INFO, "{\"disaggregation_mode\":\"prefill\"}", NULL), PDR_OK);
+    assert_string_equal(err.message, "");
+    assert_int_equal(fleet_route(&f, 100, 0, 0, &d), PDR_OK);
+    assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    fleet_close(&f);
+}
+
+static void a_description_that_does_not_fit_changes_nothing(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    uint32_t   ignored = 0;
+    c.max_targets = 3;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO, "{\"dp_size\":8}", NULL), PDR_E_FULL);
+    assert_int_equal(got(&f, f.prefill[0]).dp_size, 0);
+    /* nonsense is counted, not believed */
+    assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO,
+                          "{\"disaggregation_mode\":\"x\",\"dp_size\":0,\"tp_size\":\"2\",\"version\":\"\",\"load_balance_method\":null,\"model_path\":\"m\",\"max_total_num_tokens\":0}", &ignored), PDR_OK);
+    assert_int_equal(ignored, 5);
+    assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO, "{}", NULL), PDR_E_PARSE);
+    assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO, "{", NULL), PDR_E_PARSE);
+    assert_int_equal(fleet_stats(&f).reports_failed, 2);
+    assert_int_equal(told(&f, f.prefill[0], 9, "{}", NULL), PDR_E_INVALID);
+    assert_string_equal(err.message, "report kind 9 is unknown");
+    assert_int_equal(fleet_stats(&f).reports_failed, 2);
+    fleet_close(&f);
+}
+
+static void loads_of_ranks_reach_their_ranks(void **state)
+{
+    (void)state;
+    pdr_config        c = fleet_config();
+    pdr_endpoint      e = server("ranked", "10.9.0.1", 8000, PDR_ROLE_DECODE);
+    pdr_target_status s;
+    fleet             f;
+    uint32_t          id, ignored = 0;
+    fleet_open(&f, &c, 1, 1);
+    e.dp_size = 3;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    /* rank 1 says nothing, rank 3 does not exist there, rank 70 nowhere */
+    assert_int_equal(told(&f, id, PDR_REPORT_LOADS, "{\"loads\":[{\"dp_rank\":0,\"num_running_reqs\":4},{\"dp_rank\":2,\"num_running_reqs\":6,\"max_total_num_tokens\":0},"
+                          "{\"dp_rank\":3,\"num_running_reqs\":9},{\"dp_rank\":70,\"num_running_reqs\":9},{\"dp_rank\":\"x\"},7]}", &ignored), PDR_OK);
+    assert_true(ignored >= 3);
+    static const uint64_t running[] = {4, 0, 6};
+    static const uint32_t age[] = {0, PDR_NONE, 0};
+    for (uint32_t rank = 0; rank < 3; rank++) {
+        pdr_init_struct(&s, sizeof s);
+        assert_int_equal(pdr_target_get(f.r, id, rank, f.now, &s), PDR_OK);
+        assert_int_equal(s.reported_running, running[rank]);
+        assert_int_equal(s.report_age_ms, age[rank]);
+        assert_int_equal(s.kv_capacity, 0); /* a capacity of nothing is not believed */
+    }
+    assert_int_equal(told(&f, id, PDR_REPORT_LOADS, "{\"loads\":7}", &ignored), PDR_E_PARSE);
+    assert_int_equal(told(&f, id, PDR_REPORT_LOADS, "{\"loads\":[]}", &ignored), PDR_E_PARSE);
+    fleet_close(&f);
+}
+
+/* Load of others counts from the second report on: a single one may be of the moment between an end and our hearing of it. */
+static void others_load_counts_when_told_twice(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_load     load;
+    pdr_decision d;
+    fleet        f;
+    fleet_open(&f, &c, 2, 1);
+    pdr_init_struct(&load, sizeof load);
+    load.have = PDR_LOAD_WAITING | PDR_LOAD_WAITING_TOKENS | PDR_LOAD_RUNNING | PDR_LOAD_KV_USED | PDR_LOAD_KV_CAPACITY;
+    load.waiting = 10;
+    load.waiting_tokens = 100000;
+    load.running = 1ull << 33; /* more than 32 bits */
+    load.kv_used = load.kv_capacity = 0;
+    assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefill_wait_us, 0);
+    assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+    uint64_t wait = fleet_target(&f, f.prefill[0]).prefill_wait_us;
+    assert_in_range(wait, 5000000, 20000000); /* 100,000 tokens by the prior: 5.5 s and the quadratic part */
+    assert_int_equal(fleet_route(&f, 1000, 0, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    assert_int_equal(d.prefill, f.prefill[1]);
+    pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    f.now += 1 * SECOND; /* it drains with time */
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefill_wait_us, wait - 1000000);
+    f.now += 60 * SECOND;
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefill_wait_us, 0);
+    fleet_close(&f);
+}
+
+/* An engine that counts what it prefilled and how long that took tells its speed, unless our own prompts have told it already. */
+static void speed_by_the_engines_own_counters(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    pdr_load   load;
+    fleet      f;
+    fleet_open(&f, &c, 1, 1);
+    pdr_init_struct(&load, sizeof load);
+    load.have = PDR_LOAD_PREFILL_SPEED;
+    for (int i = 0; i < 20; i++) { /* four times slower than the prior */
+        uint64_t prior_us = 2 * (10000 + 4096 * 55100ull / 1000 + 4096ull * 2048 / 1000 * 1760000 / 1000000);
+        assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+        load.prefill_uncached_total += 8192;
+        load.prefill_busy_us_total += 4 * prior_us;
+        f.now += SECOND;
+    }
+    uint32_t speed = fleet_target(&f, f.prefill[0]).speed_permille;
+    assert_in_range(speed, 200, 400);
+    /* counters that stand still, or run back because the server began anew, tell nothing */
+    load.prefill_busy_us_total = 5;
+    for (int i = 0; i < 5; i++) assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+    load.prefill_uncached_total += 100000;
+    assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+    load.prefill_busy_us_total += 10;
+    load.prefill_uncached_total += 2048;
+    assert_int_equal(pdr_load_put(f.r, f.prefill[0], 0, &load, f.now, &err), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).speed_permille, speed);
+    fleet_close(&f);
+}
+
+/* ---- the index, fed from outside */
+
+static void blocks_told_by_the_caller(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    uint64_t   hash[40];
+    size_t     matched = 99;
+    c.max_blocks = 32;
+    fleet_open(&f, &c, 2, 1);
+    for (uint32_t i = 0; i < 40; i++) hash[i] = (i + 1) * 0x9E3779B97F4A7C15u;
+    assert_int_equal(pdr_prefix_store(f.r, f.prefill[0], 0, hash, 40), PDR_OK);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, hash, 40, &matched), PDR_OK);
+    assert_int_equal(matched, 32); /* no longer than a prompt may be */
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, hash, 5, &matched), PDR_OK);
+    assert_int_equal(matched, 5);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[1], 0, hash, 5, &matched), PDR_OK);
+    assert_int_equal(matched, 0);
+    assert_int_equal(pdr_prefix_remove(f.r, f.prefill[0], 0, hash + 3, 1), PDR_OK);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, hash, 40, &matched), PDR_OK);
+    assert_int_equal(matched, 3);
+    /* nothing is a list too, NULL is one only if it is empty */
+    assert_int_equal(pdr_prefix_store(f.r, f.prefill[0], 0, NULL, 0), PDR_OK);
+    assert_int_equal(pdr_prefix_remove(f.r, f.prefill[0], 0, NULL, 0), PDR_OK);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, NULL, 0, &matched), PDR_OK);
+    assert_int_equal(matched, 0);
+    assert_int_equal(pdr_prefix_store(f.r, f.prefill[0], 0, NULL, 1), PDR_E_INVALID);
+    assert_int_equal(pdr_prefix_remove(f.r, f.prefill[0], 0, NULL, 1), PDR_E_INVALID);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, NULL, 1, &matched), PDR_E_INVALID);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, hash, 1, NULL), PDR_E_INVALID);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 9, hash, 1, &matched), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_prefix_store(f.r, 60, 0, hash, 1), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_prefix_remove(f.r, 60, 0, hash, 1), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_prefix_clear(f.r, f.prefill[0], 0), PDR_OK);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, hash, 40, &matched), PDR_OK);
+    assert_int_equal(matched, 0);
+    fleet_close(&f);
+}
+
+/* A server that comes back from the dead, or under its name at another address, has an empty cache and a clean record. */
+static void a_new_server_of_an_old_name_is_unknown(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_endpoint e;
+    fleet        f;
+    uint64_t     hash = 5;
+    size_t       matched;
+    for (int moved = 0; moved < 2; moved++) {
+        fleet_open(&f, &c, 1, 1);
+        assert_int_equal(pdr_prefix_store(f.r, f.prefill[0], 0, &hash, 1), PDR_OK);
+        e = got(&f, f.prefill[0]);
+        snprintf(e.topology_rack, sizeof e.topology_rack, "r1"); /* an update of the same server forgets nothing */
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+        assert_int_equal(pdr_endpoint_health(f.r, f.prefill[0], 1, f.now, NULL), PDR_OK);
+        assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, &hash, 1, &matched), PDR_OK);
+        assert_int_equal(matched, 1);
+        if (moved) {
+            e.port = 9000;
+            assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+        } else {
+            assert_int_equal(pdr_endpoint_health(f.r, f.prefill[0], 0, f.now, NULL), PDR_OK);
+            assert_int_equal(state_of(&f, f.prefill[0]), PDR_STATE_DOWN);
+            assert_int_equal(pdr_endpoint_health(f.r, f.prefill[0], 0, f.now, NULL), PDR_OK); /* said again: nothing */
+            assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, &hash, 1, &matched), PDR_OK);
+            assert_int_equal(matched, 1); /* down may be the network; only its return shows that it began anew */
+            assert_int_equal(pdr_endpoint_health(f.r, f.prefill[0], 1, f.now, NULL), PDR_OK);
+        }
+        assert_int_equal(state_of(&f, f.prefill[0]), PDR_STATE_READY);
+        assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, &hash, 1, &matched), PDR_OK);
+        assert_int_equal(matched, 0);
+        fleet_close(&f);
+    }
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    pdr_init_struct(&err, sizeof err);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(an_address_has_one_name, begin),
+        cmocka_unit_test_setup(what_is_no_server_is_refused, begin),
+        cmocka_unit_test_setup(unknown_ids_are_told, begin),
+        cmocka_unit_test_setup(all_are_walked_in_order_over_the_gaps, begin),
+        cmocka_unit_test_setup(ages_of_reports, begin),
+        cmocka_unit_test_setup(a_document_is_applied_whole_or_not_at_all, begin),
+        cmocka_unit_test_setup(ranks_that_change_need_a_place_of_their_own, begin),
+        cmocka_unit_test_setup(pods_that_are_not_ready_finish_but_get_nothing_new, begin),
+        cmocka_unit_test_setup(the_description_fills_in_what_nobody_wrote_down, begin),
+        cmocka_unit_test_setup(a_description_that_does_not_fit_changes_nothing, begin),
+        cmocka_unit_test_setup(loads_of_ranks_reach_their_ranks, begin),
+        cmocka_unit_test_setup(others_load_counts_when_told_twice, begin),
+        cmocka_unit_test_setup(speed_by_the_engines_own_counters, begin),
+        cmocka_unit_test_setup(blocks_told_by_the_caller, begin),
+        cmocka_unit_test_setup(a_new_server_of_an_old_name_is_unknown, begin),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
