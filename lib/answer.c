@@ -409,7 +409,8 @@ static const char *in_plain(struct pdr_answer *a, const char *p, const char *end
         case ' ':
             break;
         default: /* a number or literal, or the rest of one */
-            if (a->key && a->after_colon && (unsigned char)c > ' ') {
+            if ((unsigned char)c <= ' ') break; /* white space, or what is not JSON: no part of what follows */
+            if (a->key && a->after_colon) {
                 begin_scalar(a, c);
                 if (a->state != PLAIN) return p - 1;
             }
@@ -540,10 +541,6 @@ int pdr_answer_may_matter(const char *p, const char *end)
     return 0;
 }
 
-int pdr_answer_fresh(const struct pdr_answer *a)
-{
-    return a->state == PLAIN && a->context == TOP;
-}
 int pdr_answer_over(const struct pdr_answer *a)
 {
     return a->state == OVER;

@@ -51,8 +51,7 @@ int pdr_answer_feed(struct pdr_answer *a, const char **p, const char *end);
  * following it: most events of a stream are of no interest once the first token was seen.
  */
 int pdr_answer_may_matter(const char *p, const char *end);
-/* Nothing but white space was seen. / The value at the top is complete. */
-int pdr_answer_fresh(const struct pdr_answer *a);
+/* The value at the top is complete. */
 int pdr_answer_over(const struct pdr_answer *a);
 /* Ignore all that follows. */
 void pdr_answer_ignore(struct pdr_answer *a);

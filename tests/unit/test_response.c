@@ -127,6 +127,10 @@ static void json_bodies(void **state)
          0, 5, 3, 7, USAGE | CACHED},
         {"{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":null}}", 0, 5, 0, 0, USAGE},
         {"{\"usage\":null}", 0, 0, 0, 0, 0},
+        /* any white space between a key and its value, in one piece and cut */
+        {"{\n\t\"usage\"\t:\n{\"prompt_tokens\"\r\n:\r\n5,\"completion_tokens\":\t7,\"prompt_tokens_details\":\n{\"cached_tokens\":\n\n3}}}", 0, 5, 3, 7, USAGE | CACHED},
+        {"{\"error\":\n1}", 0, 0, 0, 0, ERROR},
+        {"{\"error\":\tnull}", 0, 0, 0, 0, 0},
         {"{\"usage\":[{\"prompt_tokens\":5}]}", 0, 0, 0, 0, 0},
         {"{\"usage\":{\"prompt_tokens\":null,\"completion_tokens\":\"7\",\"x\":{\"prompt_tokens\":9}}}", 0, 0, 0, 0, 0},
         {"{\"usage\":{\"prompt_tokens\":5.0,\"completion_tokens\":1e3}}", 0, 0, 0, 0, 0},
