@@ -34,12 +34,13 @@ static inline void chain_begin(chain *c, uint64_t salt, unsigned kind, uint32_t 
     c->block = block;
     c->fill = 0;
     c->live = cap > 0;
-    if (c->live && block > CHAIN_STAGE) pdr_hash_begin(&c->state, c->h);
+    if (c->live && block > CHAIN_STAGE) pdr_hash_begin(&c->state, 0);
 }
 
-static inline void chain_took(chain *c, uint64_t h)
+/* The digest of the next block. */
+static inline void chain_took(chain *c, uint64_t digest)
 {
-    c->h = c->out[c->n++] = h;
+    c->h = c->out[c->n++] = pdr_hash_next(c->h, digest);
     c->fill = 0;
     if (c->n == c->cap) c->live = 0;
 }
@@ -55,7 +56,7 @@ static __attribute__((noinline)) void chain_feed_large(chain *c, const uint8_t *
         c->fill += (uint32_t)part;
         if (c->fill < c->block) return;
         chain_took(c, XXH3_64bits_digest(&c->state));
-        pdr_hash_begin(&c->state, c->h);
+        pdr_hash_begin(&c->state, 0);
     }
 }
 
@@ -66,10 +67,10 @@ static __attribute__((noinline)) void chain_feed_blocks(chain *c, const uint8_t 
         memcpy(c->stage + c->fill, p, part);
         p += part;
         n -= part;
-        chain_took(c, XXH3_64bits_withSeed(c->stage, c->block, c->h));
+        chain_took(c, XXH3_64bits(c->stage, c->block));
     }
     for (; n >= c->block && c->live; p += c->block, n -= c->block)
-        chain_took(c, XXH3_64bits_withSeed(p, c->block, c->h));
+        chain_took(c, XXH3_64bits(p, c->block));
     if (!c->live) return;
     memcpy(c->stage, p, n);
     c->fill = (uint32_t)n;

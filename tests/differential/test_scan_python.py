@@ -255,7 +255,9 @@ def chain(stream, kind, body):
             salt = xxh3(body[key].encode(), (salt + i) % 2**64)
     h, out = xxh3(bytes([kind]), salt), []
     for i in range(len(stream) // BLOCK):
-        h = xxh3(stream[i * BLOCK:(i + 1) * BLOCK], h)
+        h = (h * 0x9E3779B97F4A7C15 + xxh3(stream[i * BLOCK:(i + 1) * BLOCK])) % 2**64
+        h = (h ^ h >> 32) * 0xD6E8FEB86659FD93 % 2**64
+        h ^= h >> 32
         out.append(h)
     return out
 
