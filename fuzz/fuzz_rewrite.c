@@ -23,6 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                                              \
     } while (0)
 #define HASHES 256
+#define MUTATOR_PREFIX 4
+#include "json_mutator.h"
 
 static pdr_decision decide(const uint8_t *shape, const pdr_prompt *p)
 {

@@ -19,6 +19,8 @@
     } while (0)
 
 #define BLOCKS 64
+#define MUTATOR_PREFIX 1
+#include "json_mutator.h"
 
 typedef struct result {
     int code;
