@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Mutation testing: one small change in the code at a time (an operator, a constant, a condition, a statement left out); a test has to fail.
+
+    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all]
+
+BUILD is a build directory with tests and fuzz drivers (cmake -DPDR_BUILD_TESTS=ON -DPDR_BUILD_FUZZ=ON). MODULE: scan, prompt, rewrite, room, exchange; all of them without one.
+--sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one (hours). For each the one file is compiled and linked before the library, and the tests that
+concern the module run, the quickest first, until one fails. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
+caller can tell apart, each with its reason; other survivors are printed, and the exit code is 1.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+KEPT = TOP / "tests/data/mutants.txt"
+SCAN = ["replay_scan", "replay_rewrite", "test_rewrite", "test_prompt", "test_json"]
+MODULES = {  # files, tests from the quickest on
+    "scan": (["lib/json.c", "lib/json_scan.h", "lib/json_simd.h", "lib/json_avx2.h", "lib/json_portable.h"], SCAN),
+    "prompt": (["lib/prompt.c", "lib/prompt_feed.h", "lib/prompt_take.h", "lib/prompt_walk.h", "lib/prompt_keys.h"], SCAN),
+    "rewrite": (["lib/rewrite.c", "lib/engine_sglang.c", "lib/owned.c"], ["test_rewrite", "test_engine_sglang", "replay_rewrite", "test_arguments", "test_router"]),
+    "room": (["lib/room.c"], ["test_router", "test_rewrite", "test_room"]),
+    "exchange": (["lib/exchange.c"], ["test_failures", "test_arguments", "replay_exchange", "test_router", "test_exchange"]),
+}
+SWAPS = [(r" == ", [" != "]), (r" != ", [" == "]), (r" <= ", [" < "]), (r" >= ", [" > "]), (r" < ", [" <= "]), (r" > ", [" >= "]), (r" && ", [" || "]), (r" \|\| ", [" && "]),
+         (r" \+ ", [" - "]), (r" - ", [" + "]), (r" \* ", [" + "]), (r" / ", [" * "]), (r" % ", [" * "]), (r" << ", [" >> "]), (r" >> ", [" << "]), (r" & ", [" | "]), (r" \| ", [" & "]),
+         (r" \+= ", [" -= ", " = "]), (r" -= ", [" += "]), (r" \|= ", [" = "]), (r" &= ", [" = "]), (r"\+\+", ["--"]), (r"(?<![\w'.#\"\\])\d+(?![\w'.xX])", ["+1"]),
+         (r"\bif \((?!.*\bif \()", ["if (!"]), (r"^ +[\w>.*\[\]+-]+ = [^;{]*;$", [";"]), (r"^ +[a-z_]+\([^;{]*\);$", [";"]), (r"\bcontinue;", [";"]), (r"\breturn 0;", ["return 1;"]), (r"\breturn 1;", ["return 0;"])]
+
+
+def blank_out(text):
+    """Comments, strings and preprocessor lines become blanks: nothing is changed there."""
+    blank = lambda m: re.sub(r"[^\n]", "\x01", m.group())  # noqa: E731
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", blank, text, flags=re.S)
+    text = re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', blank, text)
+    text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", blank, text, flags=re.M)
+    return re.sub(r"_Static_assert\([^;]*;|^(?:typedef )?(?:struct|enum)\b[^{;()]*\{[^}]*\}[^;]*;", blank, text, flags=re.M | re.S)
+
+
+def mutants_of(name):
+    text = (TOP / name).read_text()
+    code = blank_out(text)
+    for pattern, replacements in SWAPS:
+        for m in re.finditer(pattern, code, re.M):
+            if "\x01" in m.group():
+                continue
+            for new in replacements:
+                if new == "+1":
+                    new = str(int(m.group()) + 1)
+                begin, end = m.span()
+                if new == "if (!":  # the whole condition
+                    depth, i = 1, end
+                    while depth and i < len(code):
+                        depth += {"(": 1, ")": -1}.get(code[i], 0)
+                        i += 1
+                    mutated = text[:begin] + "if (!(" + text[end:i - 1] + "))" + text[i:]
+                elif new == ";":
+                    lead = len(m.group()) - len(m.group().lstrip())
+                    mutated = text[:begin + lead] + ";" + text[end:]
+                else:
+                    mutated = text[:begin] + new + text[end:]
+                line = text.count("\n", 0, begin + (len(m.group()) - len(m.group().lstrip()))) + 1
+                yield line, text.splitlines()[line - 1].strip(), mutated.splitlines()[line - 1].strip(), mutated
+
+
+class Builder:
+    def __init__(self, build):
+        self.build = build
+        self.work = Path(tempfile.mkdtemp(prefix="pdroute-mutants-"))
+        shutil.copytree(TOP / "lib", self.work / "lib")
+        self.commands = {}
+        self.links = {}
+        for entry in json.loads((build / "compile_commands.json").read_text()):
+            words = [w for w in shlex.split(entry["command"]) if not w.startswith("-W") and w not in ("ccache",)]
+            self.commands.setdefault(str(Path(entry["file"]).relative_to(TOP)), words)
+        self.libraries = ["-lcmocka", "-lcjson", "-lxxhash", "-lpthread", "-lm"]
+
+    def compile(self, source):
+        out = self.work / (Path(source).name + ".o")
+        words = self.commands[source]
+        o = words.index("-o")
+        words = [w.replace(f"-I{TOP}/lib", f"-I{self.work}/lib") for w in words[:o]] + ["-O1", "-w", "-o", str(out), "-c", str(self.work / source)]
+        return out if subprocess.run(words, stderr=subprocess.DEVNULL).returncode == 0 else None
+
+    def test_objects(self, test):
+        if test not in self.links:
+            objects = []
+            sources = [f"fuzz/fuzz_{test[7:]}.c", "fuzz/driver.c"] if test.startswith("replay_") else [f"tests/unit/{test}.c"]
+            for source in sources:
+                out = self.work / f"{test}-{Path(source).name}.o"
+                words = self.commands[source]
+                o = words.index("-o")
+                subprocess.run([w for w in words[:o] if not w.startswith("-fsanitize=fuzzer")] + ["-w", "-o", str(out), "-c", str(TOP / source)], check=True)
+                objects.append(str(out))
+            self.links[test] = objects
+        return self.links[test]
+
+    def run(self, test, objects, limit):
+        exe = self.work / test
+        link = ["cc", "-o", str(exe), *self.test_objects(test), *map(str, objects), str(self.build / "lib/libpdroute.a"), *self.libraries]
+        if subprocess.run(link, stderr=subprocess.DEVNULL).returncode:
+            return None
+        arguments = [str(TOP / "fuzz/corpus" / test[7:])] if test.startswith("replay_") else []
+        try:
+            done = subprocess.run([str(exe), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit, cwd=self.work,
+                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)))
+            return done.returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+
+def including(name):
+    """The .c files of lib/ that a header comes into, through other headers as well."""
+    if name.endswith(".c"):
+        return [name]
+    found, todo, seen = set(), [Path(name).name], set()
+    texts = {p: p.read_text() for p in (TOP / "lib").glob("*.[ch]")}
+    while todo:
+        header = todo.pop()
+        seen.add(header)
+        for p, text in texts.items():
+            if re.search(rf'#\s*include "{re.escape(header)}"', text):
+                if p.suffix == ".c":
+                    found.add(f"lib/{p.name}")
+                elif p.name not in seen:
+                    todo.append(p.name)
+    return sorted(found)
+
+
+def read_kept():
+    kept = {}
+    for line in KEPT.read_text().splitlines() if KEPT.exists() else []:
+        if line and not line.startswith("#"):
+            name, before, after, reason = (part.strip() for part in line.split(" | "))
+            kept[name, before, after] = reason
+    return kept
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("build", type=Path)
+    p.add_argument("modules", nargs="*")
+    p.add_argument("--sample", type=int, default=40)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--all", action="store_true")
+    args = p.parse_args()
+    builder, kept, bad = Builder(args.build.resolve()), read_kept(), 0
+    for module in args.modules or MODULES:
+        files, tests = MODULES[module]
+        every = [(name, *m) for name in files for m in mutants_of(name)]
+        limits = {}
+        for test in tests:  # all pass without a change, and take so long
+            begin = time.monotonic()
+            assert builder.run(test, [], 600), f"{test} fails without any mutation"
+            limits[test] = 15 + 10 * (time.monotonic() - begin)
+        chosen = every if args.all else sorted(every, key=lambda m: hashlib.sha256(f"{args.seed} {m[0]} {m[1]} {m[3]}".encode()).digest())[:args.sample]
+        counts = {"killed": 0, "does not compile": 0, "kept": 0, "survived": 0}
+        for name, line, before, after, mutated in chosen:
+            (builder.work / name).write_text(mutated)
+            objects = [builder.compile(source) for source in including(name) if source in builder.commands]
+            (builder.work / name).write_text((TOP / name).read_text())
+            if None in objects:
+                counts["does not compile"] += 1
+                continue
+            if any(builder.run(test, objects, limits[test]) is False for test in tests):
+                counts["killed"] += 1
+            elif (name, before, after) in kept:
+                counts["kept"] += 1
+            else:
+                counts["survived"] += 1
+                bad += 1
+                print(f"FAIL {name}:{line} survives\n    {before}\n    {after}", flush=True)
+        print(f"{module}: {len(chosen)} of {len(every)} mutants: " + ", ".join(f"{n} {what}" for what, n in counts.items()), flush=True)
+    shutil.rmtree(builder.work)
+    print(f"{'0' if bad else '1'} passed, {bad} failed, 0 skipped")
+    sys.exit(bad != 0)
+
+
+main()
