@@ -118,7 +118,7 @@ static int read_count(const uint8_t *p, uint64_t *value)
     if ((unsigned)*p - '0' > 9) return 0;
     for (; (unsigned)*p - '0' <= 9; p++) v = v > INT64_MAX / 10 - 1 ? INT64_MAX : v * 10 + (*p - '0');
     if (*p == '.' || (*p | 0x20) == 'e') return 0;
-    *value = v > INT64_MAX ? INT64_MAX : v;
+    *value = v;
     return 1;
 }
 

@@ -7,7 +7,8 @@
     coverage.py BUILD --show FILE   the lines and branches of one file that nothing reaches
 
 The list is closed: a file of lib/ may miss as many lines and branches as it says there and for the reason it says there; one that is not
-listed may miss none. Besides, lib/ as a whole needs 97 % of its lines and 89.5 % of its branches (the aim is 92). Branches are those of the source as
+listed may miss none. Besides, lib/ as a whole needs 98.5 % of its lines and 92.5 % of its branches. Where a race or the machine decides what is reached, the
+list leaves a few more, and its reason says so. Branches are those of the source as
 clang counts them (each condition both ways), not jumps of the machine code.
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 LIST = TOP / "tests/data/coverage.txt"
-LINES, BRANCHES = 97.0, 89.5
+LINES, BRANCHES = 98.5, 92.5
 
 
 def tool(name):

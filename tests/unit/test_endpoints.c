@@ -550,6 +550,79 @@ static void a_new_server_of_an_old_name_is_unknown(void **state)
     }
 }
 
+/* ---- what is seen of servers */
+
+static void ranks_have_rows_of_their_own(void **state)
+{
+    (void)state;
+    static char  text[1 << 16];
+    pdr_config   c = fleet_config();
+    pdr_endpoint e = server("ranked \"x\"", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
+    fleet        f;
+    size_t       need;
+    fleet_open(&f, &c, 0, 1);
+    e.dp_size = 2;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+    assert_int_equal(pdr_status_prometheus(f.r, f.now, text, sizeof text - 1, &need), PDR_OK);
+    text[need] = 0;
+    assert_non_null(strstr(text, "pdroute_target_up{endpoint=\"ranked \\\"x\\\"\",role=\"prefill\",dp_rank=\"0\"} 1\n"));
+    assert_non_null(strstr(text, "role=\"prefill\",dp_rank=\"1\"} 1\n"));
+    assert_non_null(strstr(text, "pdroute_target_up{endpoint=\"d0\",role=\"decode\"} 1\n"));
+    assert_non_null(strstr(text, "pdroute_ready 1\n"));
+    assert_int_equal(pdr_status_json(f.r, f.now, text, sizeof text - 1, &need), PDR_OK);
+    text[need] = 0;
+    assert_non_null(strstr(text, "\"ready\":true"));
+    assert_int_equal(pdr_endpoint_health(f.r, 0, 0, f.now, NULL), PDR_OK);
+    assert_int_equal(pdr_status_json(f.r, f.now, text, sizeof text - 1, &need), PDR_OK);
+    text[need] = 0;
+    assert_non_null(strstr(text, "\"ready\":false"));
+    fleet_close(&f);
+}
+
+static void decode_is_told_where_prefill_really_is(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(fleet_route(&f, 100, 0, 0, &d), PDR_OK);
+    assert_string_equal(d.bootstrap_host, "10.0.0.1");
+    pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now);
+    pdr_endpoint e = got(&f, f.prefill[0]);
+    snprintf(e.bootstrap_host, sizeof e.bootstrap_host, "rdma-1.local");
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+    assert_int_equal(fleet_route(&f, 100, 0, 0, &d), PDR_OK);
+    assert_string_equal(d.bootstrap_host, "rdma-1.local");
+    assert_string_equal(d.prefill_host, "10.0.0.1");
+    fleet_close(&f);
+}
+
+/* A decode server with as many requests as it can run is worse than one that has long ones. */
+static void a_full_decode_server_is_avoided(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_load     load;
+    pdr_decision d;
+    fleet        f;
+    fleet_open(&f, &c, 4, 2);
+    pdr_init_struct(&load, sizeof load);
+    load.have = PDR_LOAD_MAX_RUNNING;
+    load.max_running = 2;
+    assert_int_equal(pdr_load_put(f.r, f.decode[0], 0, &load, f.now, &err), PDR_OK);
+    uint32_t sent[2] = {0, 0};
+    for (uint32_t i = 0; i < 40; i++) {
+        assert_int_equal(fleet_route(&f, 300, i, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+        assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_PREFILL, f.now), PDR_OK);
+        sent[d.decode == f.decode[1]]++;
+        f.now += 100 * MS;
+    }
+    assert_in_range(sent[0], 2, 10); /* a place in its queue costs 100 ms: half of all without that, by their steps alone */
+    assert_int_equal(sent[0] + sent[1], 40);
+    fleet_close(&f);
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -575,6 +648,9 @@ int main(void)
         cmocka_unit_test_setup(speed_by_the_engines_own_counters, begin),
         cmocka_unit_test_setup(blocks_told_by_the_caller, begin),
         cmocka_unit_test_setup(a_new_server_of_an_old_name_is_unknown, begin),
+        cmocka_unit_test_setup(ranks_have_rows_of_their_own, begin),
+        cmocka_unit_test_setup(decode_is_told_where_prefill_really_is, begin),
+        cmocka_unit_test_setup(a_full_decode_server_is_avoided, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

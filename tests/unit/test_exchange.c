@@ -1,4 +1,5 @@
 /* lib/exchange.c: one test per case of docs/exchange.md, and all event orders of a small model. */
+#include "engine.h"
 #include "exchange_model.h"
 
 #include <setjmp.h>
@@ -838,6 +839,15 @@ static void time_alone_ends_it(explorer *e, const node *from, int pairs)
     if (bad) broken(from, NULL, bad);
 }
 
+static const pdr_exchange_shape *explored[8];
+
+static int was_explored(const pdr_exchange_shape *shape)
+{
+    for (size_t i = 0; i < 8; i++)
+        if (explored[i] == shape) return 1;
+    return 0;
+}
+
 static void explore(const char *name, const pdr_exchange_shape *shape, uint32_t retry_max, int bounds)
 {
     explorer     e = {.rules = rules_with(retry_max)};
@@ -847,6 +857,8 @@ static void explore(const char *name, const pdr_exchange_shape *shape, uint32_t 
     node         s;
     const char  *bad;
     e.rules.shape = shape;
+    for (size_t i = 0; i < 8 && !was_explored(shape); i++)
+        if (!explored[i]) explored[i] = shape;
     if (shape == &pdr_shape_single) d.mode = PDR_MODE_SINGLE, d.prefill = PDR_NONE;
     bad = model_start(&s, &d, &e.rules, T0);
     if (bad) broken(&s, NULL, bad);
@@ -899,6 +911,22 @@ static void all_orders_concurrent(void **state)
     for (uint32_t retry_max = 0; retry_max <= LARGEST; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 1);
 }
 
+/* A new engine protocol is either one of the shapes explored above, or is explored here as well. */
+static void every_protocol_was_explored(void **state)
+{
+    (void)state;
+    int engines = 0;
+    for (uint32_t engine = 0; engine < 256; engine++) {
+        if (!pdr_engine_get(engine)) continue;
+        engines++;
+        for (uint32_t mode = PDR_MODE_PD; mode <= PDR_MODE_SINGLE; mode++) {
+            const pdr_exchange_shape *shape = pdr_exchange_shape_of(engine, mode);
+            if (!shape || !was_explored(shape)) fail_msg("engine %u, mode %u: not explored", engine, mode);
+        }
+    }
+    assert_true(engines >= 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -925,6 +953,7 @@ int main(void)
         cmocka_unit_test(all_orders_single),
         cmocka_unit_test(all_orders_prefill_first),
         cmocka_unit_test(all_orders_concurrent),
+        cmocka_unit_test(every_protocol_was_explored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

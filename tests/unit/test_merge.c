@@ -92,6 +92,26 @@ static void what_is_not_understood_stays(void **state)
         assert_string_equal(COMP(good, odd[i]), odd[i]);
         assert_string_equal(STREAM(good, odd[i]), odd[i]);
     }
+    /* members of another form than theirs, choices and prompts that prefill does not have */
+    static const struct { const char *prefill, *decode; } pairs[] = {
+        {"{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[1]}}]}", "{\"choices\":[{\"index\":1,\"logprobs\":{\"tokens\":[2]}}]}"},
+        {"{\"choices\":[{\"index\":0,\"logprobs\":null}]}", "{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[2]}}]}"},
+        {"{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[1,2]}}]}", "{\"choices\":[{\"index\":-1,\"logprobs\":7},5]}"},
+        {"{\"choices\":{}}", "{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[2]}}]}"},
+        {"{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":7}}]}", "{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[2]}}]}"},
+        {"{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[1,2]}}]}", "{\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":{}}}]}"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) assert_string_equal(COMP(pairs[i].prefill, pairs[i].decode), pairs[i].decode);
+    static const struct { const char *prefill, *decode; } ones[] = {
+        {"{\"meta_info\":{\"output_token_ids_logprobs\":[null]}}", "{\"meta_info\":{\"output_token_ids_logprobs\":[null,[1]]}}"},
+        {"{\"meta_info\":{\"output_token_ids_logprobs\":[]}}", "{\"meta_info\":{\"output_token_ids_logprobs\":[null,[1]]}}"},
+        {"{\"meta_info\":{\"output_token_ids_logprobs\":[[2]]}}", "{\"meta_info\":{\"output_token_ids_logprobs\":[true,[1]]}}"},
+        {"{\"meta_info\":{\"input_token_logprobs\":null}}", "{\"meta_info\":{\"input_token_logprobs\":null}}"},
+        {"{\"meta_info\":{\"input_token_logprobs\":{}}}", "{\"meta_info\":{\"input_token_logprobs\":[]}}"},
+        {"[{\"meta_info\":{\"input_token_logprobs\":[1]}}]", "{\"meta_info\":{\"input_token_logprobs\":[]}}"},
+        {"{\"meta_info\":{\"input_token_logprobs\":[1]}}", "[{\"meta_info\":{\"input_token_logprobs\":[]}}]"},
+    };
+    for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) assert_string_equal(GEN(ones[i].prefill, ones[i].decode), ones[i].decode);
     char deep[2000];
     memset(deep, '[', sizeof deep - 1);
     deep[sizeof deep - 1] = 0;

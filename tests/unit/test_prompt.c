@@ -186,6 +186,14 @@ static void batches(void **state)
         {G, "{\"input_embeds\":[0.5]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
         {G, "{\"input_embeds\":[[]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
         {G, "{\"input_embeds\":[[1],[[1]]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":7}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":[[[-1]],[2]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":[[[1]],[2,3]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":[[[1],2]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":[[[1],[]]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":[[[1],[true]]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
+        {G, "{\"input_embeds\":[[[-1]]]}", 0, 1, 1, T | B, 1, 0, ""},
+        {G, "{\"input_embeds\":[[-1],[-2]]}", 0, 1, 1, T, 2, 0, ""},
         {G, "{\"input_embeds\":[[\"a\"]]}", PDR_E_PARSE, 0, 0, 0, 0, 0, "input_embeds must"},
         {G, "{\"text\":\"a\",\"n\":3}", 0, 1, 1, 0, 0, 1, ""}, /* /generate has no n of its own */
         {G, "{\"text\":\"a\",\"sampling_params\":{\"n\":3}}", 0, 1, 3, 0, 0, 1, ""},
@@ -259,6 +267,13 @@ static void small_members(void **state)
         {PDR_API_CHAT, "\"stream\":true,\"stream\":false", 0, 0, 0},
         {PDR_API_CHAT, "\"stream\":1", S, 0, 0},
         {PDR_API_CHAT, "\"stream\":1.0", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1.0 ", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1.0,\"x\":1", S, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1.5", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1.05", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":1e0", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":\"\"", 0, 0, 0},
+        {PDR_API_CHAT, "\"stream\":\"trueish\"", 0, 0, 0},
         {PDR_API_CHAT, "\"stream\":\"Yes\"", S, 0, 0},
         {PDR_API_CHAT, "\"stream\":\"off\"", 0, 0, 0},
         {PDR_API_CHAT, "\"stream\":0", 0, 0, 0},
@@ -308,6 +323,24 @@ static void small_members(void **state)
     }
     assert_int_equal(scan("{\"model\":7}", PDR_API_OTHER, &p, &err), PDR_OK);
     assert_int_equal(p.model.end, 0);
+}
+
+/* A batch of exactly max_batch is taken, one more is not, whatever it consists of; vectors of one prompt are not prompts. */
+static void batches_end_at_their_limit(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"{\"text\":[\"a\",\"b\"]}", "{\"input_ids\":[[1],[2]]}", "{\"input_embeds\":[[[1]],[[2]]]}", "{\"input_embeds\":[[1],[2],[3],[4]]}"};
+    static const char *const more[] = {"{\"text\":[\"a\",\"b\",\"c\"]}", "{\"input_ids\":[[1],[2],[3]]}", "{\"input_embeds\":[[[1]],[[2]],[[3]]]}"};
+    pdr_limits limits = {.struct_size = sizeof limits, .max_batch = 2};
+    pdr_prompt p;
+    pdr_error  err;
+    pdr_init_struct(&p, sizeof p);
+    pdr_init_struct(&err, sizeof err);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) assert_int_equal(pdr_scan(good[i], strlen(good[i]), PDR_API_GENERATE, &limits, &p, NULL, 0, &err), PDR_OK);
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
+        assert_int_equal(pdr_scan(more[i], strlen(more[i]), PDR_API_GENERATE, &limits, &p, NULL, 0, &err), PDR_E_TOO_LARGE);
+        assert_non_null(strstr(err.message, "prompts"));
+    }
 }
 
 static uint64_t session_of(const char *members)
@@ -854,6 +887,7 @@ int main(void)
         cmocka_unit_test(random_edits),
         cmocka_unit_test(batches),
         cmocka_unit_test(small_members),
+        cmocka_unit_test(batches_end_at_their_limit),
         cmocka_unit_test(sessions),
         cmocka_unit_test(text_chain_is_as_defined_in_any_spelling),
         cmocka_unit_test(token_chain_is_that_of_pdr_hash_tokens),
