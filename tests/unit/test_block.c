@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -302,6 +303,7 @@ static void a_stopped_holder_blocks_nobody_for_long(void **state)
     assert_int_equal(pipe(ready), 0);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a stopped process would stay for ever */
         if (pdr_books_lock(&b, r, 0)) _exit(1);
         if (write(ready[1], "x", 1) != 1) _exit(1);
         raise(SIGSTOP);
@@ -309,6 +311,7 @@ static void a_stopped_holder_blocks_nobody_for_long(void **state)
         _exit(0);
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
+    assert_int_equal(waitpid(pid, NULL, WUNTRACED), pid); /* it has stopped: what continues it does not come too early */
     clock_gettime(CLOCK_MONOTONIC, &t0);
     assert_int_equal(pdr_tick(r, 1), PDR_E_BUSY);
     clock_gettime(CLOCK_MONOTONIC, &t1);
