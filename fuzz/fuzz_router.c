@@ -1,6 +1,7 @@
 /*
  * Sequences of calls: bytes become calls of the public API on one router with small tables. After every few calls all invariants of the block
- * are checked; at the end everything is given back and must add up to nothing.
+ * are checked; at the end everything is given back and must add up to nothing. With the top bit of the first byte everything is recorded as well, and the record, replayed,
+ * makes the same decisions.
  */
 #include "pdroute/pdroute.h"
 
@@ -35,7 +36,55 @@ typedef struct world {
     uint32_t     bookings;
     pdr_exchange exchange[EXCHANGES];
     uint32_t     live[EXCHANGES];
+    uint8_t     *tape; /* a recording so far, NULL: none */
+    size_t       tape_n, tape_cap;
+    uint64_t     cursor, lost;
 } world;
+
+static void tape_down(world *w, const void *p, size_t n)
+{
+    if (w->tape_n + n > w->tape_cap) w->tape = realloc(w->tape, w->tape_cap = 2 * (w->tape_n + n));
+    if (!w->tape) abort();
+    memcpy(w->tape + w->tape_n, p, n);
+    w->tape_n += n;
+}
+
+static void listen_to(world *w)
+{
+    static uint8_t buf[1 << 16];
+    size_t         n;
+    pdr_error      err;
+    pdr_init_struct(&err, sizeof err);
+    do {
+        MUST(pdr_record_read(w->r, &w->cursor, w->now, buf, sizeof buf, &n, &w->lost) == PDR_OK);
+        tape_down(w, buf, n);
+    } while (n);
+}
+
+static void replay(world *w)
+{
+    pdr_replay     *p;
+    pdr_replay_step s;
+    pdr_endpoint    e;
+    pdr_error       err;
+    uint8_t         end[64];
+    size_t          need;
+    pdr_init_struct(&err, sizeof err);
+    pdr_init_struct(&s, sizeof s);
+    pdr_init_struct(&e, sizeof e);
+    listen_to(w);
+    MUST(pdr_record_trailer(end, sizeof end, &need) == PDR_OK);
+    tape_down(w, end, need);
+    MUST(w->lost == 0 && pdr_replay_open(w->tape, w->tape_n, 0, &p, &err) == PDR_OK);
+    int code;
+    while (!(code = pdr_replay_next(p, PDR_NONE, &s, &err))) {
+        MUST(!s.checked || s.same);
+        if (s.kind == PDR_REPLAY_ROUTED && s.recorded.outcome == PDR_SEND) MUST(pdr_replay_endpoint(p, s.recorded.decode, &e) == PDR_OK);
+    }
+    MUST(code == PDR_E_NOT_FOUND);
+    pdr_replay_close(p);
+    free(w->tape);
+}
 
 static pdr_prompt prompt_of(input *in, uint64_t *hashes)
 {
@@ -158,6 +207,59 @@ static void report(world *w, input *in)
     pdr_load_put(w->r, byte(in) % 10, byte(in) % 3, &load, w->now, NULL);
 }
 
+/* What only looks, and what takes texts. */
+static void look(world *w, input *in)
+{
+    static const char *const documents[] = {"{\"endpoints\":[{\"name\":\"e1\",\"host\":\"10.0.0.1\",\"port\":80,\"role\":\"prefill\"},{\"name\":\"e7\",\"host\":\"10.0.0.7\",\"port\":80,\"role\":\"decode\",\"dp_size\":2}]}",
+                                            "{\"endpoints\":[{\"name\":\"e2\",\"host\":\"10.0.0.1\",\"port\":80,\"role\":\"both\"}]}", "{\"endpoints\":[]}"};
+    static const char *const reports[] = {"sglang:num_running_reqs 3\nsglang:token_usage 0.5\n", "{\"loads\":[{\"dp_rank\":0,\"num_running_reqs\":2,\"num_waiting_reqs\":9}]}",
+                                          "{\"disaggregation_mode\":\"prefill\",\"dp_size\":3,\"max_total_num_tokens\":9000,\"disaggregation_bootstrap_port\":77}"};
+    static char       text[1 << 16];
+    pdr_candidate     candidate[32];
+    pdr_log_record    record;
+    pdr_target_status target;
+    pdr_endpoint      e;
+    pdr_request       q;
+    pdr_decision      d;
+    pdr_error         err;
+    uint64_t          hashes[64], cursor = 0, lost = 0;
+    uint32_t          how = byte(in), id = byte(in) % 10, at = 0, state;
+    size_t            n = 32;
+    pdr_init_struct(&err, sizeof err);
+    pdr_init_struct(&record, sizeof record);
+    pdr_init_struct(&target, sizeof target);
+    pdr_init_struct(&e, sizeof e);
+    pdr_init_struct(&q, sizeof q);
+    pdr_init_struct(&d, sizeof d);
+    switch (how % 8) {
+    case 0: pdr_apply_json(w->r, documents[how / 8 % 3], strlen(documents[how / 8 % 3]), how >> 6 & 1 ? PDR_APPLY_PRUNE : 0, w->now, NULL, &err); break;
+    case 1: pdr_report_put(w->r, id, 1 + how / 8 % 3, reports[how / 8 % 3], strlen(reports[how / 8 % 3]), w->now, NULL, &err); break;
+    case 2: {
+        pdr_prompt p = prompt_of(in, hashes);
+        q.lease = w->lease[0];
+        q.now_ns = w->now;
+        (void)pdr_explain(w->r, &p, hashes, p.blocks, &q, &d, candidate, &n, &err);
+        for (size_t i = 0; i < n && i < 32; i++) MUST(!pdr_endpoint_get(w->r, candidate[i].endpoint, &e, &state));
+        break;
+    }
+    case 3:
+        for (uint64_t last = 0; !pdr_log_read(w->r, &cursor, &record, &lost); last = record.number) MUST(record.number > last && record.candidates <= PDR_LOG_CANDIDATES);
+        break;
+    case 4: MUST(pdr_status_prometheus(w->r, w->now, text, sizeof text, &n) == PDR_OK); break;
+    case 5:
+        while (!pdr_endpoint_next(w->r, &at, &id)) MUST(!pdr_target_get(w->r, id, 0, w->now, &target) && target.state != PDR_STATE_REMOVED);
+        break;
+    case 6: MUST(pdr_status_json(w->r, w->now, text, sizeof text, &n) == PDR_OK); break;
+    default: {
+        pdr_prompt p = prompt_of(in, hashes);
+        if (!pdr_prefix_match(w->r, id, 0, hashes, p.blocks, &n)) MUST(n <= p.blocks);
+        (void)pdr_lease_renew(w->r, w->lease[how / 8 % 3], w->now);
+        (void)pdr_ready(w->r, w->now);
+        break;
+    }
+    }
+}
+
 static void step(world *w, input *in)
 {
     pdr_decision d;
@@ -167,6 +269,10 @@ static void step(world *w, input *in)
     size_t       n = 4;
     pdr_init_struct(&d, sizeof d);
     pdr_init_struct(&err, sizeof err);
+    if (op >= 232) {
+        look(w, in);
+        return;
+    }
     switch (op % 16) {
     case 0: put_endpoint(w, in); break;
     case 1: pdr_endpoint_remove(w->r, byte(in) % 10, NULL); break;
@@ -239,17 +345,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     c.index_entries = 200;
     c.log_entries = 4;
     c.hold_window_tokens = 3000;
-    c.policy = byte(&in) % 5;
+    c.record_bytes = 1 << 16;
+    uint32_t first = byte(&in);
+    c.policy = first % 5;
     size_t need = pdr_router_size(&c);
     if (need > have) mem = aligned_alloc(64, (need + 63) & ~(size_t)63), have = need;
     MUST(pdr_router_init(mem, need, &c, 1, &w.r, &err) == PDR_OK);
     w.now = 1000000000;
     for (int i = 0; i < 3; i++) MUST(pdr_lease_open(w.r, "x", w.now, &w.lease[i], &err) == PDR_OK);
+    if (first & 128) {
+        uint8_t header[8192];
+        MUST(pdr_record_header(w.r, header, sizeof header, &need) == PDR_OK);
+        tape_down(&w, header, need);
+        listen_to(&w);
+    }
     for (int n = 0; in.at < in.end && n < 2000; n++) {
         step(&w, &in);
+        if (w.tape) listen_to(&w);
         if (n % 8 == 0) MUST(pdr_router_check(w.r, &err) == PDR_OK);
     }
     MUST(pdr_router_check(w.r, &err) == PDR_OK);
+    if (w.tape) replay(&w);
     for (int i = 0; i < 3; i++) pdr_lease_break(w.r, w.lease[i], w.now);
     pdr_init_struct(&s, sizeof s);
     pdr_stats_get(w.r, &s);
