@@ -1,4 +1,5 @@
 /* lib/rewrite.c: slices, buffers of any size, padding, headers. Spans are given by hand here. */
+#include "owned.h"
 #include "rewrite.h"
 #include "room.h"
 
@@ -51,6 +52,8 @@ static const struct {
 } cases[] = {
     {"{^}", 0, "{T}"},
     {" \n{ ^} \t", 0, " \n{ T} \t"},
+    {"{<>\"a\":1<>^}", 1, "{\"a\":1,T}"}, /* nothing is cut */
+    {"{\"a\":1<,\"b\":2>^", 1, "{\"a\":1,T"}, /* nothing follows */
     {"{\"a\": 1^\n}\n", 1, "{\"a\": 1,T\n}\n"},
     {"{\"a\":1<,\"bootstrap_room\":5>^ }", 1, "{\"a\":1,T }"},
     {"{<\"bootstrap_room\":5,>\"a\":1^}", 1, "{\"a\":1,T}"},
@@ -110,7 +113,7 @@ static void slices_make_the_same_body(void **state)
             if (single) assert_int_equal(tail_len, 0);
             assert_int_equal(pdr_rewrite_slices(&p, len, tail_len, slice, &n), PDR_OK);
             for (size_t k = 0; k < n; k++) {
-                assert_true(slice[k].length > 0);
+                assert_true(slice[k].length > 0 && slice[k].source <= 1 && !slice[k].reserved);
                 memcpy(joined + at, (slice[k].source ? tail : body) + slice[k].offset, slice[k].length);
                 at += slice[k].length;
             }
@@ -119,6 +122,8 @@ static void slices_make_the_same_body(void **state)
             assert_memory_equal(got, joined, at);
             assert_int_equal(pdr_rewrite_slices(&p, len, tail_len, NULL, &asked), PDR_OK);
             assert_int_equal(asked, n);
+            asked = n;
+            assert_int_equal(pdr_rewrite_slices(&p, len, tail_len, slice, &asked), PDR_OK);
             for (size_t room = 0; room < n; room++) {
                 asked = room;
                 assert_int_equal(pdr_rewrite_slices(&p, len, tail_len, slice, &asked), PDR_E_NOSPACE);
@@ -221,6 +226,27 @@ static void wrong_arguments_are_refused(void **state)
     assert_int_equal(pdr_decision_room(&d, 1), 0);
 }
 
+/* One room is a number, two are a list, and as many as a request may have prompts. */
+static void rooms_of_batches(void **state)
+{
+    (void)state;
+    char body[64], tail[256];
+    size_t len, need;
+    pdr_prompt p = marked("{^}", 0, body, &len);
+    pdr_decision d = decision();
+    for (uint32_t batch = 0; batch < 4; batch++) {
+        d.batch = batch;
+        assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, tail, sizeof tail - 1, &need), PDR_OK);
+        tail[need] = 0;
+        assert_true(strstr(tail, "\"bootstrap_room\":"));
+        assert_int_equal(strchr(tail, '[') != NULL, batch >= 2);
+    }
+    d.batch = PDR_ROOM_MAX_DRAW;
+    assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, NULL, 0, &need), PDR_OK);
+    d.batch++;
+    assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, NULL, 0, &need), PDR_E_INVALID);
+}
+
 static void headers(void **state)
 {
     (void)state;
@@ -249,12 +275,26 @@ static void headers(void **state)
     assert_int_equal(pdr_header_owned(NULL, 0), 0);
 }
 
+/* A client's member whose name is as long as an owned one's stays. */
+static void only_these_names_are_owned(void **state)
+{
+    static const char *const others[] = {"", "bootstrap_hose", "bootstrap_hos", "bootstrap_host2", "Bootstrap_host", "data_parallel_rink", "disagg_prefill_dp_rang", "xxxxxxxxxxxxxx", "kv_transfer_param_"};
+    (void)state;
+    for (int i = 0; i < PDR_OWNED_COUNT; i++) {
+        assert_int_equal(pdr_owned_name(pdr_owned_names[i], strlen(pdr_owned_names[i])), 1);
+        assert_int_equal(pdr_owned_name(pdr_owned_names[i], strlen(pdr_owned_names[i]) - 1), 0);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_int_equal(pdr_owned_name(others[i], strlen(others[i])), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bodies_come_out_as_expected), cmocka_unit_test(slices_make_the_same_body),
         cmocka_unit_test(buffers_of_every_size),       cmocka_unit_test(padding_is_exact_or_an_error),
         cmocka_unit_test(wrong_arguments_are_refused), cmocka_unit_test(headers),
+        cmocka_unit_test(rooms_of_batches),
+        cmocka_unit_test(only_these_names_are_owned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
