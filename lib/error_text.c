@@ -89,6 +89,13 @@ static int escaped(const char *text, const char *p)
     return (p - from) & 1;
 }
 
+/* Of a word whose first letter is the end of an escape that letter stays: what was JSON is JSON. */
+static void blot_word(const char *text, char *p, size_t n)
+{
+    size_t stays = (size_t)escaped(text, p);
+    blot(p + stays, n - stays);
+}
+
 /* Every place of a word that does not go on in front or behind. */
 static void blot_all(char *text, size_t len, const char *word)
 {
@@ -97,8 +104,9 @@ static void blot_all(char *text, size_t len, const char *word)
     for (char *p = text, *end = text + len; (size_t)(end - p) >= n; p++) {
         if (memcmp(p, word, n)) continue;
         if (p > text && (word_byte(p[-1]) || p[-1] == '.') && !escaped(text, p - 1)) continue;
+        if (p > text && p[-1] == 'u' && escaped(text, p - 1)) continue; /* the digits of an escaped character */
         if (p + n < end && word_byte(p[n])) continue;
-        blot(p, n);
+        blot_word(text, p, n);
     }
 }
 
@@ -139,7 +147,7 @@ static void blot_words(char *text, size_t len, const char *word)
 {
     size_t n = strlen(word);
     for (char *p = text, *end = text + len; (size_t)(end - p) >= n; p++)
-        if (!memcmp(p, word, n)) blot(p, n);
+        if (!memcmp(p, word, n)) blot_word(text, p, n);
 }
 
 int pdr_error_mask(const pdr_decision *d, char *text, size_t len)

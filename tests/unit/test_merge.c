@@ -220,6 +220,9 @@ static void errors_tell_nothing_about_the_inside(void **state)
     assert_string_equal(masked("POST /v1/chat/completions, see https://docs.example/a/b and and/or, tp_worker.py"),
                         "POST /v1/chat/completions, see https://docs.example/a/b and and/or, xxxxxxxxxxxx");
     assert_string_equal(masked("max_tokens is 99 and \\u00e9 \\n10.0.0.1"), "max_tokens is 99 and \\u00e9 \\n99x9x9x9");
+    /* an escape whose letter begins such a word, and digits of one */
+    assert_string_equal(masked("{\"\\bootstrap_room\":\"\\\\bootstrap_port\"}"), "{\"\\bxxxxxxxxxxxxx\":\"\\\\xxxxxxxxxxxxxx\"}");
+    assert_string_equal(masked("\"\\u4711 \\n4711\""), "\"\\u4711 \\n9999\"");
     assert_int_equal(pdr_error_mask(NULL, NULL, 0), PDR_OK);
     assert_int_equal(pdr_error_mask(NULL, NULL, 1), PDR_E_INVALID);
 }
