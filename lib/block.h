@@ -21,7 +21,7 @@
 #include "room.h"
 #include "tape.h"
 
-#define PDR_LAYOUT_VERSION 5
+#define PDR_LAYOUT_VERSION 6
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
@@ -30,6 +30,8 @@ typedef struct pdr_learnt {
     uint64_t output_tokens_q10;   /* mean answer */
     pdr_fit  fit;                 /* what prompts take */
     uint64_t relaxed_ns;          /* when servers were last moved towards the pool */
+    uint64_t answer_gap_us, answer_transfer_us; /* from prefill's answer to the first token, and the transfers of the same: fading sums */
+    uint64_t answer_gaps;         /* how many */
     uint64_t late_q10;            /* mean of first bytes against their predictions, for outliers */
     pdr_patience patience;        /* of the pool: for servers that are not known yet */
 } pdr_learnt;

@@ -47,6 +47,18 @@ static inline int pdr_same_speed(uint64_t a_q10, uint64_t b_q10) { return (a_q10
 
 static inline uint64_t pdr_elapsed_us(uint64_t now_ns, uint64_t since_ns) { return now_ns > since_ns ? (now_ns - since_ns) / 1000 : 0; }
 
+/* When the one request in prefill at a target should have been computed. */
+static inline uint64_t pdr_through_ns(const pdr_target *t) { return t->since_ns + t->work_us * 1000u; }
+
+/*
+ * Whether a request may be sent to a target: it has none, or (`foreseen`) the one it has should have been computed by now and only its answer is still to come, which
+ * some engines give when the KV cache has gone. One only: should the foresight be wrong, one request stands in the engine's queue too early, not a row of them.
+ */
+static inline int pdr_open_for(const pdr_target *t, uint32_t foreseen, uint64_t now_ns)
+{
+    return !t->requests || (foreseen && t->requests == 1 && pdr_through_ns(t) <= now_ns);
+}
+
 static inline uint64_t pdr_wait_us(const pdr_target *t, uint64_t now_ns)
 {
     uint64_t wait = 0;

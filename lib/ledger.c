@@ -1,5 +1,7 @@
 #include "ledger.h"
 
+#include "cost.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -145,6 +147,13 @@ static void add_sums(const pdr_ledger *l, const pdr_booking *b)
     }
 }
 
+/* Of those that are busy one will be through at this time. */
+static void through_at(const pdr_ledger *l, const pdr_target *t)
+{
+    uint64_t at = pdr_through_ns(t);
+    if (t->requests == 1 && at < l->registry->head->through_ns) l->registry->head->through_ns = at;
+}
+
 void pdr_booking_charge(const pdr_ledger *l, pdr_booking *b, uint32_t state, uint64_t now_ns)
 {
     b->booked_ns = now_ns;
@@ -154,6 +163,7 @@ void pdr_booking_charge(const pdr_ledger *l, pdr_booking *b, uint32_t state, uin
     }
     __atomic_store_n(&b->state, state, __ATOMIC_RELEASE);
     add_sums(l, b);
+    if (b->prefill != PDR_NONE) through_at(l, &l->registry->targets[b->prefill]);
 }
 
 static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
@@ -164,7 +174,9 @@ static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
     t->work_us -= b->work_us;
     t->tokens -= b->uncached_tokens;
     if (!--t->requests) l->registry->head->idle += l->registry->listed[b->prefill];
-    t->since_ns = now_ns;
+    uint64_t lag_ns = b->lag_us * 1000u, ended = now_ns > lag_ns ? now_ns - lag_ns : 0; /* who is behind it has been computed since */
+    t->since_ns = !t->requests ? now_ns : ended > t->since_ns ? ended : t->since_ns;
+    through_at(l, t);
 }
 
 void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
@@ -242,6 +254,7 @@ static void clear_sums(const pdr_ledger *l)
     }
     for (uint32_t i = 0; i < g->head->max_endpoints; i++) g->endpoints[i].bookings = 0;
     g->head->idle = 0;
+    g->head->through_ns = 0;
     for (uint32_t i = 0; i < g->head->max_targets; i++) g->head->idle += g->listed[i];
     for (uint32_t i = 0; i < l->head->max_leases; i++) {
         l->leases[i].first = PDR_NONE;

@@ -13,7 +13,7 @@
 
 #include "pdroute/pdroute.h"
 
-enum { PDR_RECORD_VERSION = 2, PDR_PIECE_HEAD = 24 };
+enum { PDR_RECORD_VERSION = 3, PDR_PIECE_HEAD = 24 };
 enum { PDR_PIECE_LOST = 1 /* frames before this one were overwritten unread */, PDR_PIECE_END = 2 };
 
 typedef struct pdr_record_file {

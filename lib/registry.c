@@ -321,6 +321,7 @@ void pdr_registry_relist(const pdr_registry *g)
         }
     }
     h->idle = 0;
+    h->through_ns = 0;
     for (uint32_t i = 0; i < p; i++) g->listed[g->prefill[i]] = 1;
     for (uint32_t i = 0; i < s; i++) g->listed[g->single[i]] = 1;
     for (uint32_t i = 0; i < h->max_targets; i++) h->idle += g->listed[i] && !g->targets[i].requests;

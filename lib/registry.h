@@ -89,6 +89,8 @@ typedef struct pdr_registry_head {
     uint32_t high;                      /* endpoints[] beyond this are free */
     uint32_t grouping;                  /* a put is under way: groups may be half made */
     uint32_t idle;                      /* listed targets with nothing in prefill by our books */
+    uint32_t foreseen;                  /* 1: prefills answer late, and what prompts take is known: their end is foreseen */
+    uint64_t through_ns;                /* no target that is busy is through before this, as foreseen: a lower bound */
     uint32_t relists;                   /* times that the lists were made anew */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;

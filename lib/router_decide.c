@@ -151,7 +151,16 @@ int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint6
     return pdr_fail(err, code, "%s", missing(b));
 }
 
-int pdr_gate_open(const pdr_books *b, uint32_t target) { return !b->registry.targets[target].requests; }
+int pdr_gate_open(const pdr_books *b, uint32_t target)
+{
+    return pdr_open_for(&b->registry.targets[target], b->registry.head->foreseen, b->now_ns);
+}
+
+int pdr_all_busy(const pdr_books *b)
+{
+    const pdr_registry_head *h = b->registry.head;
+    return !h->idle && !(h->foreseen && h->through_ns <= b->now_ns);
+}
 
 uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job)
 {
@@ -195,7 +204,7 @@ int pdr_admit(const pdr_books *b, const pdr_terms *t, uint64_t *retry_ms)
 int pdr_must_queue(const pdr_books *b, const pdr_ask *a)
 {
     const pdr_registry_head *h = b->registry.head;
-    if (!b->hold.head->held || h->idle || !holds(b, a) || a->job.excluded) return 0;
+    if (!b->hold.head->held || !pdr_all_busy(b) || !holds(b, a) || a->job.excluded) return 0;
     return !a->single_only && h->prefill_n && h->decode_n && !h->single_n;
 }
 
@@ -234,6 +243,7 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     k->candidates = choice->pairs > UINT32_MAX ? UINT32_MAX : (uint32_t)choice->pairs;
     k->work_us = x.work;
     k->uncached_tokens = x.uncached;
+    k->lag_us = choice->mode == PDR_MODE_PD && b->registry.head->foreseen ? choice->transfer_us : 0;
     k->context_tokens = job->prompt_tokens + job->output_tokens;
     k->answer_tokens = job->answer_tokens;
     k->streamed = job->streamed;

@@ -41,8 +41,10 @@ pdr_terms pdr_terms_of(const pdr_books *b, const pdr_ask *a); /* b->depth is fil
 int pdr_admit(const pdr_books *b, const pdr_terms *t, uint64_t *retry_ms);
 /* Whether this choice has to wait in the queue. */
 int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice);
-/* Whether a request may be sent to that prefill target now: nothing is outstanding there. */
+/* Whether a request may be sent to that prefill target now: nothing is outstanding there, or only an answer (pdr_open_for). */
 int pdr_gate_open(const pdr_books *b, uint32_t target);
+/* Surely no gate is open. O(1): from a count and a bound, which passes over the queue renew. */
+int pdr_all_busy(const pdr_books *b);
 /* Books a choice on a fresh or held record: room, work, place, prefix. PDR_E_FULL (rooms). */
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state);
 /* The decision for a placed booking. */
@@ -80,6 +82,8 @@ void pdr_relax_speeds(pdr_books *b);
 uint32_t pdr_speed_permille(const pdr_books *b, const pdr_target *t);
 /* The prompt of this booking is computed / one of its legs ended well with usage. */
 void pdr_learn_prefill(pdr_books *b, pdr_booking *k, uint64_t took_us);
+/* Prefill has answered, or (0) the first token has come. */
+void pdr_learn_answer(pdr_books *b, pdr_booking *k, int prefill);
 void pdr_learn_usage(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint64_t cached_tokens, uint64_t completion_tokens, int decode);
 /* It ended well and no leg reported usage: what was believed has to do. */
 void pdr_learn_without_usage(pdr_books *b, pdr_booking *k);

@@ -137,6 +137,8 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
     if (fx->retry == 1 && b->r->config.retry_budget_permille != UINT32_MAX) b->r->retry_credit -= b->r->retry_credit < 1000 ? b->r->retry_credit : 1000;
     if (!k) return; /* its lease ended meanwhile: given back already */
     const pdr_exchange_leg *p = &fx->leg[PDR_LEG_PREFILL], *d = &fx->leg[PDR_LEG_DECODE];
+    if (fx->prefill_done) pdr_learn_answer(b, k, 1);
+    if (d->answered) pdr_learn_answer(b, k, 0);
     if (fx->prefill_done) {
         pdr_learn_prefill(b, k, fx->prefill_us);
         if (k->mode == PDR_MODE_PD || k->streamed) learn_lateness(b, k, fx->prefill_us);

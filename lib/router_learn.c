@@ -90,8 +90,34 @@ uint32_t pdr_speed_permille(const pdr_books *b, const pdr_target *t)
 /* Only a prompt that was alone there from its begin to its end tells what it takes: queueing is not slowness. */
 void pdr_learn_prefill(pdr_books *b, pdr_booking *k, uint64_t took_us)
 {
-    k->took_us = took_us;
+    k->took_us = took_us > 2 * k->lag_us ? took_us - k->lag_us : (took_us + 1) / 2; /* at least half of it was computing */
     k->learnable = k->alone && k->prefill != PDR_NONE && took_us && b->registry.targets[k->prefill].requests == 1 && !k->batch;
+}
+
+/*
+ * Some engines' prefill answers when the prompt is computed, others' when its KV cache has gone (SGLang's). Then the first token follows at once; else the transfer lies
+ * in between.
+ */
+static void foresee(pdr_books *b)
+{
+    const pdr_learnt *l = &b->r->learnt;
+    b->registry.head->foreseen = l->fit.samples >= FIT_KNOWN && l->answer_gaps >= FIT_KNOWN && l->answer_gap_us < l->answer_transfer_us;
+}
+
+void pdr_learn_answer(pdr_books *b, pdr_booking *k, int prefill)
+{
+    pdr_learnt *l = &b->r->learnt;
+    if (prefill && !k->answered_ns) {
+        k->answered_ns = b->now_ns;
+        return;
+    }
+    if (prefill || k->mode != PDR_MODE_PD || !k->streamed || k->gap_learnt) return;
+    uint64_t gap = k->answered_ns ? pdr_elapsed_us(b->now_ns, k->answered_ns) : 0; /* 0: the token came first */
+    k->gap_learnt = 1;
+    l->answer_gap_us += in_range(gap, 0, 4 * k->transfer_us) - l->answer_gap_us / RECENT;
+    l->answer_transfer_us += k->transfer_us - l->answer_transfer_us / RECENT;
+    l->answer_gaps++;
+    foresee(b);
 }
 
 static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint64_t cached)
@@ -110,6 +136,7 @@ static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, ui
     }
     pdr_fit_add(&b->r->learnt.fit, term, took * PDR_AS_THE_POOL / (slowness ? slowness : 1));
     take_fit(b);
+    foresee(b);
 }
 
 void pdr_learn_without_usage(pdr_books *b, pdr_booking *k)

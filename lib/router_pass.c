@@ -92,13 +92,18 @@ static int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
     return more * step->requests < base + (base * b->queue_q10 >> 10);
 }
 
-/* Targets that something could still go to in this pass. */
-static uint32_t count_open(const pdr_books *b, const uint32_t *list, uint32_t n)
+/* Targets that something could still go to in this pass; *through_ns: when the next of the others should be through. */
+static uint32_t count_open(const pdr_books *b, const uint32_t *list, uint32_t n, uint64_t *through_ns)
 {
-    uint32_t open = 0;
+    uint32_t open = 0, foreseen = b->registry.head->foreseen;
     for (uint32_t i = 0; i < n; i++) {
         const pdr_target *t = &b->registry.targets[list[i]];
-        open += !t->requests && t->open_until_ns <= b->now_ns;
+        if (pdr_open_for(t, foreseen, b->now_ns)) {
+            open += t->open_until_ns <= b->now_ns;
+            if (t->requests) *through_ns = 0;
+        } else if (t->requests == 1 && pdr_through_ns(t) < *through_ns) {
+            *through_ns = pdr_through_ns(t);
+        }
     }
     return open;
 }
@@ -164,7 +169,9 @@ static void begin_pass(pdr_books *b)
     for (uint32_t i = 0; i < h->prefill_n; i++) b->steps[b->registry.prefill[i]] = (pdr_step){0, 0};
     for (uint32_t i = 0; i < h->single_n; i++) b->steps[b->registry.single[i]] = (pdr_step){0, 0};
     b->queue_q10 = pdr_mean_held_q10(b);
-    b->open = count_open(b, b->registry.prefill, h->prefill_n) + count_open(b, b->registry.single, h->single_n);
+    uint64_t through_ns = UINT64_MAX;
+    b->open = count_open(b, b->registry.prefill, h->prefill_n, &through_ns) + count_open(b, b->registry.single, h->single_n, &through_ns);
+    b->registry.head->through_ns = through_ns;
 }
 
 /* There is no pair at all, and no server that does both. */
@@ -174,7 +181,7 @@ static int nobody_left(const pdr_registry_head *h) { return !h->single_n && (!h-
 static int nothing_to_do(const pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
-    return !b->hold.head->held || (!h->idle && !nobody_left(h));
+    return !b->hold.head->held || (pdr_all_busy(b) && !nobody_left(h));
 }
 
 void pdr_release_held(pdr_books *b)

@@ -10,7 +10,7 @@
 /* ---- numbers */
 
 static uint64_t *const_of(pdr_rates *k, size_t i) { return (uint64_t *)(void *)k + i; }
-enum { RATES = sizeof(pdr_rates) / sizeof(uint64_t), OWN = 7 };
+enum { RATES = sizeof(pdr_rates) / sizeof(uint64_t), OWN = 9 };
 _Static_assert(RATES + OWN <= PDR_GLOBALS, "room for all numbers");
 
 void pdr_globals_get(const pdr_books *b, uint64_t v[PDR_GLOBALS])
@@ -23,6 +23,8 @@ void pdr_globals_get(const pdr_books *b, uint64_t v[PDR_GLOBALS])
     v[4] = b->registry.head->hosts;
     v[5] = b->registry.head->racks;
     v[6] = b->registry.head->zones;
+    v[7] = b->registry.head->foreseen;
+    v[8] = b->registry.head->through_ns;
     for (size_t i = 0; i < RATES; i++) v[OWN + i] = *const_of(&b->r->rates, i);
 }
 
@@ -34,6 +36,8 @@ void pdr_globals_set(pdr_books *b, const uint64_t v[PDR_GLOBALS])
     b->registry.head->hosts = (uint32_t)v[4];
     b->registry.head->racks = (uint32_t)v[5];
     b->registry.head->zones = (uint32_t)v[6];
+    b->registry.head->foreseen = v[7] != 0;
+    b->registry.head->through_ns = v[8];
     for (size_t i = 0; i < RATES; i++) *const_of(&b->r->rates, i) = v[OWN + i];
 }
 

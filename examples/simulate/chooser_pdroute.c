@@ -281,7 +281,7 @@ static void arrive(void *self, const sim_request *q)
     pdr_request k;
     pdr_init_struct(&p, sizeof p);
     p.api = PDR_API_GENERATE;
-    p.flags = PDR_PROMPT_TOKENS;
+    p.flags = PDR_PROMPT_TOKENS | PDR_PROMPT_STREAM; /* first tokens are told */
     p.batch = p.samples = 1;
     p.prompt_tokens = q->in;
     p.blocks = q->n;

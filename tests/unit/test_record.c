@@ -108,9 +108,19 @@ static void report(play *t)
     pdr_load_put(t->f.r, below(t, PREFILLS + DECODES), 0, &l, t->f.now, NULL);
 }
 
+/* From here on, or no longer, the end of prompts is foreseen. */
+static void foresee(play *t)
+{
+    pdr_books b;
+    pdr_books_open(&b, t->f.r);
+    b.registry.head->foreseen = !b.registry.head->foreseen;
+    b.registry.head->through_ns = 0;
+}
+
 static void step(play *t)
 {
     uint32_t what = below(t, 20);
+    if (!below(t, 100)) foresee(t);
     t->f.now += below(t, 60) * MS;
     if (what < 7 && t->in_flight < FLIGHT) {
         route(t);
