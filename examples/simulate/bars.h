@@ -80,7 +80,7 @@ bars_cell bars_best(const bars_plan *p, const bars_regime *g, unsigned kind, int
 
 /* One line of the verdict. */
 typedef struct bars_bar {
-    char   text[96];
+    char   text[192];
     double value, limit; /* held if value <= limit */
     double half;         /* of the value's 95 % interval; NaN: not known */
     int    held;

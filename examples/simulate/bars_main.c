@@ -155,6 +155,7 @@ static void add_chosen(struct program *p, const bars_regime *g)
 
 static const bars_regime *knee(void) { return &bars_regimes[1]; }
 
+#define EVEN "the capacity that is left, evenly spread"
 struct variation { const char *tag; double wrong; uint32_t slow, stalled, gateways, own; };
 static const struct variation variations[] = {
     {"costs x 0.7", .7, SIM_NONE, SIM_NONE, 1, 0}, {"costs x 1.3", 1.3, SIM_NONE, SIM_NONE, 1, 0}, {"one worker at half speed", 1, 0, SIM_NONE, 1, 0},
@@ -185,6 +186,12 @@ static void add_variations(struct program *p)
         o.own_books = v->own;
         for (uint64_t seed = 1; seed <= p->seeds; seed++) {
             add(p, knee(), p->ours, settings_of(p, v), seed, v->tag, &o);
+            if (v->slow != SIM_NONE) { /* what is left of the fleet's capacity, evenly spread */
+                sim_options even = o;
+                even.slow = SIM_NONE;
+                even.scaling.rate *= o.prefills / (o.prefills - 1 + o.slow_speed);
+                add(p, knee(), p->ours, settings_of(p, v), seed, EVEN, &even);
+            }
             for (size_t k = 0; v->own && k < peer_grid_n; k++)
                 if (peer_grid[k].common && peer_grid[k].kind != PEER_REFERENCE && !peer_grid[k].local) add(p, knee(), peer_grid[k].policy, peer_grid[k].settings, seed, v->tag, &o);
         }
@@ -193,14 +200,19 @@ static void add_variations(struct program *p)
 
 static void check_variations(struct program *p)
 {
-    bars_cell ours = bars_cell_of(&p->plan, knee(), p->ours, p->ours_settings, ""), own, peer[2];
+    bars_cell ours = bars_cell_of(&p->plan, knee(), p->ours, p->ours_settings, ""), even = bars_cell_of(&p->plan, knee(), p->ours, p->ours_settings, EVEN), own, peer[2];
     for (size_t i = 0; i < sizeof variations / sizeof *variations; i++) {
         const struct variation *v = &variations[i];
         bars_cell               c = bars_cell_of(&p->plan, knee(), p->ours, settings_of(p, v), v->tag);
         double                  limit = v->wrong != 1 ? 1.05 : v->slow != SIM_NONE ? 1.4 : 1.03, part[BARS_SEEDS_MAX];
         if (v->own || v->stalled != SIM_NONE) continue;
         for (size_t k = 0; k < c.seeds; k++) part[k] = c.value[BARS_TTFT][k] / ours.value[BARS_TTFT][k];
-        bars_say(&p->list, c.mean[BARS_TTFT] / ours.mean[BARS_TTFT], bars_half_width(part, c.seeds), limit, "%s, %s: mean TTFT over the undisturbed", knee()->name, v->tag);
+        if (v->slow != SIM_NONE)
+            bars_say(&p->list, c.mean[BARS_TTFT] / ours.mean[BARS_TTFT], bars_half_width(part, c.seeds), limit,
+                     "%s, %s: mean TTFT over the undisturbed (equal workers with together the same capacity: %.2f)", knee()->name, v->tag,
+                     even.mean[BARS_TTFT] / ours.mean[BARS_TTFT]);
+        else
+            bars_say(&p->list, c.mean[BARS_TTFT] / ours.mean[BARS_TTFT], bars_half_width(part, c.seeds), limit, "%s, %s: mean TTFT over the undisturbed", knee()->name, v->tag);
     }
     own = bars_cell_of(&p->plan, knee(), p->ours, p->ours_settings, "one worker stalled for 5 s");
     for (size_t k = 1; k < own.seeds; k++) own.value[BARS_HELD][0] = fmax(own.value[BARS_HELD][0], own.value[BARS_HELD][k]);

@@ -37,7 +37,7 @@ typedef struct program {
 
 typedef struct option_row { const char *name, *value, *about; } option_row;
 static const option_row rows[] = {
-    {"trace", "FILE", "a trace (Mooncake jsonl, Azure csv, Weka run-length jsonl; .gz), or synthetic:chat|tools|lengths|agents[,n=…,seed=…,rate=…]"},
+    {"trace", "FILE", "a trace (Mooncake jsonl, Azure csv, Weka run-length jsonl, a file of pdroutectl record; .gz), or synthetic:chat|tools|lengths|agents[,n=…,seed=…,rate=…]"},
     {"policy", "NAME[:key=value,…]", "may be repeated; 'all': the library, every other policy with its usual settings; 'grid': with all settings that bars tries"},
     {"prefill", "N", "prefill workers (6)"},
     {"decode", "N", "decode workers (5)"},

@@ -36,9 +36,11 @@ typedef struct sim_trace {
     size_t     cap, raw_cap;
 } sim_trace;
 
-/* Reads FILE by its content: Mooncake jsonl, Azure csv, Weka run-length jsonl; .gz of each. window: longer prompts are left out (0: none are).
+/* Reads FILE by its content: Mooncake jsonl, Azure csv, Weka run-length jsonl, a file of `pdroutectl record`; .gz of each. window: longer prompts are left out (0: none are).
  * 0, or -1 with a sentence in why. */
 int  sim_trace_read(sim_trace *t, const char *path, uint32_t window, char *why, size_t cap);
+/* The same for a file of recorded decisions in memory (trace_record.c), without sim_trace_finish(). */
+int  sim_trace_read_record(sim_trace *t, const void *file, size_t len, uint32_t window, char *why, size_t cap);
 /* "synthetic:KIND[,n=…,seed=…,rate=…]", deterministic: see trace_make.c. */
 int  sim_trace_make(sim_trace *t, const char *spec, char *why, size_t cap);
 void sim_trace_free(sim_trace *t);

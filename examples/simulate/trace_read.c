@@ -1,4 +1,4 @@
-/* Readers of public trace formats; which is which is seen by the first line. docs/simulate.md names the sources. */
+/* Readers of public trace formats and of recorded decisions (trace_record.c); which is which is seen by the first line. docs/simulate.md names the sources. */
 #include "trace.h"
 
 #include <cjson/cJSON.h>
@@ -150,7 +150,7 @@ static int read_line(reader *r, int *format, const char *text, size_t line)
     if (!*text) return 0;
     if (*format == UNKNOWN) {
         *format = strstr(text, "\"hash_ids\"") ? MOONCAKE : strstr(text, "\"runs\"") ? WEKA : !strncmp(text, "TIMESTAMP,", 10) ? AZURE : UNKNOWN;
-        if (*format == UNKNOWN) return fail(r, "neither Mooncake jsonl, Azure csv nor Weka run-length jsonl", line);
+        if (*format == UNKNOWN) return fail(r, "neither Mooncake jsonl, Azure csv, Weka run-length jsonl nor a file of `pdroutectl record`", line);
         r->t->block = *format == WEKA ? WEKA_BLOCK * WEKA_GROUP : MOONCAKE_BLOCK;
         r->t->closed = *format == WEKA;
         if (*format == AZURE) return 0;
@@ -187,6 +187,31 @@ static int read_lines(reader *r, gzFile f, int *format)
     return bad;
 }
 
+/* A file of recorded decisions, whole in memory: their reader borrows it. */
+static int read_recorded(reader *r, gzFile f)
+{
+    size_t cap = 1 << 20, n = 0;
+    char  *p = malloc(cap);
+    int    got = 0, bad;
+    while (p && (got = gzread(f, p + n, (unsigned)(cap - n < 1 << 30 ? cap - n : 1 << 30))) > 0)
+        if ((n += (size_t)got) == cap) {
+            char *more = realloc(p, cap *= 2);
+            if (!more) free(p);
+            p = more;
+        }
+    bad = !p || got < 0 ? fail(r, p ? "cannot be read" : "out of memory", 1) : sim_trace_read_record(r->t, p, n, r->window, r->why, r->cap);
+    free(p);
+    return bad;
+}
+
+static int is_recorded(gzFile f)
+{
+    char first[8];
+    int  n = gzread(f, first, sizeof first);
+    gzrewind(f);
+    return n == sizeof first && !memcmp(first, "PDRREC", 6);
+}
+
 /* The gap that more than half of the different arrival times keep: 0 if it is less than a second. */
 static double grid_of(const sim_trace *t)
 {
@@ -213,7 +238,7 @@ int sim_trace_read(sim_trace *t, const char *path, uint32_t window, char *why, s
     }
     gzbuffer(f, 1 << 18);
     snprintf(t->name, sizeof t->name, "%s", base ? base + 1 : path);
-    int bad = read_lines(&r, f, &format);
+    int bad = is_recorded(f) ? read_recorded(&r, f) : read_lines(&r, f, &format);
     gzclose(f);
     if (bad) return -1;
     if (!t->n) {

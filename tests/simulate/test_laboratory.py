@@ -121,6 +121,18 @@ def test_bad_options_are_named(simulate):
     assert simulate("--trace", "/nonexistent", "--policy", "pdroute", ok=False)
 
 
+def test_a_recording_is_a_trace(simulate, bin_dir):
+    file = TOP / "tests" / "data" / "recorded.pdr"
+    steps = [json.loads(line) for line in subprocess.run([bin_dir / "pdroutectl", "replay", "--json", file], capture_output=True, text=True, check=True).stdout.splitlines()]
+    routed = [s for s in steps if s["kind"] == "routed"]
+    result = json.loads(simulate("--trace", file, "--policy", "pdroute", "--policy", "round_robin", "--prefill", 3, "--decode", 2, "--rate", 2))
+    assert result["trace"]["requests"] == len(routed) > 100
+    assert result["trace"]["prompt_tokens"] == sum(s["prompt_tokens"] for s in routed)  # it has no answers' usage
+    ours, other = result["runs"]
+    assert ours["finished"] == other["finished"] == len(routed)
+    assert ours["hit"]["fraction"] > other["hit"]["fraction"] > 0.1  # what they share is there
+
+
 # ---- the published rows (mean TTFT; one seed): what our model of the reference policies gives of them
 
 ROWS = [  # options, reference policy, published mean, within
