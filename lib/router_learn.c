@@ -172,13 +172,22 @@ static void learn_cache(pdr_books *b, const pdr_booking *k, uint64_t cached)
 
 /* ---- usage */
 
+/*
+ * SGLang says nothing of its cache in OpenAI's usage without --enable-cache-report, and even with it leaves zero out (its usage_processor.py). So zero is an
+ * answer only of a server that has reported a cached token before; of others what we believe stands.
+ */
+
 void pdr_learn_usage(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint64_t cached, uint64_t completion_tokens, int decode)
 {
     pdr_learnt *l = &b->r->learnt;
     if (k->prefill != PDR_NONE && !k->cache_learnt) { /* both legs report the same numbers */
         k->cache_learnt = 1;
-        learn_cache(b, k, cached);
-        learn_speed(b, k, prompt_tokens, cached);
+        if (cached || b->registry.infos[k->prefill].cached_tokens) {
+            learn_cache(b, k, cached);
+            learn_speed(b, k, prompt_tokens, cached);
+        } else {
+            learn_speed(b, k, prompt_tokens, k->matched_tokens);
+        }
     }
     if (!decode) return;
     if (prompt_tokens && k->prompt_bytes) { /* long prompts count for more: in short ones the chat template is most of it */

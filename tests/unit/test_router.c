@@ -536,6 +536,52 @@ static void answer(fleet *f, pdr_exchange *x, uint64_t prefill_us)
     }
 }
 
+/* The same with usage. */
+static void answer_with_usage(fleet *f, pdr_exchange *x, uint64_t prompt, uint64_t cached)
+{
+    pdr_action act[PDR_MAX_ACTIONS];
+    size_t     n = PDR_MAX_ACTIONS;
+    pdr_event  ev = {.struct_size = sizeof ev, .type = PDR_EV_END, .leg = PDR_LEG_DECODE, .usage = 1, .prompt_tokens = prompt,
+                     .cached_tokens = cached, .completion_tokens = 10};
+    f->now += 300 * MS;
+    for (int leg = 0; leg < 2; leg++) {
+        event(f, x, PDR_EV_HEAD, leg, 200, 0, act);
+        event(f, x, PDR_EV_BODY, leg, 0, 0, act);
+    }
+    event(f, x, PDR_EV_END, PDR_LEG_PREFILL, 0, 0, act);
+    ev.attempt = x->attempt;
+    ev.now_ns = f->now;
+    assert_int_equal(pdr_exchange_event(f->r, x, &ev, act, &n), PDR_OK);
+}
+
+/*
+ * Engines whose usage has no cached_tokens (SGLang's default) say nothing about their cache: what is believed of it stays. Who has reported some before
+ * and now reports none has lost it.
+ */
+static void silence_about_the_cache_is_no_statement(void **state)
+{
+    (void)state;
+    for (int reports = 0; reports < 2; reports++) {
+        pdr_config   c = fleet_config();
+        pdr_exchange x;
+        fleet        f;
+        uint64_t     believed = 0;
+        fleet_open(&f, &c, 1, 1);
+        for (uint32_t round = 0; round < 3; round++)
+            for (uint32_t s = 0; s < 4; s++) {
+                pdr_decision d = started(&f, &x, 7900, s);
+                if (round == 1 && !reports) assert_true(d.matched_tokens > 7000);
+                if (round == 2) believed += d.matched_tokens;
+                answer_with_usage(&f, &x, 7900, reports && round == 1 && s == 0 ? d.matched_tokens : 0);
+            }
+        if (reports)
+            assert_true(believed < 4 * 7000);
+        else
+            assert_true(believed > 4 * 7000);
+        fleet_close(&f);
+    }
+}
+
 static void a_slow_server_is_found_out(void **state)
 {
     (void)state;
@@ -791,6 +837,7 @@ int main(void)
         cmocka_unit_test(priority_goes_first),
         cmocka_unit_test(a_held_request_waits_for_its_prefix_and_blocks_nobody),
         cmocka_unit_test(reported_load_counts_until_it_is_stale),
+        cmocka_unit_test(silence_about_the_cache_is_no_statement),
         cmocka_unit_test(a_slow_server_is_found_out),
         cmocka_unit_test(an_unmeasured_server_is_taken_for_one_of_the_pool),
         cmocka_unit_test(a_refused_connect_takes_a_server_out_and_a_success_brings_it_back),
