@@ -65,14 +65,25 @@ typedef struct storing {
     uint16_t id;
     uint32_t newest;      /* share touched last: the next one goes behind it */
     uint32_t run, offset; /* of the block before, or run PDR_NIL */
+    int adding;           /* the block before was new: what follows will be, too */
 } storing;
 
 static void look_up(const pdr_index *ix, const uint64_t *hashes, uint32_t n, pdr_key *keys)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        keys[i] = pdr_index_key(ix, hashes[i]);
-        __builtin_prefetch(&pdr_buckets_of(ix)[keys[i].bucket], 1);
-    }
+    for (uint32_t i = 0; i < n; i++) keys[i] = pdr_index_key(ix, hashes[i]);
+}
+
+static void fetch(const pdr_index *ix, const pdr_key *keys, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) __builtin_prefetch(&pdr_buckets_of(ix)[keys[i].bucket], 1);
+}
+
+/* Of blocks that are in a run already only the first and the last are looked up; of new ones all. */
+static void fetch_ends(const pdr_index *ix, const pdr_key *keys, uint32_t n)
+{
+    if (!n) return;
+    __builtin_prefetch(&pdr_buckets_of(ix)[keys[0].bucket], 1);
+    __builtin_prefetch(&pdr_buckets_of(ix)[keys[n - 1].bucket], 1);
 }
 
 static void touch(storing *s, uint32_t share, int linked)
@@ -152,6 +163,8 @@ static int store_segment(storing *s, uint32_t position, const pdr_key *keys, uin
 {
     for (uint32_t i = 0, done; i < n; i += done) {
         uint32_t ref = pdr_table_find(s->ix, keys[i]);
+        if (!ref && !s->adding) fetch(s->ix, keys + i, n - i);
+        s->adding = !ref;
         done = ref ? store_known(s, ref, position + i, keys + i, n - i) : store_new(s, position + i, keys + i, n - i);
         if (!done) return 0;
     }
@@ -162,16 +175,21 @@ void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint6
 {
     if (target >= ix->targets || from > 65535) return;
     uint32_t end_at = n < 65535 - from ? from + (uint32_t)n : 65535;
-    storing s = {ix, (uint16_t)pdr_targets_of(ix)[target].id, PDR_NIL, PDR_NIL, 0};
+    storing s = {ix, (uint16_t)pdr_targets_of(ix)[target].id, PDR_NIL, PDR_NIL, 0, 0};
     pdr_key keys[2][PDR_RUN];
     uint32_t at = from, now = 0, count = PDR_RUN - at % PDR_RUN;
     if (count > end_at - at) count = end_at - at;
     if (!count) return;
     begin(ix);
     look_up(ix, hashes, count, keys[0]);
+    fetch_ends(ix, keys[0], count);
     while (count) {
         uint32_t next = at + count, next_count = end_at - next < PDR_RUN ? end_at - next : PDR_RUN;
         look_up(ix, hashes + (next - from), next_count, keys[!now]);
+        if (s.adding)
+            fetch(ix, keys[!now], next_count);
+        else
+            fetch_ends(ix, keys[!now], next_count);
         pdr_room_reclaim(ix, RECLAIM);
         if (!pdr_room_make(ix, s.id, count, at - from)) break;
         /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not
@@ -215,6 +233,7 @@ void pdr_index_remove(pdr_index *ix, uint32_t target, const uint64_t *hashes, si
     for (size_t at = 0; at < n; at += PDR_RUN) {
         uint32_t count = n - at < PDR_RUN ? (uint32_t)(n - at) : PDR_RUN, last = PDR_NIL;
         look_up(ix, hashes + at, count, keys);
+        fetch(ix, keys, count);
         for (uint32_t i = 0; i < count; i++) {
             refs[i] = pdr_table_find(ix, keys[i]);
             if (!refs[i] || pdr_ref_run(refs[i]) == last) continue;
