@@ -45,15 +45,22 @@ static inline __m256i stops32(__m256i v)
     return _mm256_or_si256(at_most(_mm256_xor_si256(v, splat(2)), 0x20), equal(v, '\\'));
 }
 
-/* The same or above 0x7F: the comparison is a signed one. */
-static inline __m256i not_plain32(__m256i v)
-{
-    return _mm256_or_si256(_mm256_cmpgt_epi8(splat(0x21), _mm256_xor_si256(v, splat(2))), equal(v, '\\'));
-}
-
+/* The same or above 0x7F, of whole vectors: the comparison is a signed one. One for the least of all is enough. */
 static inline int block_plain(const uint8_t *p)
 {
-    return !_mm256_movemask_epi8(_mm256_or_si256(not_plain32(load32(p)), not_plain32(load32(p + 32))));
+    const __m256i flip = splat(2), a = _mm256_xor_si256(load32(p), flip), b = _mm256_xor_si256(load32(p + 32), flip);
+    const __m256i slash = _mm256_or_si256(equal(a, '\\' ^ 2), equal(b, '\\' ^ 2));
+    return !_mm256_movemask_epi8(_mm256_or_si256(_mm256_cmpgt_epi8(splat(0x21), _mm256_min_epi8(a, b)), slash));
+}
+
+static inline int blocks_plain(const uint8_t *p)
+{
+    const __m256i flip = splat(2), a = _mm256_xor_si256(load32(p), flip), b = _mm256_xor_si256(load32(p + 32), flip),
+                  c = _mm256_xor_si256(load32(p + 64), flip), d = _mm256_xor_si256(load32(p + 96), flip);
+    const __m256i slash = _mm256_or_si256(_mm256_or_si256(equal(a, '\\' ^ 2), equal(b, '\\' ^ 2)),
+                                          _mm256_or_si256(equal(c, '\\' ^ 2), equal(d, '\\' ^ 2)));
+    const __m256i least = _mm256_min_epi8(_mm256_min_epi8(a, b), _mm256_min_epi8(c, d));
+    return !_mm256_movemask_epi8(_mm256_or_si256(_mm256_cmpgt_epi8(splat(0x21), least), slash));
 }
 
 static inline int block_stops(const uint8_t *p)

@@ -180,8 +180,11 @@ static inline const uint8_t *skip_blocks(scanner *s, const uint8_t *p, uint64_t 
     const uint8_t *last = s->end - PDR_BLOCK;
     for (; p <= last; p += PDR_BLOCK) {
         if (!carry && !high) {
-            while (block_plain(p))
-                if ((p += PDR_BLOCK) > last) goto out;
+            while (block_plain(p)) {
+                p += PDR_BLOCK;
+                while (last - p >= PDR_BLOCK && blocks_plain(p)) p += 2 * PDR_BLOCK;
+                if (p > last) goto out;
+            }
         }
         const uint64_t b = block_backslashes(p);
         if (!(b | carry) && block_stops(p)) break;

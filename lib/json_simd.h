@@ -5,6 +5,7 @@
  *
  * - block_quotes: where '"' is; *other: there is a backslash, a control character or a byte above 0x7F
  * - block_plain: true if there are neither quotes, backslashes, control characters nor bytes above 0x7F
+ * - blocks_plain: the same of two blocks
  * - block_stops: nonzero if there are quotes, backslashes or control characters
  * - block_ends: where quotes and control characters are
  * - block_high: nonzero if there is a byte above 0x7F
@@ -115,6 +116,13 @@ static inline const uint8_t *decode_units(const uint8_t *p, uint8_t *out, size_t
 #include "json_neon.h"
 #else
 #include "json_portable.h"
+#endif
+
+#if PDR_ISA != PDR_ISA_AVX2
+static inline int blocks_plain(const uint8_t *p)
+{
+    return block_plain(p) && block_plain(p + PDR_BLOCK);
+}
 #endif
 
 #endif
