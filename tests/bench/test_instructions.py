@@ -16,9 +16,9 @@ BOUNDS = [
     ("choose/8", "choose", 7_200),
     ("choose/64", "choose", 11_500),
     ("choose/1024", "choose", 77_000),
-    ("route/1KB/64", "route", 18_000),
-    ("route/17KB/64", "route", 55_000),
-    ("route/132KB/64", "route", 340_000),
+    ("route/1KB/64", "route", 16_700),
+    ("route/17KB/64", "route", 43_500),
+    ("route/132KB/64", "route", 250_000),
 ]
 
 
