@@ -234,6 +234,7 @@ static void check_members(pdr_gather *g, uint32_t object, uint32_t index)
     size_t                  n = 0;
     known[n++] = "endpoints";
     known[n++] = "pool";
+    known[n++] = PDR_CONFIG_TENANT;
     for (size_t i = 0; (field = pdr_config_field_at(i)) && n < 95; i++) known[n++] = field->name;
     known[n] = NULL;
     snprintf(where, sizeof where, "document %u", index);
@@ -246,7 +247,7 @@ static int only_config(const pdr_doc *doc, uint32_t object)
     const pdr_config_field *field;
     for (size_t i = 0; (field = pdr_config_field_at(i)); i++)
         if (pdr_doc_get(doc, object, field->name)) return 1;
-    return 0;
+    return pdr_doc_get(doc, object, PDR_CONFIG_TENANT) != 0;
 }
 
 static int read_own_form_pool(pdr_gather *g, uint32_t object, const char *kind, uint32_t index, void *context)

@@ -111,6 +111,22 @@ static const char *remark(const pdr_config_field *field)
     return "";
 }
 
+/* A header's name (RFC 9110 section 5.1) in lower case, with zeros behind it, so that equal configurations are equal bytes. */
+static int resolve_header(char *name, size_t size, pdr_error *err)
+{
+    const char *end = memchr(name, 0, size);
+    size_t      n = end ? (size_t)(end - name) : size;
+    if (!end) return pdr_fail(err, PDR_E_INVALID, "tenant_header is longer than %zu characters", size - 1);
+    for (size_t i = 0; i < n; i++) {
+        char c = name[i];
+        if (c >= 'A' && c <= 'Z') name[i] = (char)(c | 0x20);
+        else if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && !strchr("!#$%&'*+-.^_`|~", c))
+            return pdr_fail(err, PDR_E_INVALID, "tenant_header is not the name of a header");
+    }
+    memset(name + n, 0, size - n);
+    return PDR_OK;
+}
+
 int pdr_config_resolve(pdr_config *config, pdr_error *err)
 {
     pdr_config c;
@@ -130,6 +146,7 @@ int pdr_config_resolve(pdr_config *config, pdr_error *err)
     if (c.max_held > c.max_bookings)
         return pdr_fail(err, PDR_E_INVALID, "max_held is %" PRIu32 ", allowed is 1..max_bookings (%" PRIu32 ")",
                         c.max_held, c.max_bookings);
+    if ((code = resolve_header(c.tenant_header, sizeof c.tenant_header, err))) return code;
     return pdr_struct_out(config, &c, sizeof c, err);
 }
 
@@ -149,8 +166,8 @@ static const struct {
 };
 #define WORDS (sizeof words / sizeof *words)
 
-/* Members that belong to pdr_apply_json(); one document may hold everything. */
-static const char *const others[] = {"endpoints", "pool"};
+/* Members that are no numbers, and those that belong to pdr_apply_json(); one document may hold everything. */
+static const char *const others[] = {PDR_CONFIG_TENANT, "endpoints", "pool"};
 #define OTHERS (sizeof others / sizeof *others)
 
 static const char *member_name(size_t i)
@@ -203,6 +220,18 @@ static int read_number(const pdr_doc *doc, uint32_t node, const pdr_config_field
     return PDR_OK;
 }
 
+static int read_tenant(const pdr_doc *doc, uint32_t node, pdr_config *config, pdr_error *err)
+{
+    const char *text = pdr_doc_string(doc, node);
+    pdr_error   why;
+    pdr_init_struct(&why, sizeof why);
+    if (!text) return pdr_doc_fail(doc, node, err, PDR_E_PARSE, PDR_CONFIG_TENANT " is %s, the name of a header is expected", pdr_doc_type_name(doc, node));
+    size_t n = strlen(text) + 1;
+    memcpy(config->tenant_header, text, n < sizeof config->tenant_header ? n : sizeof config->tenant_header); /* without its zero if it is too long */
+    if (resolve_header(config->tenant_header, sizeof config->tenant_header, &why)) return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "%s", why.message);
+    return PDR_OK;
+}
+
 static int read_member(const pdr_doc *doc, uint32_t node, unsigned char *seen, pdr_config *config, pdr_error *err)
 {
     const char *names[FIELDS + OTHERS + 1], *key = pdr_doc_key(doc, node), *meant;
@@ -215,7 +244,8 @@ static int read_member(const pdr_doc *doc, uint32_t node, unsigned char *seen, p
                             meant ? ", perhaps \"" : "", meant ? meant : "", meant ? "\" is meant" : "");
     }
     if (seen[i]++) return pdr_doc_fail(doc, node, err, PDR_E_PARSE, "member \"%s\" is there twice", key);
-    if (i >= FIELDS) return PDR_OK;
+    if (i == FIELDS) return read_tenant(doc, node, config, err);
+    if (i > FIELDS) return PDR_OK;
     return is_word_field(&fields[i]) ? read_word(doc, node, &fields[i], config, err)
                                      : read_number(doc, node, &fields[i], config, err);
 }

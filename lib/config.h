@@ -2,6 +2,8 @@
  * Configuration: the table of pdr_config's fields with their defaults and ranges; everything else about the
  * configuration follows from it. Public entry points: pdr_config_resolve() and pdr_config_from_json() in pdroute.h.
  *
+ * One member is text and not in the table: PDR_CONFIG_TENANT. It shapes no decision, so records do not have it.
+ *
  * A zero means "default" in the struct. In JSON a zero means the same, but for retry_max, where who writes 0 means no
  * retry.
  */
@@ -9,6 +11,8 @@
 #define PDR_CONFIG_H
 
 #include "err.h"
+
+#define PDR_CONFIG_TENANT "tenant_header"
 
 /* One field. Values are unsigned; `size` is 4 or 8 bytes at `offset`. */
 typedef struct pdr_config_field {

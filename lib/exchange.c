@@ -659,14 +659,3 @@ uint64_t pdr_exchange_deadline(const pdr_exchange *x)
 {
     return pdr_struct_ok(x, sizeof *x) && x->phase != PHASE_NONE ? x->deadline_ns : UINT64_MAX;
 }
-
-const char *pdr_reason_name(uint32_t reason)
-{
-    static const char *const names[] = {
-        [PDR_ERR_PREFILL_FAILED] = "prefill_failed",   [PDR_ERR_DECODE_FAILED] = "decode_failed",
-        [PDR_ERR_PREFILL_TIMEOUT] = "prefill_timeout", [PDR_ERR_DECODE_TIMEOUT] = "decode_timeout",
-        [PDR_ERR_NO_PAIR] = "no_pair",                 [PDR_ERR_QUEUE_FULL] = "queue_full",
-        [PDR_ERR_BAD_REQUEST] = "bad_request",         [PDR_ERR_TOO_LARGE] = "too_large",
-        [PDR_ERR_HELD_TIMEOUT] = "held_timeout"};
-    return reason < sizeof names / sizeof *names && names[reason] ? names[reason] : "unknown";
-}

@@ -226,6 +226,9 @@ int pdr_router_attach(void *mem, size_t size, const pdr_config *config, uint64_t
         if (code) return code;
         if (digest_of(&c) != r->digest) {
             const pdr_config_field *f;
+            if (strcmp(c.tenant_header, r->config.tenant_header))
+                return pdr_fail(err, PDR_E_BLOCK_CONFIG, "block was made with another configuration: " PDR_CONFIG_TENANT " is \"%s\" there, \"%s\" here",
+                                r->config.tenant_header, c.tenant_header);
             for (size_t i = 0; (f = pdr_config_field_at(i)); i++)
                 if (strcmp(f->name, "seed") && pdr_config_get(&c, f) != pdr_config_get(&r->config, f)) break;
             return pdr_fail(err, PDR_E_BLOCK_CONFIG, "block was made with another configuration: %s is %llu there, %llu here",

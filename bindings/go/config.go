@@ -83,6 +83,23 @@ type Config struct {
 	RetryBudgetPermille  uint32
 	BreakerErrorPermille uint32
 	_                    uint32
+	tenantHeader         [64]byte // TenantHeader, SetTenantHeader
+}
+
+// TenantHeader is the name of the request header that says who pays, "" if none does.
+func (c *Config) TenantHeader() string { return text(c.tenantHeader[:]) }
+
+// SetTenantHeader sets it; Resolve checks that it can be one.
+func (c *Config) SetTenantHeader(name string) error {
+	return putText("tenant_header", c.tenantHeader[:], name)
+}
+
+// TenantHash is Request.Tenant for the value of a header; 0 if that header is not TenantHeader.
+func (c *Config) TenantHash(name, value string) uint64 {
+	if c.tenantHeader[0] == 0 {
+		return 0
+	}
+	return uint64(C.pdr_tenant_hash((*C.pdr_config)(unsafe.Pointer(c)), textOf(name), C.size_t(len(name)), textOf(value), C.size_t(len(value))))
 }
 
 func (c *Config) c() *C.pdr_config {

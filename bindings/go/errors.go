@@ -48,6 +48,9 @@ func (c Code) Error() string { return "pdroute: " + C.GoString(C.pdr_strerror(C.
 // HTTPStatus is the status that a gateway should answer for the code.
 func (c Code) HTTPStatus() int { return int(C.pdr_http_status(C.int(c))) }
 
+// Name is the code for ErrorBody: "no_pair", "bad_request", "internal_error" and so on.
+func (c Code) Name() string { return C.GoString(C.pdr_error_name(C.int(c))) }
+
 // Error is a code with its sentence. errors.Is finds the code in it.
 type Error struct {
 	Code    Code

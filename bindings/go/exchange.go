@@ -97,6 +97,9 @@ const (
 // String is the reason's name for machines: "prefill_failed" and so on.
 func (r Reason) String() string { return C.GoString(C.pdr_reason_name(C.uint32_t(r))) }
 
+// Text is the sentence for clients that goes with it, without names of servers.
+func (r Reason) Text() string { return C.GoString(C.pdr_reason_text(C.uint32_t(r))) }
+
 // Action is what the host is to do.
 type Action struct {
 	Type         ActionType

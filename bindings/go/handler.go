@@ -27,6 +27,7 @@ type HandlerOptions struct {
 	SendTimeout      time.Duration // longest wait for a client that does not read its stream [60 s]
 	KeepAlive        time.Duration // how long idle connections to workers are kept [4 s; SGLang's server closes them after 5]
 	KeepAlivePerHost int           // idle connections per worker [256]
+	ShutdownTimeout  time.Duration // how long Serve waits for requests when it is to end [60 s]
 	TLS              *tls.Config   // for workers with EndpointTLS [the system's authorities]
 
 	Logger *slog.Logger      // [slog.Default()]
@@ -79,6 +80,9 @@ func (o *HandlerOptions) resolve() error {
 	}
 	if o.KeepAlivePerHost <= 0 {
 		o.KeepAlivePerHost = 256
+	}
+	if o.ShutdownTimeout <= 0 {
+		o.ShutdownTimeout = time.Minute
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -182,9 +186,8 @@ func (h *Handler) sweep() {
 // Shutdown waits until no request is under way, drains of prefill answers included, or until ctx is done; then it ends
 // the use of the block, and what comes later is answered with 503.
 //
-// Shut the http.Server down first: Server.Shutdown, then wait for Serve to return, then Server.Shutdown once more, for a
-// connection that Serve had just accepted is not known to the first; only then Shutdown. An answer is on its way to the
-// client when Server.Shutdown has returned, not yet when the handler has.
+// Serve does that and more. Who serves in another way shuts his server down first: an answer is on its way to the client
+// when http.Server.Shutdown has returned, not yet when the handler has.
 func (h *Handler) Shutdown(ctx context.Context) error {
 	err := h.settle(ctx)
 	if h.down.Swap(true) {
@@ -346,7 +349,7 @@ func (j *job) scan() error {
 }
 
 func (j *job) route() {
-	q := Request{API: j.api}
+	q := Request{API: j.api, Tenant: j.tenant()}
 	held, err := j.h.process.Route(j.r.Context(), &j.prompt, j.hashes, &q, &j.decision)
 	j.result.Held = held
 	if err != nil {
@@ -361,22 +364,6 @@ func (j *job) route() {
 }
 
 // ------------------------------------------------------------------------------------------------------ answers of ours
-
-func codeName(c Code) string {
-	switch c {
-	case ErrNoPair:
-		return ReasonNoPair.String()
-	case ErrQueueFull:
-		return ReasonQueueFull.String()
-	case ErrExpired:
-		return ReasonHeldTimeout.String()
-	case ErrTooLarge:
-		return ReasonTooLarge.String()
-	case ErrParse, ErrTooDeep, ErrUnsupported:
-		return ReasonBadRequest.String()
-	}
-	return "internal_error"
-}
 
 func (j *job) respondError(err error) {
 	code := codeOf(err)
@@ -395,7 +382,7 @@ func (j *job) respondError(err error) {
 			retry = 1000
 		}
 	}
-	j.respond(code.HTTPStatus(), codeName(code), message, retry)
+	j.respond(code.HTTPStatus(), code.Name(), message, retry)
 }
 
 // respond answers with an error in OpenAI's shape.

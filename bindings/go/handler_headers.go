@@ -64,3 +64,18 @@ func answerHeaders(to, from http.Header, stream bool) {
 		to["Content-Type"] = nil // what the worker did not say is not guessed
 	}
 }
+
+// tenant says who pays, if the configuration names a header for that: the first that is there.
+func (j *job) tenant() uint64 {
+	config := j.h.process.Config()
+	name := config.TenantHeader()
+	if name == "" {
+		return 0
+	}
+	for _, value := range j.r.Header.Values(name) {
+		if t := config.TenantHash(name, value); t != 0 {
+			return t
+		}
+	}
+	return 0
+}

@@ -69,10 +69,10 @@ func (j *job) run() {
 		j.mu.Unlock()
 		switch {
 		case answer != nil && answer.Type == ActRespond:
-			j.respond(int(answer.Status), answer.Reason.String(), reasonText(answer.Reason), answer.RetryAfterMs)
+			j.respond(int(answer.Status), answer.Reason.String(), answer.Reason.Text(), answer.RetryAfterMs)
 			return
 		case answer != nil: // nothing was sent yet, or relayed() would have seen it
-			j.respond(http.StatusBadGateway, answer.Reason.String(), reasonText(answer.Reason), 0)
+			j.respond(http.StatusBadGateway, answer.Reason.String(), answer.Reason.Text(), 0)
 			return
 		case relay != nil:
 			if j.relayed(relay) {
@@ -178,7 +178,7 @@ func (j *job) notify() {
 }
 
 func (j *job) reroute() {
-	q := Request{API: j.api, Excluded: j.exchange.Excluded, Exclude: j.exchange.Exclude}
+	q := Request{API: j.api, Tenant: j.tenant(), Excluded: j.exchange.Excluded, Exclude: j.exchange.Exclude}
 	var d Decision
 	err := j.h.process.RouteNow(&j.prompt, j.hashes, &q, &d)
 	if err == nil {
@@ -237,24 +237,4 @@ func (j *job) tick() {
 	j.alarm = ^uint64(0) // it has fired: arm it anew
 	j.mu.Unlock()
 	j.event(EventTick, nil, 0)
-}
-
-func reasonText(r Reason) string {
-	switch r {
-	case ReasonPrefillFailed:
-		return "the prefill server did not complete the request"
-	case ReasonDecodeFailed:
-		return "the decode server did not complete the request"
-	case ReasonPrefillTimeout:
-		return "the prefill server did not answer in time"
-	case ReasonDecodeTimeout:
-		return "the decode server did not answer in time"
-	case ReasonNoPair:
-		return "no prefill and decode server is available at present"
-	case ReasonQueueFull:
-		return "all servers are busy and the queue is full"
-	case ReasonHeldTimeout:
-		return "all servers were busy for too long"
-	}
-	return "the request could not be completed"
 }

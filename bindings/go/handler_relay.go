@@ -193,7 +193,7 @@ func (j *job) broken(l *leg, err error, out *relayWriter) {
 	}
 	j.result.Reason = abort.Reason.String()
 	if l.stream {
-		_, _ = out.write(ErrorEvent(j.api, int(abort.Status), abort.Reason.String(), reasonText(abort.Reason)), true)
+		_, _ = out.write(ErrorEvent(j.api, int(abort.Status), abort.Reason.String(), abort.Reason.Text()), true)
 	} else {
 		_ = out.control.Flush() // head and beginning are the client's
 	}

@@ -317,6 +317,7 @@ static void read_head(request *r)
         if (view_is(name, ":path")) r->target = value;
         else if (view_is(name, ":method")) r->method = value;
         else if (view_is(name, "content-type")) r->content_type = value;
+        gate_header(&r->job, name, value);
     }
     const char *query = r->target.len ? memchr(r->target.data, '?', r->target.len) : NULL;
     r->path = (view){r->target.data, query ? (size_t)(query - r->target.data) : r->target.len};

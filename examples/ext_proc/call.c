@@ -175,6 +175,7 @@ static void read_head(call *c, view headers)
         if (view_is(h.name, ":path")) c->target = h.value;
         else if (view_is(h.name, ":method")) c->method = h.value;
         else if (view_is(h.name, "content-type")) c->content_type = h.value;
+        gate_header(&c->job, h.name, h.value);
     }
     const char *query = memchr(c->target.data ? c->target.data : "", '?', c->target.len);
     c->path = (view){c->target.data, query ? (size_t)(query - c->target.data) : c->target.len};

@@ -73,52 +73,10 @@ static void unhold(gate_job *job)
 
 /* ----------------------------------------------------------------------------------------------------------- answers */
 
-const char *gate_reason_text(uint32_t reason)
-{
-    switch (reason) {
-    case PDR_ERR_PREFILL_FAILED:
-        return "the prefill server did not complete the request";
-    case PDR_ERR_DECODE_FAILED:
-        return "the decode server did not complete the request";
-    case PDR_ERR_PREFILL_TIMEOUT:
-        return "the prefill server did not answer in time";
-    case PDR_ERR_DECODE_TIMEOUT:
-        return "the decode server did not answer in time";
-    case PDR_ERR_NO_PAIR:
-        return "no prefill and decode server is available at present";
-    case PDR_ERR_QUEUE_FULL:
-        return "all servers are busy and the queue is full";
-    case PDR_ERR_HELD_TIMEOUT:
-        return "all servers were busy for too long";
-    default:
-        return "the request could not be completed";
-    }
-}
-
 int gate_error_is_refusal(view chunk)
 {
     const int status = pdr_error_status(chunk.data, chunk.len);
     return status >= 400 && status < 500;
-}
-
-static const char *code_name(int code)
-{
-    switch (code) {
-    case PDR_E_NO_PAIR:
-        return pdr_reason_name(PDR_ERR_NO_PAIR);
-    case PDR_E_QUEUE_FULL:
-        return pdr_reason_name(PDR_ERR_QUEUE_FULL);
-    case PDR_E_EXPIRED:
-        return pdr_reason_name(PDR_ERR_HELD_TIMEOUT);
-    case PDR_E_TOO_LARGE:
-        return pdr_reason_name(PDR_ERR_TOO_LARGE);
-    case PDR_E_PARSE:
-    case PDR_E_TOO_DEEP:
-    case PDR_E_UNSUPPORTED:
-        return pdr_reason_name(PDR_ERR_BAD_REQUEST);
-    default:
-        return "internal_error";
-    }
 }
 
 static void respond(gate_job *job, unsigned status, const char *code, const char *message, uint64_t retry_after_ms)
@@ -137,7 +95,7 @@ static void respond_code(gate_job *job, int code, const pdr_error *err, uint64_t
         message = text;
     }
     if ((code == PDR_E_NO_PAIR || code == PDR_E_QUEUE_FULL) && retry_after_ms == 0) retry_after_ms = 1000;
-    respond(job, (unsigned)pdr_http_status(code), code_name(code), message, retry_after_ms);
+    respond(job, (unsigned)pdr_http_status(code), pdr_error_name(code), message, retry_after_ms);
 }
 
 void gate_refuse(gate_job *job, gate *g, int code, const char *message)
@@ -146,7 +104,7 @@ void gate_refuse(gate_job *job, gate *g, int code, const char *message)
     pdr_init_struct(&err, sizeof err);
     (void)snprintf(err.message, sizeof err.message, "%s", message);
     job->gate = g;
-    respond(job, (unsigned)pdr_http_status(code), code_name(code), message, 0);
+    respond(job, (unsigned)pdr_http_status(code), pdr_error_name(code), message, 0);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ decide */
@@ -157,6 +115,12 @@ uint32_t gate_api(view path)
     if (view_is(path, "/v1/completions")) return PDR_API_COMPLETIONS;
     if (view_is(path, "/generate")) return PDR_API_GENERATE;
     return PDR_API_OTHER;
+}
+
+void gate_header(gate_job *job, view name, view value)
+{
+    const pdr_config *config = &job->gate->config;
+    if (config->tenant_header[0] && !job->tenant) job->tenant = pdr_tenant_hash(config, name.data, name.len, value.data, value.len);
 }
 
 int gate_is_object(view body, int json_type)
@@ -187,6 +151,7 @@ static int decide(gate_job *job, uint32_t flags, pdr_error *err)
         request.api = job->api;
         request.lease = g->lease.id;
         request.now_ns = pdr_host_now_ns();
+        request.tenant = job->tenant;
         if (job->begun) {
             request.excluded = job->exchange.excluded;
             memcpy(request.exclude, job->exchange.exclude, sizeof request.exclude);
@@ -292,12 +257,12 @@ static void perform(gate_job *job, const pdr_action *act)
         break;
     case PDR_ACT_RESPOND:
         job->reason = act->reason;
-        respond(job, act->status, pdr_reason_name(act->reason), gate_reason_text(act->reason), act->retry_after_ms);
+        respond(job, act->status, pdr_reason_name(act->reason), pdr_reason_text(act->reason), act->retry_after_ms);
         break;
     case PDR_ACT_ABORT:
         job->reason = act->reason;
         (void)snprintf(job->why, sizeof job->why, "%s", pdr_reason_name(act->reason));
-        ops->abort(job, act->reason, gate_reason_text(act->reason));
+        ops->abort(job, act->reason, pdr_reason_text(act->reason));
         break;
     case PDR_ACT_FINISH:
         job->finished = 1;

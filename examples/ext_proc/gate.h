@@ -70,6 +70,7 @@ struct gate_job {
     uint32_t reason;   /* PDR_ERR_*, when the exchange asked for an answer */
     uint32_t actions_n;
     uint64_t held_ns;  /* since when; later: for how long */
+    uint64_t tenant;   /* who pays, 0: nobody in particular */
     uint64_t last_byte_ns; /* when a piece of decode's answer came last; 0: not known */
     unsigned listed : 1;
     unsigned begun : 1;    /* the exchange is alive */
@@ -103,6 +104,8 @@ void gate_woken(gate *g);
 
 /* PDR_API_* of a path, without its query. */
 uint32_t gate_api(view path);
+/* A header of the request, before gate_start(); job->gate must be set. It may say who pays. */
+void gate_header(gate_job *job, view name, view value);
 /* Whether an engine could read the body as a JSON object, and so find owned members in it. */
 int gate_is_object(view body, int json_type);
 /* The body is complete: scan, decide, and send, hold or answer. `json_type`: the request says that it is JSON. */
@@ -113,7 +116,6 @@ void gate_client_gone(gate_job *job);
 /* Nothing refers to the job any more; frees what it holds. Its exchange must not have begun, or be finished. */
 void gate_job_end(gate_job *job);
 
-const char *gate_reason_text(uint32_t reason);
 /* Whether an error event names a 4xx. */
 int gate_error_is_refusal(view chunk);
 /* An error before there is a job: through the same ops. */

@@ -332,6 +332,7 @@ struct ngx_http_pdroute_job_s {
     ngx_uint_t locks;        /* handlers that use the job right now */
     uint32_t attempts;       /* decisions taken */
     uint64_t held_ns;        /* when it was held */
+    uint64_t tenant;         /* who pays, 0: nobody in particular */
     uint32_t reason;         /* PDR_ERR_*, when an answer of ours was sent */
     ngx_str_t peer_names[2]; /* for variables; text in peer_text */
     unsigned young : 1;      /* in the zone's list */

@@ -217,26 +217,6 @@ static int scan(ngx_http_pdroute_job_t *job, pdr_error *err)
     return PDR_OK;
 }
 
-static const char *code_name(int code)
-{
-    switch (code) {
-    case PDR_E_NO_PAIR:
-        return pdr_reason_name(PDR_ERR_NO_PAIR);
-    case PDR_E_QUEUE_FULL:
-        return pdr_reason_name(PDR_ERR_QUEUE_FULL);
-    case PDR_E_EXPIRED:
-        return pdr_reason_name(PDR_ERR_HELD_TIMEOUT);
-    case PDR_E_TOO_LARGE:
-        return pdr_reason_name(PDR_ERR_TOO_LARGE);
-    case PDR_E_PARSE:
-    case PDR_E_TOO_DEEP:
-    case PDR_E_UNSUPPORTED:
-        return pdr_reason_name(PDR_ERR_BAD_REQUEST);
-    default:
-        return "internal_error";
-    }
-}
-
 static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error *err, uint64_t retry_after_ms)
 {
     u_char text[320];
@@ -247,7 +227,23 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
         message = (char *)text;
     }
     if ((code == PDR_E_NO_PAIR || code == PDR_E_QUEUE_FULL) && retry_after_ms == 0) retry_after_ms = 1000;
-    ngx_http_pdroute_respond(job, (ngx_uint_t)pdr_http_status(code), code_name(code), message, retry_after_ms);
+    ngx_http_pdroute_respond(job, (ngx_uint_t)pdr_http_status(code), pdr_error_name(code), message, retry_after_ms);
+}
+
+/* Who pays, if the configuration names a header for that. */
+static uint64_t tenant_of(ngx_http_request_t *r, const pdr_config *config)
+{
+    const ngx_list_part_t *part = &r->headers_in.headers.part;
+    const ngx_table_elt_t *each;
+    uint64_t tenant = 0;
+    ngx_uint_t i;
+
+    for (; config->tenant_header[0] && part && tenant == 0; part = part->next) {
+        each = part->elts;
+        for (i = 0; i < part->nelts && tenant == 0; i++)
+            tenant = pdr_tenant_hash(config, (char *)each[i].key.data, each[i].key.len, (char *)each[i].value.data, each[i].value.len);
+    }
+    return tenant;
 }
 
 static void body_handler(ngx_http_request_t *r)
@@ -278,6 +274,7 @@ static void body_handler(ngx_http_request_t *r)
     }
     ngx_http_pdroute_job_enter(job);
     job->api = api_of(r);
+    job->tenant = tenant_of(r, &job->zone->config);
     job->has_body = r->headers_in.content_length_n >= 0 || r->headers_in.chunked;
     pdr_init_struct(&err, sizeof(err));
     rc = scan(job, &err);
@@ -336,6 +333,7 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
         request.api = job->api;
         request.lease = zone->lease.id;
         request.now_ns = pdr_host_now_ns();
+        request.tenant = job->tenant;
         if (job->begun) {
             request.excluded = job->exchange.excluded;
             ngx_memcpy(request.exclude, job->exchange.exclude, sizeof(request.exclude));

@@ -263,28 +263,6 @@ static void reroute(ngx_http_pdroute_job_t *job)
     push(job, acts, n);
 }
 
-static const char *reason_text(uint32_t reason)
-{
-    switch (reason) {
-    case PDR_ERR_PREFILL_FAILED:
-        return "the prefill server did not complete the request";
-    case PDR_ERR_DECODE_FAILED:
-        return "the decode server did not complete the request";
-    case PDR_ERR_PREFILL_TIMEOUT:
-        return "the prefill server did not answer in time";
-    case PDR_ERR_DECODE_TIMEOUT:
-        return "the decode server did not answer in time";
-    case PDR_ERR_NO_PAIR:
-        return "no prefill and decode server is available at present";
-    case PDR_ERR_QUEUE_FULL:
-        return "all servers are busy and the queue is full";
-    case PDR_ERR_HELD_TIMEOUT:
-        return "all servers were busy for too long";
-    default:
-        return "the request could not be completed";
-    }
-}
-
 /* Prefill has ended, well or not: decode's answer need not wait for it any more. */
 static void relay_waiting(ngx_http_pdroute_job_t *job)
 {
@@ -328,12 +306,12 @@ static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
         break;
     case PDR_ACT_RESPOND:
         job->reason = act->reason;
-        ngx_http_pdroute_respond(job, act->status, pdr_reason_name(act->reason), reason_text(act->reason),
+        ngx_http_pdroute_respond(job, act->status, pdr_reason_name(act->reason), pdr_reason_text(act->reason),
                                  act->retry_after_ms);
         break;
     case PDR_ACT_ABORT:
         job->reason = act->reason;
-        ngx_http_pdroute_relay_abort(job, act->status, act->reason, reason_text(act->reason));
+        ngx_http_pdroute_relay_abort(job, act->status, act->reason, pdr_reason_text(act->reason));
         break;
     case PDR_ACT_FINISH:
         finish(job);

@@ -151,13 +151,14 @@ typedef struct pdr_config {
     uint32_t retry_budget_permille;   /* retries per 1000 requests, beside a reserve of 100 and 10 a second [200]; UINT32_MAX: no limit */
     uint32_t breaker_error_permille;  /* share of the last 32 answers of an endpoint that were failures which takes it out [500]; UINT32_MAX: never */
     uint32_t reserved2;
+    char     tenant_header[64];       /* request header that names who pays, any case ["": nobody does]: pdr_tenant_hash() */
 } pdr_config;
 
 /* Replaces every zero by its default and checks ranges; the message names the field. [pure] since 0.1 */
 PDR_API int pdr_config_resolve(pdr_config *config, pdr_error *err);
 /*
  * Reads a configuration from JSON: an object whose members are the fields above by name (policy, engine and hold by word:
- * "default", "round_robin", "random", "least_tokens", "power_of_two"; "sglang"; "on"/"off"), all optional. Members "endpoints" and "pool" are
+ * "default", "round_robin", "random", "least_tokens", "power_of_two"; "sglang"; "on"/"off"; tenant_header as text), all optional. Members "endpoints" and "pool" are
  * left for pdr_apply_json(). An unknown member is an error that names it. `text` is borrowed. Allocates. [pure] since 0.1
  */
 PDR_API int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_error *err);
@@ -401,6 +402,12 @@ typedef struct pdr_request {
     uint64_t tenant;             /* hash of who pays, 0: nobody in particular. Held requests of one that was served more than its share wait longer */
 } pdr_request;
 
+/*
+ * pdr_request.tenant of a request: call it for each header. The hash of the value, without white space around it, if `name` is config->tenant_header and the value is not empty; else 0.
+ * Costs one comparison when nothing is configured. The same value gives the same hash everywhere. [pure] since 0.1
+ */
+PDR_API uint64_t pdr_tenant_hash(const pdr_config *config, const char *name, size_t name_len, const char *value, size_t value_len);
+
 enum { PDR_SEND = 1, PDR_HELD = 2 };
 enum { PDR_LEG_PREFILL = 0, PDR_LEG_DECODE = 1 };
 enum { PDR_MODE_PD = 0, PDR_MODE_SINGLE = 1 /* one server does all: only the decode leg exists */ };
@@ -568,6 +575,10 @@ PDR_API int pdr_exchange_rerouted(pdr_router *r, pdr_exchange *x, const pdr_deci
 PDR_API uint64_t pdr_exchange_deadline(const pdr_exchange *x);
 /* "prefill_failed" and so on; never NULL. [pure] since 0.1 */
 PDR_API const char *pdr_reason_name(uint32_t reason);
+/* The sentence for clients that goes with it, without names of servers; never NULL. [pure] since 0.1 */
+PDR_API const char *pdr_reason_text(uint32_t reason);
+/* What pdr_error_body() is to get as `code` when a function failed with this PDR_E_*: the name of the reason that fits, or "internal_error"; never NULL. [pure] since 0.1 */
+PDR_API const char *pdr_error_name(int code);
 /* An OpenAI-shaped error body {"error":{"message","type","code"}} for a status, code and sentence (escaped). [pure] since 0.1 */
 PDR_API int pdr_error_body(int status, const char *code, const char *message, char *buf, size_t cap, size_t *need);
 

@@ -66,11 +66,12 @@ def test_decode_dies_in_a_plain_answer(start_fleet, make_gateway):
     assert answer.status_code == 502 and error_of(answer)["code"] == "decode_failed"
 
 
-def open_request(gw, api="chat", tls=False, **more):
+def open_request(gw, api="chat", tls=False, headers=(), **more):
     """A connection on which a request was sent."""
     sent = json.dumps(body(api, **more)).encode()
     s = socket.create_connection(("127.0.0.1", gw.port), 10)
-    s.sendall(f"POST {PATHS[api]} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in dict(headers).items())
+    s.sendall(f"POST {PATHS[api]} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{lines}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
     return s
 
 

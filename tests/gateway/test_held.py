@@ -1,6 +1,7 @@
 """Held requests: however one ends, it ends within its bound, nobody behind it waits longer for it, and nothing of it is left."""
 
 import ctypes
+import functools
 import os
 import signal
 import threading
@@ -90,6 +91,28 @@ def test_full_queue(one_pair, make_gateway):
     assert refused.status_code == 429 and error_of(refused)["code"] == "queue_full" and int(refused.headers["retry-after"]) >= 1
     assert time.monotonic() - began < 1
     assert waiting.finish() < 5 and waiting.statuses() == ["200"] * 8
+
+
+@pytest.mark.parametrize("header", ["X-Tenant-Id", None])
+def test_one_tenant_floods(header, one_pair, make_gateway):
+    """Six requests of one tenant, then one of another: it goes second. Without a header that says who pays it goes last."""
+    gw = make_gateway(one_pair, config={**HOLDING, **({"tenant_header": header} if header else {})})
+    for worker in one_pair.workers:
+        worker.fault(kind="hang", count=1)
+    busy = open_request(gw, text="a" * 4000, headers={"x-tenant-id": "greedy"})
+    assert wait_for(lambda: len(all_received(one_pair, PATHS["chat"])) == 2, timeout=5)
+    threads = []
+    for i, tenant in enumerate(["greedy"] * 6 + ["modest"]):
+        ask = functools.partial(httpx.post, gw.url + PATHS["chat"], json=body("chat", text=f"{i} " + "b" * 4000), headers={"x-tenant-id": tenant}, timeout=30)
+        threads.append(threading.Thread(target=ask))
+        threads[-1].start()
+        assert wait_for(lambda: block_stats(gw)["held_now"] == len(threads), timeout=5), block_stats(gw)
+    busy.close()
+    for t in threads:
+        t.join(20)
+    order = [r.header("x-tenant-id") for r in sorted(one_pair.prefills[0].requests(PATHS["chat"]), key=lambda r: r.start)][1:]
+    assert len(order) == 7
+    assert order.index("modest") <= 1 if header else order.index("modest") == 6, order
 
 
 def drain(gw, names, on):

@@ -92,6 +92,7 @@ static void table_covers_the_struct(void **state)
             assert_int_equal(covered[f->offset + b], 0);
             covered[f->offset + b] = 1;
         }
+    memset(covered + offsetof(pdr_config, tenant_header), 1, sizeof ((pdr_config *)0)->tenant_header); /* the one that is text */
     size_t holes = 0;
     for (size_t b = 0; b < sizeof covered; b++) holes += !covered[b];
     assert_int_equal(holes, sizeof(uint32_t) * 3); /* struct_size and twice reserved */
@@ -207,7 +208,8 @@ static void json_sets_every_field(void **state)
             snprintf(item, sizeof item, "%s\n \"%s\": %" PRIu64, i ? "," : "", f->name, f->most);
         strcat(text, item);
     }
-    strcat(text, ", \"endpoints\": [{}], \"pool\": {\"x\": 1}}");
+    strcat(text, ", \"tenant_header\": \"X-Tenant-Id\", \"endpoints\": [{}], \"pool\": {\"x\": 1}}");
+    strcpy(want.tenant_header, "x-tenant-id");
     assert_int_equal(from(text, &c), PDR_OK);
     assert_memory_equal(&c, &want, sizeof c);
     assert_true(c.seed == UINT64_MAX); /* all 64 bits */
@@ -298,6 +300,39 @@ static void any_config(const char *text, size_t len)
         assert_true(err.code == code && err.message[0]);
 }
 
+static void header_of_the_tenant(void **state)
+{
+    (void)state;
+    pdr_config c = fresh(), same = fresh();
+    strcpy(c.tenant_header, "X-Tenant-Id");
+    strcpy(c.tenant_header + 20, "behind the end");
+    strcpy(same.tenant_header, "x-tenant-id");
+    assert_int_equal(pdr_config_resolve(&c, &err), PDR_OK);
+    assert_int_equal(pdr_config_resolve(&same, &err), PDR_OK);
+    assert_memory_equal(&c, &same, sizeof c); /* else a block would be refused for how it was written */
+    static const char *const bad[] = {"x tenant", "x-tenant:", "x-t\xc3\xa9nant", "x\tt"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        c = fresh();
+        strcpy(c.tenant_header, bad[i]);
+        assert_int_equal(pdr_config_resolve(&c, &err), PDR_E_INVALID);
+        assert_non_null(strstr(err.message, "tenant_header"));
+    }
+    c = fresh();
+    memset(c.tenant_header, 'x', sizeof c.tenant_header);
+    assert_int_equal(pdr_config_resolve(&c, &err), PDR_E_INVALID);
+    assert_int_equal(from("{\n\"tenant_header\": \"0123456789012345678901234567890123456789012345678901234567890123\"}", &c), PDR_E_PARSE);
+    assert_non_null(strstr(err.message, "63 characters"));
+    assert_int_equal(err.line, 2);
+    assert_int_equal(from("{\"tenant_header\": \"012345678901234567890123456789012345678901234567890123456789012\"}", &c), PDR_OK);
+    assert_int_equal(strlen(c.tenant_header), 63);
+    assert_int_equal(from("{\"tenant_header\": 5}", &c), PDR_E_PARSE);
+    assert_int_equal(from("{\"tenant_header\": \"a:b\"}", &c), PDR_E_PARSE);
+    assert_int_equal(from("{\"tenant_heder\": \"a\"}", &c), PDR_E_PARSE);
+    assert_non_null(strstr(err.message, "perhaps \"tenant_header\""));
+    assert_int_equal(from("{\"tenant_header\": \"\"}", &c), PDR_OK);
+    assert_int_equal(c.tenant_header[0], 0);
+}
+
 static void damaged_configuration(void **state)
 {
     (void)state;
@@ -322,6 +357,7 @@ int main(void)
         cmocka_unit_test(json_sets_every_field),
         cmocka_unit_test(json_keeps_zeros_for_later),
         cmocka_unit_test(json_errors_name_field_and_line),
+        cmocka_unit_test(header_of_the_tenant),
         cmocka_unit_test(damaged_configuration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,9 +18,10 @@ from ._abi import (ABI_VERSION, LOG_CANDIDATES, MAX_ACTIONS, MAX_EDITS, MAX_SLIC
 from .errors import (AgainError, BlockBootError, BlockConfigError, BlockCorruptError, BlockError, BlockLayoutError, BlockMagicError, BusyError, Error,
                      ExistsError, ExpiredError, FullError, InvalidError, LeaseError, NoPairError, NoSpaceError, NotFoundError, ParseError, QueueFullError,
                      SystemCallError, TooDeepError, TooLargeError, UnsupportedError, VersionError, http_status, strerror)
-from .exchange import Act, Exchange, Merge, error_body, error_event, error_mask, error_status, merge_wanted, reason_name
+from .exchange import Act, Exchange, Merge, error_body, error_event, error_mask, error_name, error_status, merge_wanted, reason_name, reason_text
 from .host import Claim, Host, HostLease, Probe, boot, init_struct, now_ns, seed, version, version_number
-from .prompt import (Scan, hash_tokens, header_owned, limits_of, rewrite, rewrite_pieces, rewrite_slices, rewrite_tail, room, scan)
+from .prompt import (Scan, hash_tokens, header_owned, limits_of, rewrite, rewrite_pieces, rewrite_slices, rewrite_tail, room, scan,
+                     tenant_hash)
 from .record import Recording, Replay, record_header, record_trailer
 from .response import Response
 from .routed import Routed
@@ -37,7 +38,7 @@ __all__ = [
     "Prompt", "PromptFlag", "QueueFullError", "Reason", "Recording", "Replay", "ReplayChoice", "ReplayFlag", "ReplayKind", "ReplayStep", "Report",
     "Request", "RequestFlag", "Response", "ResponseKind", "Role", "Routed", "Router", "RouterLease", "Scan", "Seen", "Slice", "Span", "State",
     "Stats", "SystemCallError", "TargetStatus", "TooDeepError", "TooLargeError", "UnsupportedError", "VersionError", "boot", "config_from_json",
-    "error_body", "error_event", "error_mask", "error_status", "errors", "hash_tokens", "header_owned", "http_status", "init_struct", "limits_of",
-    "merge_wanted", "now_ns", "reason_name", "record_header", "record_trailer", "resolve", "rewrite", "rewrite_pieces", "rewrite_slices",
-    "rewrite_tail", "room", "scan", "seed", "strerror", "version", "version_number",
+    "error_body", "error_event", "error_mask", "error_name", "error_status", "errors", "hash_tokens", "header_owned", "http_status", "init_struct", "limits_of",
+    "merge_wanted", "now_ns", "reason_name", "reason_text", "record_header", "record_trailer", "resolve", "rewrite", "rewrite_pieces", "rewrite_slices",
+    "rewrite_tail", "room", "scan", "seed", "strerror", "tenant_hash", "version", "version_number",
 ]

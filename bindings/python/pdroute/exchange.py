@@ -101,6 +101,16 @@ def reason_name(reason: int) -> str:
     return typing.cast(bytes, core.pdr_reason_name(reason)).decode()
 
 
+def reason_text(reason: int) -> str:
+    """The sentence for clients that goes with it, without names of servers."""
+    return typing.cast(bytes, core.pdr_reason_text(reason)).decode()
+
+
+def error_name(code: int) -> str:
+    """The code for error_body(): "no_pair", "bad_request", "internal_error" and so on."""
+    return typing.cast(bytes, core.pdr_error_name(code)).decode()
+
+
 def text_for(message: str) -> bytes:
     return message.encode("utf-8", "replace").replace(b"\0", b"")
 
@@ -182,4 +192,4 @@ class Merge:
         return [sources[s.source][s.offset:s.offset + s.length] for s in out[:n.value] if s.length]
 
 
-__all__ = ["Act", "Exchange", "Merge", "Reason", "error_body", "error_event", "error_mask", "error_status", "merge_wanted", "reason_name"]
+__all__ = ["Act", "Exchange", "Merge", "Reason", "error_body", "error_event", "error_mask", "error_name", "error_status", "merge_wanted", "reason_name", "reason_text"]

@@ -151,6 +151,11 @@ def rewrite_at(decision: typing.Any, prompt: typing.Any, leg: int, address: typi
     return bytes(long)
 
 
+def tenant_hash(config: Config, name: bytes, value: bytes) -> int:
+    """`tenant` for route() and route_prompt() if `name` is config.tenant_header, else 0: call it for each header."""
+    return int(core.pdr_tenant_hash(config, name, len(name), value, len(value)))
+
+
 def header_owned(name: typing.Union[str, bytes]) -> bool:
     """Whether a client's header of this name must never reach a worker."""
     raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name

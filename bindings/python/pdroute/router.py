@@ -267,7 +267,7 @@ class Router:
 
     def route(self, body: Buffer, api: int = CHAT, *, lease: LeaseId = 0, now_ns: typing.Optional[int] = None, **more: typing.Any) -> Routed:
         """
-        Scans, chooses a pair, books it: `routed.held` says whether it must wait. `more`: flags, priority, session, deadline_ns of Request,
+        Scans, chooses a pair, books it: `routed.held` says whether it must wait. `more`: flags, priority, session, tenant, deadline_ns of Request,
         and exclude (ids). `body`: bytes, or anything with the buffer protocol, not copied.
         """
         try:
@@ -500,7 +500,7 @@ def set_more(request: Request, more: dict[str, typing.Any]) -> None:
             ids = list(value)[:8]
             request.excluded = len(ids)
             request.exclude[:len(ids)] = ids
-        elif name in ("flags", "priority", "session", "deadline_ns"):
+        elif name in ("flags", "priority", "session", "tenant", "deadline_ns"):
             setattr(request, name, value)
         else:
             raise TypeError(f"unexpected argument {name!r}")

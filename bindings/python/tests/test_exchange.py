@@ -3,7 +3,8 @@ import json
 
 import pdroute
 import pytest
-from pdroute import ActionType, EventType, Exchange, Fail, Leg, Reason, Response, ResponseKind, Seen, error_body, reason_name
+from pdroute import (ActionType, Code, EventType, Exchange, Fail, Leg, Reason, Response, ResponseKind, Seen, error_body, error_name, reason_name,
+                     reason_text)
 from test_router import CHAT, make
 
 SECOND = 10**9
@@ -81,6 +82,8 @@ def test_error_bodies():
     assert body["error"]["message"] == 'a "quoted" \n sentence ü' and body["error"]["code"] == "prefill_failed"
     assert json.loads(error_body(400, "x", "\n" * 9000))["error"]["message"] == "\n" * 9000
     assert reason_name(Reason.PREFILL_FAILED) == "prefill_failed" and reason_name(99)
+    assert reason_text(Reason.PREFILL_FAILED) == "the prefill server did not complete the request" and reason_text(99)
+    assert error_name(Code.NO_PAIR) == "no_pair" and error_name(Code.PARSE) == "bad_request" and error_name(12345) == "internal_error"
     assert pdroute.header_owned("X-Data-Parallel-Rank") and pdroute.header_owned(b"x-override-host") and not pdroute.header_owned("X-Custom")
 
 

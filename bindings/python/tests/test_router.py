@@ -253,6 +253,23 @@ def test_configuration():
     assert Router.size(Config()) > Router.size(Config(max_endpoints=4, max_bookings=16))
 
 
+def test_tenants():
+    """Two that were held: the one whose tenant had less goes first."""
+    config = pdroute.resolve(config_from_json('{"tenant_header": "X-Team"}'))
+    assert config.tenant_header == "x-team"
+    greedy, modest = (pdroute.tenant_hash(config, b"x-team", name) for name in (b"greedy", b"modest"))
+    assert 0 != greedy != modest != 0 and greedy == pdroute.tenant_hash(config, b"X-Team", b" greedy ")
+    assert pdroute.tenant_hash(config, b"x-teams", b"greedy") == 0 == pdroute.tenant_hash(Config(), b"x-team", b"greedy")
+    with make(1, 1, hold_window_tokens=1000) as router, router.lease("me") as lease:
+        running = router.route(LONG, lease=lease, tenant=greedy)
+        held = [router.route(LONG.replace(b"word", word), lease=lease, tenant=who) for word, who in ((b"talk", greedy), (b"sing", modest))]
+        assert all(each.held for each in held)
+        running.done()
+        assert router.released(lease) == [held[1].booking]
+        for each in held:
+            each.cancel()
+
+
 def test_attach_and_restore():
     with make() as router:
         with Router.attach(router.memory) as again:

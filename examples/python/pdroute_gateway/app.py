@@ -14,7 +14,7 @@ from pdroute import Api, Error, EventType, HostFlag, TooLargeError, config_from_
 from pdroute.aio import Session
 
 from .client import CONNECT, PROTOCOL, RESET, STALE, TIMEOUT, Client, Leg
-from .job import EMPTY, TEXTS, Answer, Job, answer_to, is_object
+from .job import EMPTY, Answer, Job, answer_to, is_object
 from .settings import Settings
 
 Scope = typing.Dict[str, typing.Any]
@@ -65,7 +65,8 @@ class Gateway:
                     log.warning("%s: %s", settings.config, report.warning[i].value.decode("utf-8", "replace"))
         except Error as error:
             raise RuntimeError(f"{settings.block}: {error.message}") from None
-        self.limits = limits_of(self.session.router.config())
+        self.config = self.session.router.config()
+        self.limits = limits_of(self.config)
         self.max_body = self.limits.max_body
         self.client = Client(settings.connect_timeout, settings.keepalive, settings.keepalive_timeout)
         if settings.access_log:
@@ -269,7 +270,7 @@ class Gateway:
     async def send_abort(self, job: Job, send: Send, leg: typing.Optional[Leg]) -> None:
         """An error event if it is a stream; then the server closes the connection, since the answer is not complete."""
         if leg is not None and leg.event_stream:
-            event = error_event(job.api, job.abort_status, job.abort, TEXTS.get(job.abort, "the request could not be completed"))
+            event = error_event(job.api, job.abort_status, job.abort, job.abort_text)
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
     @staticmethod

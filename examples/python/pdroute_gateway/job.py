@@ -11,7 +11,8 @@ import typing
 from time import monotonic_ns
 
 from pdroute import (NONE, Act, ActionType, Api, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
-                     Outcome, Prompt, PromptFlag, RequestFlag, ResponseKind, header_owned, merge_wanted, reason_name, rewrite, rewrite_pieces)
+                     Outcome, Prompt, PromptFlag, RequestFlag, ResponseKind, error_name, header_owned, merge_wanted, reason_name, reason_text, rewrite, rewrite_pieces,
+                     tenant_hash)
 
 from .client import ERROR, JOIN_MAX, PROTOCOL, Leg
 
@@ -29,12 +30,6 @@ OTHER, RETURN_LOGPROB = int(Api.OTHER), int(PromptFlag.RETURN_LOGPROB)
 MERGE_MAX = 64 << 20  # longer answers of prefill are not kept
 HOP = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"expect", b"te", b"trailer", b"upgrade",
                  b"http2-settings", b"proxy-authorization"))
-TEXTS = {"prefill_failed": "the prefill server did not complete the request", "decode_failed": "the decode server did not complete the request",
-         "prefill_timeout": "the prefill server did not answer in time", "decode_timeout": "the decode server did not answer in time",
-         "no_pair": "no prefill and decode server is available at present", "queue_full": "all servers are busy and the queue is full",
-         "held_timeout": "all servers were busy for too long"}
-NAMES = {"NoPairError": "no_pair", "QueueFullError": "queue_full", "ExpiredError": "held_timeout", "TooLargeError": "too_large", "ParseError": "bad_request",
-         "TooDeepError": "bad_request", "UnsupportedError": "bad_request"}
 
 owned = functools.lru_cache(1024)(header_owned)
 
@@ -49,7 +44,7 @@ class Answer(typing.NamedTuple):
 
 def answer_to(error: Error) -> Answer:
     retry = error.retry_after_ms or (1000 if error.http_status in (429, 503) else 0)
-    return Answer(error.http_status, NAMES.get(type(error).__name__, "internal_error"), str(error), retry)
+    return Answer(error.http_status, error_name(error.code), str(error), retry)
 
 
 def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
@@ -70,7 +65,7 @@ def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
 class Job:
     __slots__ = ("gateway", "scope", "api", "body", "prompt", "hashes", "decision", "exchange", "legs", "relay", "actions", "running", "answer", "abort",
                  "gone", "finished", "served", "headers", "waiter", "watch", "attempts", "held_ns", "ticket", "why", "head_request", "raw", "names",
-                 "delayed", "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "sending")
+                 "delayed", "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant")
 
     def __init__(self, gateway: Gateway, scope: Scope, api: int, body: bytes) -> None:
         self.gateway, self.scope, self.api, self.body = gateway, scope, api, body
@@ -93,7 +88,10 @@ class Job:
         self.names = ["", ""]
         self.delayed: list[tuple[int, typing.Optional[Leg], int]] = []
         self.began = monotonic_ns()
-        self.abort_status = 502
+        self.tenant = 0
+        if gateway.config.tenant_header:
+            self.tenant = next(filter(None, (tenant_hash(gateway.config, name, value) for name, value in scope["headers"])), 0)
+        self.abort_status, self.abort_text = 502, ""
         self.sending = False                         # the client has not yet taken what was sent
         self.merging = False                         # the answer takes both legs'
         self.prefill_body: list[bytes] = []
@@ -105,10 +103,10 @@ class Job:
         session = self.gateway.session
         exclude = self.exchange.exclude if self.exchange else ()
         try:
-            return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude)
+            return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude, tenant=self.tenant)
         except LeaseError:  # this process was stopped for so long that its lease ended
             session.renew()
-            return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude)
+            return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude, tenant=self.tenant)
 
     def decided(self, decision: Decision) -> None:
         self.decision = decision
@@ -241,10 +239,10 @@ class Job:
             elif kind == ROUTE:
                 self.reroute()
             elif kind == RESPOND:
-                code = reason_name(act.reason)
-                self.respond(Answer(act.status, code, TEXTS.get(code, "the request could not be completed"), act.retry_after_ms))
+                self.respond(Answer(act.status, reason_name(act.reason), reason_text(act.reason), act.retry_after_ms))
             elif kind == ABORT:
                 self.abort = self.why = reason_name(act.reason)
+                self.abort_text = reason_text(act.reason)
                 self.abort_status = act.status or 502
                 self.wake()
             elif kind == FINISH:

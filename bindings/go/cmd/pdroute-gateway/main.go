@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -46,7 +47,7 @@ func main() {
 }
 
 func options() pdroute.HandlerOptions {
-	o := pdroute.HandlerOptions{Block: *block, ConfigFile: *config, KeepAlive: *keep}
+	o := pdroute.HandlerOptions{Block: *block, ConfigFile: *config, KeepAlive: *keep, ShutdownTimeout: *patience}
 	if *recreate {
 		o.Flags |= pdroute.OpenRecreate
 	}
@@ -92,35 +93,24 @@ func serve() error {
 			}
 		}()
 	}
-	failed := make(chan error, 2)
-	serving := 1
 	plain, err := listener(*listen, 0)
 	if err != nil {
 		return err
 	}
-	go func() { failed <- server.Serve(plain) }()
+	listeners := []net.Listener{plain}
 	if *secure != "" {
+		pair, err := tls.LoadX509KeyPair(*cert, *key)
+		if err != nil {
+			return err
+		}
 		l, err := listener(*secure, 1)
 		if err != nil {
 			return err
 		}
-		serving++
-		go func() { failed <- server.ServeTLS(l, *cert, *key) }()
+		listeners = append(listeners, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}))
 	}
 	ready()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	patient, cancel := context.WithTimeout(context.Background(), *patience)
-	defer cancel()
-	err = server.Shutdown(patient)
-	// Shutdown may miss a connection that was being accepted at that moment; when Serve has returned, it knows them all.
-	for ; serving > 0; serving-- {
-		<-failed
-	}
-	return errors.Join(err, server.Shutdown(patient), gateway.Shutdown(patient))
+	return gateway.Serve(ctx, server, listeners...)
 }
 
 // explain adds what helps an operator.

@@ -24,15 +24,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	go gateway.Process().Probe(ctx, pdroute.ProbeOptions{}) // watches the servers, unless another process of the block does
-	ended := make(chan error)
-	go func() { ended <- server.ListenAndServe() }()
-	select {
-	case err := <-ended:
+	if err := gateway.Serve(ctx, server); err != nil {      // ends when what has come is answered, and prefill's answers are read
 		log.Fatal(err)
-	case <-ctx.Done():
 	}
-	server.Shutdown(context.Background())  // answers are finished
-	<-ended                                // what was being accepted is known now,
-	server.Shutdown(context.Background())  // and finished
-	gateway.Shutdown(context.Background()) // answers of prefill are read to their end
 }
