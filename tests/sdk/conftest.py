@@ -58,9 +58,17 @@ def session_target(request):
     yield from running(request.param, **({"prefill": 0, "decode": 0, "unified": 1} if request.param == "direct" else {"prefill": 2, "decode": 2}))
 
 
+def forget(fleet):
+    """No faults, no records, nothing cached: a cache is cleared only when nothing runs, and prefill may still run when the client has its answer."""
+    fleet.reset()
+    assert harness.wait_for(lambda: all(w.state()["live"] == 0 for w in fleet.workers), timeout=10), "a request of the test before still runs"
+    fleet.reset()
+    assert all(w.state()["cached_tokens"] == 0 for w in fleet.workers)
+
+
 @pytest.fixture
 def target(session_target):
-    session_target.fleet.reset()
+    forget(session_target.fleet)  # so that cached_tokens are the same everywhere
     yield session_target
     session_target.fleet.reset()
 
