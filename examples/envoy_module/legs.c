@@ -152,14 +152,16 @@ static void pass_on(request *r, module_leg *l)
     if (l->status >= 400 && l->collected.len) (void)pdr_error_mask(&r->job.decision, l->collected.data, l->collected.len);
     if (!l->streaming) begin_answer(r, l);
     if (r->destroyed) return;
-    if (l->collected.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){l->collected.data, l->collected.len}, false);
+    const view body = gate_pass(&r->job, l->status, r->response_read && l->sse, l->which == PDR_LEG_DECODE && r->response_read, (view){l->collected.data, l->collected.len},
+                                l->ended);
     l->collected.len = 0;
+    if (body.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, false);
 }
 
 /* Envoy closes the prefill leg with the client's request: the end of the answer waits a little for it. */
 void request_tick(request *r, uint64_t now)
 {
-    if (r->done_ns && now - r->done_ns > END_CAP_NS) end_answer(r);
+    if (r->done_ns && r->answered && now - r->done_ns > END_CAP_NS) end_answer(r);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- legs */
@@ -409,7 +411,10 @@ EXPORT void HOOK(http_filter_http_stream_data)(abi_filter f, request *r, uint64_
     if (l->which == PDR_LEG_DECODE || l->status >= 300) {
         for (size_t i = 0; i < n && l->collected.len < COLLECT_MAX; i++) bytes_put(&l->collected, data[i].ptr, data[i].length);
     }
-    if (l->which == PDR_LEG_DECODE) r->job.last_byte_ns = pdr_host_now_ns();
+    if (l->which == PDR_LEG_PREFILL && l->status == 200 && r->job.whole) {
+        for (size_t i = 0; i < n; i++) whole_keep(r->job.whole, (view){data[i].ptr, data[i].length});
+    }
+    if (l->which == PDR_LEG_DECODE) gate_piece(&r->job);
     if (l->which == PDR_LEG_DECODE && r->response_read && l->collected.len > before)
         (void)pdr_response_feed(&r->response, l->collected.data + before, l->collected.len - before);
     if (late_head(l)) goto out;

@@ -259,6 +259,9 @@ static void op_decided(gate_job *job)
     const pdr_decision *d = &job->decision;
     (void)snprintf(c->names[0], sizeof c->names[0], "%s:%u", d->prefill_host, d->prefill_port);
     (void)snprintf(c->names[1], sizeof c->names[1], "%s:%u", d->decode_host, d->decode_port);
+    /* nobody sees prefill's answer, or decode's does not come by here */
+    if (job->whole && (c->w->options->dispatch == DISPATCH_MIRROR || (c->w->options->dispatch == DISPATCH_SEND && c->response_body_mode != BODY_FULL_DUPLEX)))
+        job->whole->wanted = 0;
 }
 
 static void op_send(gate_job *job, int which)
@@ -294,13 +297,20 @@ static void op_drain(gate_job *job, int which)
     (void)job, (void)which; /* libcurl reads on, on_body() throws away */
 }
 
+/* A piece of Envoy's decode answer, on its way to the client. */
+static void pass_piece(call *c, view piece, int end)
+{
+    const view body = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read, piece, end);
+    if (body.len || end || !c->job.whole) reply_body(c, 1, body, end);
+}
+
 /* What came of the answer's body before its head was let pass. */
 static void flush_held(call *c)
 {
     const bytes held = c->held_body;
     if ((held.len == 0 || c->response_masked) && !c->response_end) return;
     if (c->response_masked && held.len) (void)pdr_error_mask(&c->job.decision, held.data, held.len);
-    reply_body(c, 1, (view){held.data, held.len}, c->response_end);
+    pass_piece(c, (view){held.data, held.len}, c->response_end);
     c->held_body.len = 0;
 }
 
@@ -321,10 +331,20 @@ static void relay_leg(call *c, leg *l);
  */
 static void stream_leg(call *c, leg *l, int end)
 {
-    const view body = {l->collected.data, l->collected.len};
+    view body;
 
     if (c->over || c->answered) return;
     if (l->status >= 400 && !end) return; /* errors pass whole */
+    if (!l->streaming && !can_stream(c) && !end) return;
+    body = gate_pass(&c->job, l->status, c->response_read && l->sse, c->response_read, (view){l->collected.data, l->collected.len}, end);
+    if (c->job.whole) {
+        l->collected.len = l->fed = 0;
+        if (!l->streaming && !can_stream(c)) bytes_put_view(&l->collected, body);
+        if (body.len == 0 && !end) {
+            if (l->paused) leg_note(l);
+            return;
+        }
+    }
     if (l->status >= 400 && body.len) (void)pdr_error_mask(&c->job.decision, l->collected.data, body.len);
     if (!l->streaming && !can_stream(c)) {
         if (end) relay_leg(c, l);
@@ -444,7 +464,7 @@ static int tell(call *c, leg *l)
     const int decode = l->which == PDR_LEG_DECODE;
 
     if (decode && l->head_told && c->response_read) {
-        if (l->collected.len > l->fed) c->job.last_byte_ns = pdr_host_now_ns();
+        if (l->collected.len > l->fed) gate_piece(&c->job);
         if (l->collected.len > l->fed) (void)pdr_response_feed(&c->response, l->collected.data + l->fed, l->collected.len - l->fed);
         l->fed = l->collected.len;
         detail.usage = &c->response;
@@ -645,14 +665,14 @@ static void on_response_body(call *c, const message *m)
 {
     if (c->answered || c->taken_over) return;
     if (c->response_read) (void)pdr_response_feed(&c->response, m->body.data ? m->body.data : "", m->body.len);
-    c->job.last_byte_ns = pdr_host_now_ns();
+    gate_piece(&c->job);
     if ((c->response_held || c->response_masked) && m->body.len) bytes_put_view(&c->held_body, m->body);
     if (c->response_held) {
         /* when its head passes */
     } else if (c->response_masked) {
         c->response_end = m->end != 0;
         flush_held(c);
-    } else if (c->response_body_mode == BODY_FULL_DUPLEX) reply_body(c, 1, m->body, m->end);
+    } else if (c->response_body_mode == BODY_FULL_DUPLEX) pass_piece(c, m->body, m->end);
     else reply_body_unchanged(c);
     if (m->end) c->response_end = 1;
     if (m->body.len && !c->response_body_told) {
@@ -671,6 +691,10 @@ static void on_response_trailers(call *c)
 {
     if (c->answered || c->taken_over) return;
     if (!c->response_end) response_event(c, PDR_EV_END);
+    if (c->job.whole && !c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) {
+        const view rest = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read, (view){"", 0}, 1);
+        if (rest.len) reply_body(c, 1, rest, 0);
+    }
     reply_response_trailers(c);
 }
 

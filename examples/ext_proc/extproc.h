@@ -6,6 +6,7 @@
  *   grpc.c     gRPC over HTTP/2                         wire.c  the protobuf wire format
  *   message.c  Envoy's messages, read                   reply.c the same, written
  *   call.c     the conversation about one request       leg.c   requests of our own to workers (libcurl)
+ *   whole.c    answers that take both legs'
  *   gate.c     scan, decide, hold, exchange: what every gateway does
  *   local.c    paths the gateway answers itself         health.c  grpc.health.v1
  *   subset.c   the data plane's subset hint

@@ -174,6 +174,8 @@ static void decided(gate_job *job)
 {
     job->decided = 1;
     job->attempts++;
+    job->last_byte_ns = job->longest_gap_ns = 0;
+    whole_decided(&job->whole, &job->decision, &job->prompt);
     job->gate->ops->decided(job);
 }
 
@@ -234,6 +236,12 @@ static void reroute(gate_job *job)
     push(job, acts, n);
 }
 
+/* Decode's answer is not passed on before prefill's is there. */
+static int whole_waits(const gate_job *job)
+{
+    return job->whole && job->whole->wanted && !job->whole->ended && !job->finished && job->exchange.leg_status[PDR_LEG_DECODE] == 200;
+}
+
 static void perform(gate_job *job, const pdr_action *act)
 {
     const gate_ops *ops = job->gate->ops;
@@ -244,19 +252,22 @@ static void perform(gate_job *job, const pdr_action *act)
         ops->send(job, leg);
         break;
     case PDR_ACT_CANCEL:
+        if (leg == PDR_LEG_DECODE) job->relay_waits = 0;
         ops->cancel(job, leg);
         break;
     case PDR_ACT_DRAIN:
         ops->drain(job, leg);
         break;
     case PDR_ACT_RELAY:
-        ops->relay(job, leg);
+        if (leg == PDR_LEG_DECODE && whole_waits(job)) job->relay_waits = 1;
+        else ops->relay(job, leg);
         break;
     case PDR_ACT_ROUTE:
         reroute(job);
         break;
     case PDR_ACT_RESPOND:
         job->reason = act->reason;
+        job->relay_waits = 0;
         respond(job, act->status, pdr_reason_name(act->reason), pdr_reason_text(act->reason), act->retry_after_ms);
         break;
     case PDR_ACT_ABORT:
@@ -278,7 +289,13 @@ static void run(gate_job *job)
     gate *g = job->gate;
     if (job->running) return;
     job->running = 1;
-    while (job->actions_n) {
+    for (;;) {
+        if (job->actions_n == 0) {
+            if (!job->relay_waits || whole_waits(job)) break;
+            job->relay_waits = 0;
+            g->ops->relay(job, PDR_LEG_DECODE);
+            continue;
+        }
         const pdr_action act = job->actions[0];
         job->actions_n--;
         memmove(job->actions, job->actions + 1, job->actions_n * sizeof act);
@@ -316,12 +333,18 @@ void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *d
     size_t n = PDR_MAX_ACTIONS;
 
     if (!job->begun || job->finished) return;
+    if (job->whole && leg == PDR_LEG_PREFILL && (type == PDR_EV_END || type == PDR_EV_FAILED) && detail->attempt == job->exchange.attempt)
+        whole_prefill_ended(job->whole, type == PDR_EV_END && detail->status == 200);
     pdr_init_struct(&ev, sizeof ev);
     ev.type = type;
     ev.leg = leg;
     ev.now_ns = pdr_host_now_ns();
     ev.attempt = job->exchange.attempt;
-    ev.last_byte_ns = job->last_byte_ns;
+    ev.last_byte_ns = job->relay_waits ? ev.now_ns : job->last_byte_ns; /* what has come may wait for prefill, not for decode */
+    if (type == PDR_EV_END && leg == PDR_LEG_DECODE && job->last_byte_ns) {
+        const uint64_t gap_ms = job->longest_gap_ns / 1000000;
+        ev.longest_gap_ms = gap_ms ? (uint32_t)gap_ms : 1;
+    }
     if (type == PDR_EV_END && detail && detail->usage && detail->usage->flags & PDR_SEEN_ERROR) ev.detail = PDR_FAIL_PROTOCOL;
     if (detail) {
         ev.status = detail->status;
@@ -404,6 +427,19 @@ static void take(gate_job *job)
     }
 }
 
+void gate_piece(gate_job *job)
+{
+    const uint64_t now = pdr_host_now_ns();
+    if (job->last_byte_ns && now - job->last_byte_ns > job->longest_gap_ns) job->longest_gap_ns = now - job->last_byte_ns;
+    job->last_byte_ns = now;
+}
+
+view gate_pass(gate_job *job, unsigned status, int sse, int json, view piece, int end)
+{
+    if (!job->whole || status != 200 || (!sse && !json)) return piece;
+    return whole_pass(job->whole, job->api, sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON, piece, end);
+}
+
 void gate_client_gone(gate_job *job)
 {
     if (job->is_held) {
@@ -419,6 +455,7 @@ void gate_job_end(gate_job *job)
 {
     free(job->hashes);
     job->hashes = NULL;
+    whole_free(&job->whole);
     if (job->gate) {
         unhold(job);
         unlist(job);

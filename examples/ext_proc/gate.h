@@ -11,6 +11,7 @@
 
 #include "pdroute/host.h"
 #include "pdroute/pdroute.h"
+#include "whole.h"
 #include "wire.h"
 
 #define GATE_TICK_MS 100
@@ -72,12 +73,15 @@ struct gate_job {
     uint64_t held_ns;  /* since when; later: for how long */
     uint64_t tenant;   /* who pays, 0: nobody in particular */
     uint64_t last_byte_ns; /* when a piece of decode's answer came last; 0: not known */
+    uint64_t longest_gap_ns; /* between two of them */
+    whole *whole;      /* NULL, or the answer may take both legs' */
     unsigned listed : 1;
     unsigned begun : 1;    /* the exchange is alive */
     unsigned finished : 1; /* and over */
     unsigned is_held : 1;
     unsigned was_held : 1;
     unsigned running : 1;  /* actions are being carried out */
+    unsigned relay_waits : 1; /* decode's answer is to be relayed when prefill's is there */
     unsigned decided : 1;  /* `decision` holds a pair */
     unsigned raw_body : 1; /* not a JSON object: nothing to cut out */
     char why[64];          /* name of the error, for logs */
@@ -111,6 +115,10 @@ int gate_is_object(view body, int json_type);
 /* The body is complete: scan, decide, and send, hold or answer. `json_type`: the request says that it is JSON. */
 void gate_start(gate_job *job, gate *g, uint32_t api, view body, int json_type);
 void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *detail);
+/* A piece of decode's answer came: silence is measured between them. */
+void gate_piece(gate_job *job);
+/* What of decode's answer may go to the client, when `piece` of it came: `piece` itself, unless it takes prefill's as well. */
+view gate_pass(gate_job *job, unsigned status, int sse, int json, view piece, int end);
 /* The client left, in whatever state. */
 void gate_client_gone(gate_job *job);
 /* Nothing refers to the job any more; frees what it holds. Its exchange must not have begun, or be finished. */

@@ -150,7 +150,10 @@ static size_t on_body(char *data, size_t size, size_t n, void *context)
         l->body = 1;
         leg_note(l);
     }
-    if (l->which == PDR_LEG_PREFILL && l->status < 300) return len; /* nobody wants it */
+    if (l->which == PDR_LEG_PREFILL && l->status < 300) {
+        if (l->c->job.whole && l->status == 200) whole_keep(l->c->job.whole, (view){data, len});
+        return len; /* nobody else wants it */
+    }
     if (l->collected.len + l->c->grpc.queued + len > (l->relayed && !l->streaming ? WHOLE_MAX : COLLECT_MAX) && l->collected.len) {
         if (l->which == PDR_LEG_PREFILL) return len; /* the rest of an error is not needed */
         l->paused = 1;
