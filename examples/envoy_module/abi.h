@@ -32,6 +32,7 @@ enum { ABI_HEADERS_CONTINUE = 0, ABI_HEADERS_STOP = 1 };
 enum { ABI_BODY_CONTINUE = 0, ABI_BODY_STOP_NO_BUFFER = 3 };
 enum { ABI_TRAILERS_CONTINUE = 0, ABI_TRAILERS_STOP = 1 };
 enum { ABI_RESET_LOCAL = 0 };
+enum { ABI_DYNAMIC_METADATA = 0 };
 /* why a stream of ours broke */
 enum { ABI_CONNECTION_FAILURE = 0, ABI_CONNECTION_TERMINATION = 1, ABI_LOCAL_RESET = 2, ABI_LOCAL_REFUSED = 3, ABI_OVERFLOW = 4, ABI_REMOTE_RESET = 5,
        ABI_REMOTE_REFUSED = 6, ABI_PROTOCOL_ERROR = 7 };
@@ -45,6 +46,9 @@ void     CALLBACK(http_send_response)(abi_filter f, uint32_t status, abi_header 
 void     CALLBACK(http_send_response_headers)(abi_filter f, abi_header *headers, size_t n, bool end);
 void     CALLBACK(http_send_response_data)(abi_filter f, abi_text data, bool end);
 void     CALLBACK(http_set_dynamic_metadata_string)(abi_filter f, abi_text space, abi_text key, abi_text value);
+bool     CALLBACK(http_get_metadata_string)(abi_filter f, uint32_t source, abi_text space, abi_text key, abi_text *out); /* logs an error for a list */
+bool     CALLBACK(http_get_metadata_list_size)(abi_filter f, uint32_t source, abi_text space, abi_text key, size_t *out);
+bool     CALLBACK(http_get_metadata_list_string)(abi_filter f, uint32_t source, abi_text space, abi_text key, size_t index, abi_text *out);
 int      CALLBACK(http_filter_start_http_stream)(abi_filter f, uint64_t *id, abi_text cluster, abi_header *headers, size_t n, abi_text body, bool end,
                                                  uint64_t timeout_ms);
 void     CALLBACK(http_filter_reset_http_stream)(abi_filter f, uint64_t id);

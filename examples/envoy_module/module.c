@@ -298,10 +298,36 @@ static int local(request *r)
     return 1;
 }
 
+/* The subset hint of a data plane, a text or a list of them. -1: nobody may serve the request */
+static int restrict_servers(request *r)
+{
+    const abi_text space = {SUBSET_SPACE, sizeof SUBSET_SPACE - 1}, key = {SUBSET_KEY, sizeof SUBSET_KEY - 1};
+    bytes addresses = {0};
+    abi_text text;
+    size_t n = 0;
+    int rc = 0;
+
+    if (CALLBACK(http_get_metadata_list_size)(r->filter, ABI_DYNAMIC_METADATA, space, key, &n)) {
+        for (size_t i = 0; i < n; i++) {
+            if (CALLBACK(http_get_metadata_list_string)(r->filter, ABI_DYNAMIC_METADATA, space, key, i, &text)) subset_put(&addresses, (view){text.ptr, text.length});
+        }
+        rc = subset_apply(&r->job, (view){addresses.data, addresses.len});
+    } else if (CALLBACK(http_get_metadata_string)(r->filter, ABI_DYNAMIC_METADATA, space, key, &text)) {
+        subset_put(&addresses, (view){text.ptr, text.length});
+        rc = subset_apply(&r->job, (view){addresses.data, addresses.len});
+    }
+    bytes_free(&addresses);
+    return rc;
+}
+
 static void start(request *r)
 {
     const view body = {r->body.data ? r->body.data : "", r->body.len};
     r->started = 1;
+    if (restrict_servers(r)) {
+        gate_refuse(&r->job, &r->t->gate, PDR_E_NO_PAIR, SUBSET_NOBODY);
+        return;
+    }
     gate_start(&r->job, &r->t->gate, r->job.api, body, r->content_type.len && memmem(r->content_type.data, r->content_type.len, "json", 4) != NULL);
 }
 

@@ -3,7 +3,7 @@
  *
  *   module.c   configuration, one gate per Envoy thread, what Envoy calls
  *   legs.c     both legs as streams that the filter starts, and the answer to the client
- *   ../ext_proc/gate.c, whole.c, block.c, wire.c   what every gateway does
+ *   ../ext_proc/gate.c, whole.c, subset.c, block.c, wire.c   what every gateway does
  *
  * The filter never lets a request pass: it answers. Both legs are streams of its own to an ORIGINAL_DST cluster, so that whatever happens can be answered as the
  * exchange says, with another pair as long as the client has seen nothing.
@@ -14,6 +14,7 @@
 #include <pthread.h>
 
 #include "../ext_proc/gate.h"
+#include "../ext_proc/subset.h"
 #include "abi.h"
 
 typedef struct request request;

@@ -543,8 +543,8 @@ static void start(call *c)
         reply_echo(c);
         return;
     }
-    if (subset_apply(c)) {
-        gate_refuse(&c->job, &c->w->gate, PDR_E_NO_PAIR, "no server that the gateway's subset allows is available");
+    if (c->subset_given && subset_apply(&c->job, (view){c->subset.data, c->subset.len})) {
+        gate_refuse(&c->job, &c->w->gate, PDR_E_NO_PAIR, SUBSET_NOBODY);
         return;
     }
     gate_start(&c->job, &c->w->gate, c->job.api, body, mentions(c->content_type, "json"));
@@ -700,6 +700,11 @@ static void on_response_trailers(call *c)
 
 /* -------------------------------------------------------------------------------------------------------------- grpc */
 
+static void each_address(void *context, view text)
+{
+    subset_put(&((call *)context)->subset, text);
+}
+
 void call_message(grpc_stream *s, view in)
 {
     call *c = (call *)s;
@@ -711,7 +716,7 @@ void call_message(grpc_stream *s, view in)
         return;
     }
     enter(c);
-    if (!c->started) subset_read(c, m.metadata);
+    if (!c->started && m.metadata.len && metadata_strings(m.metadata, SUBSET_SPACE, SUBSET_KEY, each_address, c)) c->subset_given = 1;
     switch (m.kind) {
     case MESSAGE_REQUEST_HEADERS:
         on_request_headers(c, &m);

@@ -22,6 +22,7 @@
 
 #include "gate.h"
 #include "grpc.h"
+#include "subset.h"
 #include "wire.h"
 
 typedef struct call call;
@@ -238,9 +239,6 @@ void worker_end(worker *w);
 
 /* 1: it was answered here. */
 int local_answer(call *c);
-
-void subset_read(call *c, view metadata);
-int subset_apply(call *c);
 
 extern const grpc_service services[];
 grpc_stream *health_open(grpc_loop *loop);
