@@ -6,11 +6,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static view whole;
+static view input;
 
 static void inside(view v)
 {
-    if (v.len && (v.data < whole.data || v.len > whole.len || v.data > whole.data + whole.len - v.len)) abort();
+    if (v.len && (v.data < input.data || v.len > input.len || v.data > input.data + input.len - v.len)) abort();
 }
 
 static void each(void *context, view text)
@@ -64,8 +64,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char   *copy = malloc(size ? size : 1); /* of its own size: a sanitizer sees what is read beyond */
     if (!copy) return 0;
     if (size) memcpy(copy, data, size);
-    whole = (view){copy, size};
-    if (!message_read(whole, &m)) {
+    input = (view){copy, size};
+    if (!message_read(input, &m)) {
         inside(m.headers);
         inside(m.body);
         inside(m.metadata);
@@ -79,8 +79,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void)metadata_strings(m.metadata, "a", "b", each, &n);
         if (n > size) abort();
     }
-    write_again(whole, &out, 0);
-    if (!out.failed) same(whole, (view){out.data, out.len});
+    write_again(input, &out, 0);
+    if (!out.failed) same(input, (view){out.data, out.len});
     bytes_free(&out);
     free(copy);
     return 0;
