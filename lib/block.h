@@ -21,7 +21,9 @@
 #include "room.h"
 #include "tape.h"
 
-#define PDR_LAYOUT_VERSION 6
+#include <setjmp.h>
+
+#define PDR_LAYOUT_VERSION 7
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
@@ -91,15 +93,20 @@ typedef struct pdr_books {
     uint32_t     open, pad;  /* targets that something could still go to in this pass */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
+    struct pdr_books  *outer;  /* the call of this thread that this one is inside of, on another block */
+    jmp_buf      escape;       /* where pdr_router_escape() leads */
 } pdr_books;
 
 /* Pointers for a block whose header was checked. b->ledger points into b: a pdr_books is not copied. */
 void pdr_books_open(pdr_books *b, pdr_router *r);
 /*
  * Opens and locks. now_ns 0: the latest time seen. Time never goes back: an older now_ns counts as the latest one seen.
- * PDR_E_INVALID (r NULL or not a ready block), PDR_E_BUSY.
+ * PDR_E_INVALID (r NULL or not a ready block), PDR_E_BUSY, PDR_E_BLOCK_CORRUPT: also a second time, out of anything up to the unlock, if the block's memory
+ * goes meanwhile (pdr_router_escape). So the function that locks also unlocks, and what it must free it holds before it locks.
  */
-int  pdr_books_lock(pdr_books *b, pdr_router *r, uint64_t now_ns);
-void pdr_books_unlock(pdr_books *b);
+#define pdr_books_lock(b, r, now_ns) (_setjmp((b)->escape) ? PDR_E_BLOCK_CORRUPT : pdr_books_take(b, r, now_ns))
+int  pdr_books_take(pdr_books *b, pdr_router *r, uint64_t now_ns);
+/* Gives `code`, or PDR_E_BLOCK_CORRUPT if the block was lost while the caller was inside: what it found there is nothing then. */
+int  pdr_books_unlock(pdr_books *b, int code, pdr_error *err);
 
 #endif

@@ -8,7 +8,7 @@
 
 static const char magic[8] = {'P', 'D', 'R', 'O', 'U', 'T', 'E', '\n'};
 
-enum { CANDIDATE_LISTS = 4 /* and who is in one */, GROUP_LISTS = 3, READY = 0x52454459 };
+enum { CANDIDATE_LISTS = 4 /* and who is in one */, GROUP_LISTS = 3, READY = 0x52454459, LOST = 0x54534f4c };
 
 static uint64_t round64(uint64_t n) { return (n + 63) & ~63ull; }
 
@@ -314,11 +314,41 @@ static void repair(pdr_books *b)
     pdr_registry_relist(&b->registry);
 }
 
-int pdr_books_lock(pdr_books *b, pdr_router *r, uint64_t now_ns)
+static int not_ready(const pdr_router *r) { return r && r->ready == LOST ? PDR_E_BLOCK_CORRUPT : PDR_E_INVALID; }
+
+int pdr_router_lose(pdr_router *r)
 {
-    if (__builtin_expect(!r || __atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY, 0)) return PDR_E_INVALID;
+    if (!r || __atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY) return PDR_E_INVALID;
+    __atomic_store_n(&r->ready, LOST, __ATOMIC_RELEASE);
+    return PDR_OK;
+}
+
+/* The call that this thread is inside of. Only a signal handler of the same thread reads it: the one thing that is not in the block or on a stack. */
+static _Thread_local pdr_books *inside;
+
+void pdr_router_escape(const pdr_router *r)
+{
+    pdr_books *b = inside;
+    if (!b || b->r != r) return;
+    inside = b->outer;
+    _longjmp(b->escape, 1);
+}
+
+static int leave(pdr_books *b, int code)
+{
+    inside = b->outer;
+    return code;
+}
+
+int pdr_books_take(pdr_books *b, pdr_router *r, uint64_t now_ns)
+{
+    b->r = r;
+    b->outer = inside;
+    inside = b;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (__builtin_expect(!r || __atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY, 0)) return leave(b, not_ready(r));
     int got = pdr_lock_take(&r->lock);
-    if (__builtin_expect(got < 0, 0)) return got;
+    if (__builtin_expect(got < 0, 0)) return leave(b, got);
     pdr_books_open(b, r);
     if (__builtin_expect(got == PDR_LOCK_RECOVERED, 0)) {
         repair(b);
@@ -334,7 +364,13 @@ int pdr_books_lock(pdr_books *b, pdr_router *r, uint64_t now_ns)
     return PDR_OK;
 }
 
-void pdr_books_unlock(pdr_books *b) { pdr_lock_release(&b->r->lock); }
+int pdr_books_unlock(pdr_books *b, int code, pdr_error *err)
+{
+    int lost = b->r->ready != READY;
+    pdr_lock_release(&b->r->lock);
+    leave(b, code);
+    return __builtin_expect(lost, 0) ? pdr_fail(err, PDR_E_BLOCK_CORRUPT, "the block was lost meanwhile") : code;
+}
 
 int pdr_router_check(pdr_router *r, pdr_error *err)
 {
@@ -349,6 +385,5 @@ int pdr_router_check(pdr_router *r, pdr_error *err)
         if (b.hold.slots[i].booking && (!k || k->state != PDR_BOOKING_HELD || k->held != i))
             bad = snprintf(why, sizeof why, "queue: slot %u has no booking of its own", i);
     }
-    pdr_books_unlock(&b);
-    return bad ? pdr_fail(err, PDR_E_BLOCK_CORRUPT, "%s", why) : PDR_OK;
+    return pdr_books_unlock(&b, bad ? pdr_fail(err, PDR_E_BLOCK_CORRUPT, "%s", why) : PDR_OK, err);
 }

@@ -91,8 +91,7 @@ int pdr_endpoint_put(pdr_router *r, const pdr_endpoint *e, uint64_t now_ns, uint
         pdr_registry_relist(&b.registry);
         pdr_release_held(&b);
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, err);
 }
 
 int pdr_endpoint_drain(pdr_router *r, uint32_t id, int on, pdr_error *err)
@@ -105,8 +104,7 @@ int pdr_endpoint_drain(pdr_router *r, uint32_t id, int on, pdr_error *err)
         pdr_registry_relist(&b.registry);
         pdr_release_held(&b);
     }
-    pdr_books_unlock(&b);
-    return rec ? PDR_OK : unknown(err, id);
+    return pdr_books_unlock(&b, rec ? PDR_OK : unknown(err, id), err);
 }
 
 static void remove_locked(pdr_books *b, uint32_t id)
@@ -124,8 +122,7 @@ int pdr_endpoint_remove(pdr_router *r, uint32_t id, pdr_error *err)
         remove_locked(&b, id);
         pdr_release_held(&b);
     }
-    pdr_books_unlock(&b);
-    return known ? PDR_OK : unknown(err, id);
+    return pdr_books_unlock(&b, known ? PDR_OK : unknown(err, id), err);
 }
 
 int pdr_endpoint_health(pdr_router *r, uint32_t id, int up, uint64_t now_ns, pdr_error *err)
@@ -143,8 +140,7 @@ int pdr_endpoint_health(pdr_router *r, uint32_t id, int up, uint64_t now_ns, pdr
         pdr_registry_relist(&b.registry);
         pdr_release_held(&b);
     }
-    pdr_books_unlock(&b);
-    return rec ? PDR_OK : unknown(err, id);
+    return pdr_books_unlock(&b, rec ? PDR_OK : unknown(err, id), err);
 }
 
 int pdr_endpoint_find(pdr_router *r, const char *name, uint32_t *id)
@@ -153,22 +149,20 @@ int pdr_endpoint_find(pdr_router *r, const char *name, uint32_t *id)
     if (!name || !id) return PDR_E_INVALID;
     LOCKED(b, r, 0, NULL);
     int code = pdr_registry_find(&b.registry, name, id);
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_endpoint_get(pdr_router *r, uint32_t id, pdr_endpoint *out, uint32_t *state)
 {
     pdr_books b;
-    int       code = PDR_E_NOT_FOUND;
     LOCKED(b, r, 0, NULL);
+    int code = PDR_E_NOT_FOUND;
     const pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, id);
     if (rec) {
         code = out ? pdr_struct_out(out, &rec->e, sizeof rec->e, NULL) : PDR_OK;
         if (state) *state = pdr_registry_state(rec, &b.registry.targets[rec->first_target], b.now_ns);
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_endpoint_next(pdr_router *r, uint32_t *cursor, uint32_t *id)
@@ -181,15 +175,14 @@ int pdr_endpoint_next(pdr_router *r, uint32_t *cursor, uint32_t *id)
     int found = i < b.registry.head->high;
     *id = i;
     *cursor = found ? i + 1 : i;
-    pdr_books_unlock(&b);
-    return found ? PDR_OK : PDR_E_NOT_FOUND;
+    return pdr_books_unlock(&b, found ? PDR_OK : PDR_E_NOT_FOUND, NULL);
 }
 
 int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now_ns, pdr_target_status *out)
 {
     pdr_books b;
-    int       code = PDR_E_NOT_FOUND;
     LOCKED(b, r, now_ns, NULL);
+    int code = PDR_E_NOT_FOUND;
     const pdr_endpoint_rec *rec = pdr_registry_at(&b.registry, endpoint);
     if (rec && rank < rec->targets) {
         uint32_t               at = rec->first_target + rank;
@@ -207,8 +200,7 @@ int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now
                  .cached_tokens_total = i->cached_tokens, .prompt_tokens_total = i->prompt_tokens};
         code = pdr_struct_out(out, &s, sizeof s, NULL);
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 /* ---- documents */
@@ -351,8 +343,8 @@ int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, 
     int              complete = 0;
     LOCKED(b, r, now_ns, err);
     pool = r->pool;
-    pdr_books_unlock(&b);
-    int code = pdr_apply_parse(text, len, &pool, &endpoints, &n, &complete, &own, err);
+    int code = pdr_books_unlock(&b, PDR_OK, err);
+    if (!code) code = pdr_apply_parse(text, len, &pool, &endpoints, &n, &complete, &own, err);
     if (code) return code;
     for (size_t i = 0; i < n; i++) pdr_registry_default_name(&endpoints[i]); /* what is there already is found by its name */
     code = pdr_books_lock(&b, r, now_ns);
@@ -360,7 +352,7 @@ int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, 
         pdr_fail(err, code, "%s", pdr_strerror(code));
     } else {
         code = apply_locked(&b, endpoints, n, &pool, complete && flags & PDR_APPLY_PRUNE, &own, err);
-        pdr_books_unlock(&b);
+        code = pdr_books_unlock(&b, code, err);
     }
     free(endpoints);
     return code || !report ? code : pdr_struct_out(report, &own, sizeof own, NULL);
@@ -521,8 +513,7 @@ int pdr_report_put(pdr_router *r, uint32_t endpoint, uint32_t kind, const char *
         code = take_server_info(&b, endpoint, &info, err);
     else
         code = take_loads(&b, endpoint, ranks, n, err);
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, err);
 }
 
 int pdr_load_put(pdr_router *r, uint32_t endpoint, uint32_t rank, const pdr_load *load, uint64_t now_ns, pdr_error *err)
@@ -538,21 +529,15 @@ int pdr_load_put(pdr_router *r, uint32_t endpoint, uint32_t rank, const pdr_load
     else
         take_load(&b, rec->first_target + rank, &in);
     pdr_release_held(&b);
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, err);
 }
 
 /* ---- the prefix index, exact */
 
-static int with_target(pdr_router *r, pdr_books *b, uint32_t endpoint, uint32_t rank, uint32_t *target)
+static int find_target(const pdr_books *b, uint32_t endpoint, uint32_t rank, uint32_t *target)
 {
-    int code = pdr_books_lock(b, r, 0);
-    if (code) return code;
     const pdr_endpoint_rec *rec = pdr_registry_at(&b->registry, endpoint);
-    if (!rec || rank >= rec->targets) {
-        pdr_books_unlock(b);
-        return PDR_E_NOT_FOUND;
-    }
+    if (!rec || rank >= rec->targets) return PDR_E_NOT_FOUND;
     *target = rec->first_target + rank;
     return PDR_OK;
 }
@@ -561,43 +546,41 @@ int pdr_prefix_store(pdr_router *r, uint32_t endpoint, uint32_t rank, const uint
 {
     pdr_books b;
     uint32_t  t;
-    int       code = !hashes && n ? PDR_E_INVALID : with_target(r, &b, endpoint, rank, &t);
+    int       code = !hashes && n ? PDR_E_INVALID : pdr_books_lock(&b, r, 0);
     if (code) return code;
-    pdr_index_store(b.index, t, hashes, n < r->config.max_blocks ? n : r->config.max_blocks);
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    if (!(code = find_target(&b, endpoint, rank, &t))) pdr_index_store(b.index, t, hashes, n < r->config.max_blocks ? n : r->config.max_blocks);
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_prefix_remove(pdr_router *r, uint32_t endpoint, uint32_t rank, const uint64_t *hashes, size_t n)
 {
     pdr_books b;
     uint32_t  t;
-    int       code = !hashes && n ? PDR_E_INVALID : with_target(r, &b, endpoint, rank, &t);
+    int       code = !hashes && n ? PDR_E_INVALID : pdr_books_lock(&b, r, 0);
     if (code) return code;
-    pdr_index_remove(b.index, t, hashes, n);
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    if (!(code = find_target(&b, endpoint, rank, &t))) pdr_index_remove(b.index, t, hashes, n);
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_prefix_clear(pdr_router *r, uint32_t endpoint, uint32_t rank)
 {
     pdr_books b;
     uint32_t  t;
-    int       code = with_target(r, &b, endpoint, rank, &t);
+    int       code = pdr_books_lock(&b, r, 0);
     if (code) return code;
-    pdr_index_clear(b.index, t);
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    if (!(code = find_target(&b, endpoint, rank, &t))) pdr_index_clear(b.index, t);
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_prefix_match(pdr_router *r, uint32_t endpoint, uint32_t rank, const uint64_t *hashes, size_t n, size_t *matched)
 {
     pdr_books b;
     uint32_t  t;
-    int       code = (!hashes && n) || !matched ? PDR_E_INVALID : with_target(r, &b, endpoint, rank, &t);
+    int       code = (!hashes && n) || !matched ? PDR_E_INVALID : pdr_books_lock(&b, r, 0);
     if (code) return code;
-    pdr_index_match(b.index, hashes, n < r->config.max_blocks ? n : r->config.max_blocks, b.depth);
-    *matched = b.depth[t];
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    if (!(code = find_target(&b, endpoint, rank, &t))) {
+        pdr_index_match(b.index, hashes, n < r->config.max_blocks ? n : r->config.max_blocks, b.depth);
+        *matched = b.depth[t];
+    }
+    return pdr_books_unlock(&b, code, NULL);
 }

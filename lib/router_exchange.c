@@ -165,16 +165,18 @@ static int any_effect(const pdr_exchange_effects *fx)
 
 /*
  * Carries a step out on the books and only then on the caller's exchange: if the lock cannot be had (PDR_E_BUSY) nothing has changed, and the
- * host may report the event again.
+ * host may report the event again. A block that was lost has no books to keep: the exchange goes on without, so that requests under way end as they would.
  */
 static int commit(pdr_router *r, pdr_exchange *x, const pdr_exchange *stepped, const pdr_exchange_effects *fx, uint64_t now_ns)
 {
     pdr_books b;
     if (any_effect(fx)) {
         int code = pdr_books_lock(&b, r, now_ns);
-        if (code) return code;
-        apply_effects(&b, fx);
-        pdr_books_unlock(&b);
+        if (code && code != PDR_E_BLOCK_CORRUPT) return code;
+        if (!code) {
+            apply_effects(&b, fx);
+            pdr_books_unlock(&b, PDR_OK, NULL);
+        }
     }
     *x = *stepped;
     return PDR_OK;

@@ -67,7 +67,7 @@ int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes,
         if (!code) pdr_decision_dry(&b, &ask, &choice, &d);
         d.retry_after_ms = retry_ms;
     }
-    pdr_books_unlock(&b);
+    code = pdr_books_unlock(&b, code, err);
     if (decision) pdr_struct_out(decision, &d, sizeof d, NULL);
     if (!code && *n > cap) return pdr_fail(err, PDR_E_NOSPACE, "%zu candidates, room for %zu", *n, cap);
     return code;
@@ -89,6 +89,5 @@ int pdr_log_read(pdr_router *r, uint64_t *cursor, pdr_log_record *out, uint64_t 
     } else {
         code = PDR_E_NOT_FOUND;
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }

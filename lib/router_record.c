@@ -340,7 +340,7 @@ int pdr_record_read(pdr_router *r, uint64_t *cursor, uint64_t now_ns, void *buf,
     }
     if (!got && at < h->written) code = PDR_E_NOSPACE; /* the next frame alone is longer */
     *cursor = at + 1;
-    pdr_books_unlock(&b);
+    code = pdr_books_unlock(&b, code, NULL);
     if (code || !got) return code;
     pdr_piece_head(buf, gap ? PDR_PIECE_LOST : 0, (const uint8_t *)buf + PDR_PIECE_HEAD, got);
     *n = got + PDR_PIECE_HEAD;

@@ -15,8 +15,8 @@ int pdr_lease_open(pdr_router *r, const char *name, uint64_t now_ns, uint32_t *l
     int code = pdr_books_lock(&b, r, now_ns);
     if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
     code = pdr_lease_new(&b.ledger, name, b.now_ns, lease);
-    pdr_books_unlock(&b);
-    return code ? pdr_fail(err, code, "the table of leases is full (max_leases %u)", r->config.max_leases) : PDR_OK;
+    if (code) pdr_fail(err, code, "the table of leases is full (max_leases %u)", r->config.max_leases);
+    return pdr_books_unlock(&b, code, err);
 }
 
 int pdr_lease_renew(pdr_router *r, uint32_t lease, uint64_t now_ns)
@@ -26,8 +26,7 @@ int pdr_lease_renew(pdr_router *r, uint32_t lease, uint64_t now_ns)
     if (code) return code;
     pdr_lease *s = pdr_lease_at(&b.ledger, lease, NULL);
     if (s) s->beat_ns = b.now_ns;
-    pdr_books_unlock(&b);
-    return s ? PDR_OK : PDR_E_LEASE;
+    return pdr_books_unlock(&b, s ? PDR_OK : PDR_E_LEASE, NULL);
 }
 
 static void end_lease(pdr_books *b, uint32_t slot)
@@ -48,8 +47,7 @@ int pdr_lease_break(pdr_router *r, uint32_t lease, uint64_t now_ns)
     } else {
         code = PDR_E_LEASE;
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 static void expire_held(pdr_books *b)
@@ -103,8 +101,7 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
     if (b.hold.head->held) expire_held(&b);
     if (b.ledger.head->announced) expire_untaken(&b);
     pdr_release_held(&b);
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 /* ---- routing */
@@ -221,11 +218,11 @@ int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *ha
 {
     pdr_books    b;
     pdr_ask      ask;
-    pdr_decision own, *d = &own;
+    pdr_decision own;
     int          code;
     if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the decision's struct_size is not set");
     if ((code = check_request(request, err))) return code;
-    if (out->struct_size == sizeof own) d = out; /* the caller's struct is ours: nothing to copy */
+    pdr_decision *const d = out->struct_size == sizeof own ? out : &own; /* the caller's struct is ours: nothing to copy */
     memset(d, 0, offsetof(pdr_decision, prefill_host));
     d->first_byte_us = d->answer_us = d->idle_us = 0;
     d->struct_size = sizeof own;
@@ -234,7 +231,7 @@ int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *ha
     if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
     code = pdr_ask_make(&b, prompt, hashes, n, request, &ask, err);
     if (!code) code = decide_locked(&b, &ask, d, err);
-    pdr_books_unlock(&b);
+    code = pdr_books_unlock(&b, code, err);
     if (d != out) pdr_struct_out(out, d, sizeof *d, NULL);
     return code;
 }
@@ -290,7 +287,7 @@ int pdr_ticket_take(pdr_router *r, uint64_t ticket, const uint64_t *hashes, size
     } else {
         code = pdr_fail(err, PDR_E_NOT_FOUND, "the ticket was taken before");
     }
-    pdr_books_unlock(&b);
+    code = pdr_books_unlock(&b, code, err);
     pdr_struct_out(out, &d, sizeof d, NULL);
     return code;
 }
@@ -306,8 +303,7 @@ int pdr_ticket_cancel(pdr_router *r, uint64_t ticket, uint64_t now_ns)
         b.r->stats.cancelled++;
         pdr_release_held(&b);
     }
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_released(pdr_router *r, uint32_t lease, uint64_t *tickets, size_t *n)
@@ -331,8 +327,7 @@ int pdr_released(pdr_router *r, uint32_t lease, uint64_t *tickets, size_t *n)
         }
         if (!s->released) pdr_lease_woken(&b.ledger, s);
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_wakeups(pdr_router *r, uint32_t *leases, size_t *n)
@@ -351,8 +346,7 @@ int pdr_wakeups(pdr_router *r, uint32_t *leases, size_t *n)
         pdr_lease_woken(&b.ledger, s);
         leases[(*n)++] = pdr_lease_id(&b.ledger, i);
     }
-    pdr_books_unlock(&b);
-    return PDR_OK;
+    return pdr_books_unlock(&b, code, NULL);
 }
 
 int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t now_ns)
@@ -372,6 +366,5 @@ int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t no
         pdr_record_ended(&b, booking, what == PDR_DONE_PREFILL ? PDR_ENDED_PREFILL : PDR_ENDED_ALL, 0, 0, 0);
         pdr_release_held(&b);
     }
-    pdr_books_unlock(&b);
-    return code;
+    return pdr_books_unlock(&b, code, NULL);
 }

@@ -27,7 +27,7 @@ int pdr_stats_get(pdr_router *r, pdr_stats *out)
     int       code = pdr_books_lock(&b, r, 0);
     if (code) return code;
     gauges(&b, &s);
-    pdr_books_unlock(&b);
+    if ((code = pdr_books_unlock(&b, PDR_OK, NULL))) return code;
     return pdr_struct_out(out, &s, sizeof s, NULL);
 }
 
@@ -50,8 +50,7 @@ int pdr_ready(pdr_router *r, uint64_t now_ns)
     pdr_books b;
     if (pdr_books_lock(&b, r, now_ns)) return 0;
     int ready = ready_locked(&b);
-    pdr_books_unlock(&b);
-    return ready;
+    return pdr_books_unlock(&b, PDR_OK, NULL) ? 0 : ready;
 }
 
 /* ---- one table of counters for both forms */
@@ -189,11 +188,11 @@ int pdr_status_json(pdr_router *r, uint64_t now_ns, char *buf, size_t cap, size_
     pdr_books       b;
     pdr_stats       s;
     pdr_row         row;
-    uint32_t        id = 0, rank = 0, rows = 0;
     struct pdr_text t = {buf, cap, 0};
     if (!buf && cap) return PDR_E_INVALID;
     int code = pdr_books_lock(&b, r, now_ns);
     if (code) return code;
+    uint32_t id = 0, rank = 0, rows = 0;
     gauges(&b, &s);
     put(&t, "{\"version\":");
     put_json(&t, pdr_version_string());
@@ -208,7 +207,7 @@ int pdr_status_json(pdr_router *r, uint64_t now_ns, char *buf, size_t cap, size_
         json_row(&b, &row, &t);
     }
     put(&t, "]}\n");
-    pdr_books_unlock(&b);
+    if ((code = pdr_books_unlock(&b, PDR_OK, NULL))) return code;
     return pdr_text_end(&t, need);
 }
 
@@ -295,6 +294,6 @@ int pdr_status_prometheus(pdr_router *r, uint64_t now_ns, char *buf, size_t cap,
         head(&t, readings[i].name, "", readings[i].type, readings[i].help);
         while (next_row(&b, &row, &id, &rank)) sample(&t, readings[i].name, "", &row, readings[i].read(&b, &row));
     }
-    pdr_books_unlock(&b);
+    if ((code = pdr_books_unlock(&b, PDR_OK, NULL))) return code;
     return pdr_text_end(&t, need);
 }

@@ -33,6 +33,7 @@ const (
 	OpenCreate   OpenFlags = C.PDR_HOST_CREATE   // make the file (and its directory) if there is none
 	OpenRecreate OpenFlags = C.PDR_HOST_RECREATE // as OpenCreate, and replace a file that is refused
 	OpenRestore  OpenFlags = C.PDR_HOST_RESTORE  // take over a block from before a reboot
+	OpenNoGuard  OpenFlags = 1 << 31             // leave SIGBUS alone: a truncated file then ends the process
 )
 
 // Origin says what OpenBlock did.
@@ -72,7 +73,8 @@ func (b *Block) c() *C.pdr_host {
 	return b.h
 }
 
-// OpenBlock maps the block file at path. A nil config accepts any, and makes a block with default values where one is
+// OpenBlock maps the block file at path. If somebody truncates it, calls fail with ErrBlockCorrupt (a handler of SIGBUS, which
+// hands everything else to Go's own, sees to that; OpenNoGuard leaves it out). A nil config accepts any, and makes a block with default values where one is
 // made.
 func OpenBlock(path string, config *Config, flags OpenFlags) (*Block, error) {
 	p, err := cString("path", path)
@@ -83,11 +85,19 @@ func OpenBlock(path string, config *Config, flags OpenFlags) (*Block, error) {
 	b := &Block{router: new(Router)}
 	var router *C.pdr_router
 	s := newScratch()
-	if err := s.done(C.pdr_host_open(p, config.c(), C.uint32_t(flags), &b.h, &router, &s.err)); err != nil {
+	if err := s.done(C.pdr_host_open(p, config.c(), C.uint32_t(guarded(flags)), &b.h, &router, &s.err)); err != nil {
 		return nil, err
 	}
 	b.router.r = C.pdr_host_router(b.h)
 	return b, nil
+}
+
+// guarded is what the library is told: a file that is truncated under us is an error, not the end, unless that is not wanted.
+func guarded(flags OpenFlags) OpenFlags {
+	if flags&OpenNoGuard != 0 {
+		return flags &^ OpenNoGuard
+	}
+	return flags | C.PDR_HOST_GUARD
 }
 
 // Close unmaps; the file stays. Nobody may use the block or its router any more.

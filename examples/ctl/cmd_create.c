@@ -45,7 +45,7 @@ int cmd_create(struct ctl *c, int argc, char **argv)
     static const struct option options[] = {{"config", required_argument, NULL, 'c'}, {"force", no_argument, NULL, 'F'},
                                             {"restore", no_argument, NULL, 'R'}, {NULL, 0, NULL, 0}};
     const char *config_path = NULL;
-    uint32_t    flags = PDR_HOST_CREATE;
+    uint32_t    flags = PDR_HOST_CREATE | PDR_HOST_GUARD;
     pdr_config  config;
     pdr_error   e;
     int         o, code;

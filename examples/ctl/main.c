@@ -209,7 +209,7 @@ int ctl_open(struct ctl *c)
     int       code;
     if (!c->block || !*c->block) return ctl_misuse(c, "which block? Name it with --block PATH or in PDROUTE_BLOCK");
     pdr_init_struct(&e, sizeof e);
-    code = pdr_host_open(c->block, NULL, 0, &c->host, &c->router, &e);
+    code = pdr_host_open(c->block, NULL, PDR_HOST_GUARD, &c->host, &c->router, &e);
     return code ? ctl_fail_block(c, code, &e) : CTL_OK;
 }
 
@@ -230,10 +230,11 @@ int ctl_follow(struct ctl *c, int *changed)
     *changed = 0;
     pdr_init_struct(&e, sizeof e);
     if ((code = pdr_host_state(c->host, &state, &e))) return ctl_fail_block(c, code, &e);
-    if (state == PDR_HOST_TRUNCATED) return ctl_fail("%s: the file was truncated under its users", c->block);
     if (state == PDR_HOST_CURRENT) return CTL_OK;
-    if (access(c->block, F_OK)) return CTL_OK; /* it may come again */
-    if ((code = pdr_host_open(c->block, NULL, 0, &host, &router, &e))) return ctl_fail_block(c, code, &e);
+    if (state == PDR_HOST_REPLACED && access(c->block, F_OK)) return CTL_OK; /* it may come again */
+    code = pdr_host_open(c->block, NULL, PDR_HOST_GUARD, &host, &router, &e);
+    if (code && state == PDR_HOST_TRUNCATED) return ctl_fail("%s: the file was truncated under its users: %s", c->block, e.message);
+    if (code) return ctl_fail_block(c, code, &e);
     ctl_close(c);
     c->host = host;
     c->router = router;

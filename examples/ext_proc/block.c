@@ -97,7 +97,7 @@ int gate_block_open(const char *path, const char *file, unsigned flags, pdr_host
         goto out;
     }
     pdr_init_struct(&err, sizeof err);
-    if (pdr_host_open(path, text ? &config : NULL, PDR_HOST_CREATE | PDR_HOST_RESTORE | (flags & GATE_BLOCK_RECREATE ? PDR_HOST_RECREATE : 0), host, router, &err)) {
+    if (pdr_host_open(path, text ? &config : NULL, PDR_HOST_CREATE | PDR_HOST_RESTORE | PDR_HOST_GUARD | (flags & GATE_BLOCK_RECREATE ? PDR_HOST_RECREATE : 0), host, router, &err)) {
         gate_log("emerg", "%s: %s%s", path, err.message,
                  err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !(flags & GATE_BLOCK_RECREATE) ? " (with recreate it is replaced)" : "");
         goto out;

@@ -33,7 +33,8 @@ typedef struct pdr_host pdr_host; /* one mapping of a block file in this process
 enum {
     PDR_HOST_CREATE = 1u << 0,   /* make the file (and its directory) if there is none */
     PDR_HOST_RECREATE = 1u << 1, /* as CREATE, and replace a file that is refused for any PDR_E_BLOCK_* reason */
-    PDR_HOST_RESTORE = 1u << 2   /* take over a block from before a reboot: what was learnt stays (pdr_router_restore) */
+    PDR_HOST_RESTORE = 1u << 2,  /* take over a block from before a reboot: what was learnt stays (pdr_router_restore) */
+    PDR_HOST_GUARD = 1u << 3     /* survive that somebody truncates the file: below */
 };
 enum { PDR_HOST_ATTACHED = 1, PDR_HOST_CREATED = 2, PDR_HOST_RECREATED = 3, PDR_HOST_RESTORED = 4 };
 
@@ -56,9 +57,12 @@ typedef struct pdr_host_info {
  * have the old one mapped go on with it undisturbed until they open anew; pdr_host_state() tells them. Mode 0660, whatever the umask.
  *
  * A block file must never be truncated or written to by anything but this library: a page that is gone is a SIGBUS in every process that
- * touches it. Nothing on Linux can forbid that for a named file; keep its directory closed to others.
+ * touches it. Nothing on Linux can forbid that for a named file; keep its directory closed to others. With PDR_HOST_GUARD the process survives
+ * it: a handler of SIGBUS, installed once per process, leads the call that ran into it out. It and all later ones on this router answer PDR_E_BLOCK_CORRUPT, pdr_host_state() answers PDR_HOST_TRUNCATED; close, and open anew. A SIGBUS for any
+ * other reason goes to the handler found there before, so that this fits into programs of Go, Python and Envoy.
  *
- * Errors: PDR_E_SYSTEM (the message has path, call and errno's text), PDR_E_BLOCK_*, PDR_E_INVALID, PDR_E_BUSY (a replacing process does not go on).
+ * Errors: PDR_E_SYSTEM (the message has path, call and errno's text), PDR_E_BLOCK_*, PDR_E_INVALID, PDR_E_BUSY (a replacing process does not go on),
+ * PDR_E_FULL (more than 256 blocks with a guard).
  * Allocates. [any] since 0.1
  */
 PDR_API int pdr_host_open(const char *path, const pdr_config *config, uint32_t flags, pdr_host **out, pdr_router **router,
@@ -69,7 +73,7 @@ PDR_API pdr_router *pdr_host_router(const pdr_host *h);                     /* [
 PDR_API int         pdr_host_info_get(const pdr_host *h, pdr_host_info *out); /* [any] since 0.1 */
 
 enum { PDR_HOST_CURRENT = 0, PDR_HOST_REPLACED = 1 /* the path names another file, or none: open anew */,
-       PDR_HOST_TRUNCATED = 2 /* the file became shorter: close at once, without touching the router */ };
+       PDR_HOST_TRUNCATED = 2 /* the file became shorter: close at once; without PDR_HOST_GUARD do not touch the router */ };
 /* Two system calls; ask about once a second. PDR_E_SYSTEM if the path cannot be looked at. [any] since 0.1 */
 PDR_API int pdr_host_state(const pdr_host *h, uint32_t *state, pdr_error *err);
 

@@ -184,6 +184,17 @@ PDR_API int pdr_router_attach(void *mem, size_t size, const pdr_config *config, 
  * held requests are reset, rooms get a new key from `seed`. [exclusive] since 0.1
  */
 PDR_API int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr_router **out, pdr_error *err);
+/*
+ * Marks a block whose memory cannot be trusted any more: every call on it from now on, and those that are inside, answer PDR_E_BLOCK_CORRUPT.
+ * Async-signal-safe. PDR_E_INVALID: not a ready block. [any] since 0.1
+ */
+PDR_API int pdr_router_lose(pdr_router *r);
+/*
+ * For a handler of the signal that touching the block's memory raised (it is gone): if this thread is in a call on `r`, that call ends at once with
+ * PDR_E_BLOCK_CORRUPT, by a jump out of the handler (install it with SA_NODEFER). Otherwise returns. pdr_host_open() with PDR_HOST_GUARD does all this.
+ * [any] since 0.1
+ */
+PDR_API void pdr_router_escape(const pdr_router *r);
 /* The resolved configuration. [any] since 0.1 */
 PDR_API int pdr_router_config(const pdr_router *r, pdr_config *out);
 /* Verifies every invariant of the block; PDR_E_BLOCK_CORRUPT with the first that fails. Takes the lock: O(size). [any] since 0.1 */

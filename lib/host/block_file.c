@@ -9,7 +9,7 @@
  * Locks are on the inode and die with their holder, so nothing is ever left locked, and there is no lock file. Temporary files of creators that were
  * killed are found by the next creator: a living one holds flock on its own.
  */
-#include "sys.h"
+#include "guard.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -319,7 +319,7 @@ int pdr_host_open(const char *path, const pdr_config *config, uint32_t flags, pd
 
     if (!out) return pdr_host_fail(err, PDR_E_INVALID, "out is NULL");
     *out = NULL;
-    if (flags & ~(uint32_t)(PDR_HOST_CREATE | PDR_HOST_RECREATE | PDR_HOST_RESTORE))
+    if (flags & ~(uint32_t)(PDR_HOST_CREATE | PDR_HOST_RECREATE | PDR_HOST_RESTORE | PDR_HOST_GUARD))
         return pdr_host_fail(err, PDR_E_INVALID, "unknown flags");
     if (!(h = calloc(1, sizeof *h))) return pdr_host_fail(err, PDR_E_SYSTEM, "out of memory");
     h->fd = -1;
@@ -330,6 +330,7 @@ int pdr_host_open(const char *path, const pdr_config *config, uint32_t flags, pd
     if (code == PDR_E_AGAIN)
         code = pdr_host_fail(err, PDR_E_BUSY, "%s is being replaced again and again by other processes", h->path);
     if (code) goto out;
+    if ((flags & PDR_HOST_GUARD) && (code = pdr_guard_add(h, boot, err))) goto out;
     h->wake_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (h->wake_fd < 0) code = pdr_host_fail_errno(err, "cannot make a socket to wake users of", h->path);
 out:
@@ -344,8 +345,10 @@ out:
 
 void pdr_host_close(pdr_host *h)
 {
+    size_t keep;
     if (!h) return;
-    if (h->mem) munmap(h->mem, h->size);
+    pdr_guard_remove(h->guard, &keep);
+    if (h->mem && h->size > keep) munmap((char *)h->mem + keep, h->size - keep);
     if (h->fd >= 0) close(h->fd);
     if (h->wake_fd >= 0) close(h->wake_fd);
     free(h->seen);
@@ -372,7 +375,7 @@ int pdr_host_state(const pdr_host *h, uint32_t *state, pdr_error *err)
     struct stat mine, named;
     if (!h || !state) return pdr_host_fail(err, PDR_E_INVALID, "an argument is NULL");
     if (fstat(h->fd, &mine)) return pdr_host_fail_errno(err, "cannot look at", h->path);
-    if ((uint64_t)mine.st_size < h->size) {
+    if ((uint64_t)mine.st_size < h->size || pdr_guard_lost(h->guard)) {
         *state = PDR_HOST_TRUNCATED;
         return PDR_OK;
     }

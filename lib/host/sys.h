@@ -9,8 +9,11 @@
 
 #include "pdroute/host.h"
 
+struct pdr_guard_slot;
+
 struct pdr_host {
     pdr_router *router;
+    struct pdr_guard_slot *guard; /* NULL: none */
     void       *mem;
     size_t      size;
     int         fd;       /* of the block file: keeps the inode for wake addresses and lease marks */

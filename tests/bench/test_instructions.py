@@ -13,7 +13,7 @@ BUILD = TOP / "build/bench"
 
 # name in bench_route, function, most instructions per call (measured on x86-64 with gcc 12: 15 % below)
 BOUNDS = [
-    ("choose/8", "choose", 7_200),
+    ("choose/8", "choose", 7_300),
     ("choose/64", "choose", 11_500),
     ("choose/1024", "choose", 77_000),
     ("route/1KB/64", "route", 16_700),

@@ -100,7 +100,7 @@ static void one_event_lets_go_whoever_can_go(void **state)
     assert_int_equal(pdr_books_lock(&b, f.r, f.now), PDR_OK);
     for (uint32_t i = 0; i < b.registry.head->high; i++) b.registry.endpoints[i].draining = 0;
     pdr_registry_relist(&b.registry);
-    pdr_books_unlock(&b);
+    pdr_books_unlock(&b, PDR_OK, NULL);
     assert_int_equal(pdr_tick(f.r, f.now), PDR_OK);
     assert_int_equal(fleet_stats(&f).held_now, 0);
     assert_int_equal(pdr_released(f.r, f.lease, tickets, &n), PDR_OK);
@@ -558,7 +558,7 @@ static void come_after(const scene *s, int call, int store)
     if (pdr_router_check(r, &err)) fail_msg("call %d, store %d: %s", call, store, err.message);
     assert_int_equal(pdr_books_lock(&b, r, 0), PDR_OK);
     check_groups(&b, call, store);
-    pdr_books_unlock(&b);
+    pdr_books_unlock(&b, PDR_OK, NULL);
     pdr_lease_break(r, s->mine, s->now);
     assert_int_equal(pdr_tick(r, s->now), PDR_OK);
     assert_int_equal(pdr_wakeups(r, woken, &n), PDR_OK);

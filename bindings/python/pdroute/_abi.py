@@ -216,6 +216,7 @@ class HostFlag(enum.IntFlag):
     CREATE = 1
     RECREATE = 2
     RESTORE = 4
+    GUARD = 8
 
 
 class Origin(enum.IntEnum):
@@ -880,6 +881,8 @@ CORE: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_router_init": (c_int, [c_void_p, c_size_t, POINTER(Config), c_uint64, POINTER(c_void_p), POINTER(ErrorInfo)]),
     "pdr_router_attach": (c_int, [c_void_p, c_size_t, POINTER(Config), c_uint64, POINTER(c_void_p), POINTER(ErrorInfo)]),
     "pdr_router_restore": (c_int, [c_void_p, c_size_t, c_uint64, c_uint64, POINTER(c_void_p), POINTER(ErrorInfo)]),
+    "pdr_router_lose": (c_int, [c_void_p]),
+    "pdr_router_escape": (None, [c_void_p]),
     "pdr_router_config": (c_int, [c_void_p, POINTER(Config)]),
     "pdr_router_check": (c_int, [c_void_p, POINTER(ErrorInfo)]),
     "pdr_endpoint_put": (c_int, [c_void_p, POINTER(Endpoint), c_uint64, POINTER(c_uint32), POINTER(ErrorInfo)]),

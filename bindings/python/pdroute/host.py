@@ -103,13 +103,15 @@ class HostLease:
 class Host:
     """
     A block file, mapped. `with Host("/dev/shm/pdroute/qwen", config, HostFlag.CREATE) as h: h.router.route(…)`. Any number of processes may
-    open one path; config None takes a block as it is. BlockError and SystemCallError say what is wrong.
+    open one path; config None takes a block as it is. A file that somebody truncates is a BlockError in later calls, thanks to a handler of SIGBUS
+    that passes on what is not about a block (guard=False leaves it out). BlockError and SystemCallError say what is wrong.
     """
 
-    def __init__(self, path: typing.Union[str, Path], config: typing.Optional[Config] = None, flags: int = HostFlag.CREATE) -> None:
+    def __init__(self, path: typing.Union[str, Path], config: typing.Optional[Config] = None, flags: int = HostFlag.CREATE,
+                 guard: bool = True) -> None:
         self._handle: typing.Any = CLOSED
         out, router, error = ctypes.c_void_p(), ctypes.c_void_p(), ErrorInfo()
-        check(host.pdr_host_open(os.fsencode(path), config, flags, out, router, error), error)
+        check(host.pdr_host_open(os.fsencode(path), config, flags | (HostFlag.GUARD if guard else 0), out, router, error), error)
         self._handle = out.value
         self.router = Router(host.pdr_host_router(self._handle), self)
 

@@ -186,3 +186,43 @@ def test_a_held_request_expires(path):
             assert caught.value.http_status == 503
 
     asyncio.run(run())
+
+
+TRUNCATED = """
+import faulthandler, os, sys
+if sys.argv[2] == "faulthandler": faulthandler.enable()
+import pdroute
+from pdroute import Config, Endpoint, Host, HostFlag, Role, BlockState
+path = sys.argv[1]
+def fill(router):
+    router.put(Endpoint(role=Role.PREFILL, port=1, host="10.0.0.1"))
+    router.put(Endpoint(role=Role.DECODE, port=1, host="10.0.0.2"))
+body = b'{"messages":[{"role":"user","content":"x"}]}'
+host = Host(path, Config(max_endpoints=16, max_bookings=256, index_entries=4096))
+fill(host.router)
+lease = host.lease("one")
+host.router.route(body, lease=lease)
+os.truncate(path, 0)
+for call in (lambda: host.router.route(body, lease=lease), host.router.stats, host.router.check):
+    try:
+        call()
+    except pdroute.BlockCorruptError:
+        continue
+    raise SystemExit("no error")
+assert host.state() == BlockState.TRUNCATED
+with Host(path, None, HostFlag.RECREATE) as new:
+    fill(new.router)
+    new.router.route(body, lease=new.lease("two"))
+    new.router.check()
+host.close()
+print("survived")
+"""
+
+
+@pytest.mark.parametrize("before", ["nothing", "faulthandler"])
+def test_truncated_file(path, before):
+    done = subprocess.run([sys.executable, "-c", TRUNCATED, path, before], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == "survived\n", (done.returncode, done.stdout, done.stderr)
+    done = subprocess.run([sys.executable, "-c", TRUNCATED.replace("index_entries=4096)", "index_entries=4096), guard=False"), path.parent / "other", before],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGBUS  # the test reaches the fault: without the guard it is the end

@@ -22,7 +22,7 @@ ENUMS = [
     ("Mode", False, r"PDR_MODE_(\w+)"), ("ResponseKind", False, r"PDR_RESPONSE_(\w+)"), ("Seen", True, r"PDR_SEEN_(\w+)"),
     ("EventType", False, r"PDR_EV_(\w+)"), ("Fail", False, r"PDR_FAIL_(\w+)"), ("ActionType", False, r"PDR_ACT_(\w+)"),
     ("Reason", False, r"PDR_ERR_(\w+)"), ("Done", True, r"PDR_DONE_(\w+)"), ("Barred", False, r"PDR_BARRED_(\w+)"),
-    ("HostFlag", True, r"PDR_HOST_(CREATE|RECREATE|RESTORE)"), ("Origin", False, r"PDR_HOST_(ATTACHED|CREATED|RECREATED|RESTORED)"),
+    ("HostFlag", True, r"PDR_HOST_(CREATE|RECREATE|RESTORE|GUARD)"), ("Origin", False, r"PDR_HOST_(ATTACHED|CREATED|RECREATED|RESTORED)"),
     ("BlockState", False, r"PDR_HOST_(CURRENT|REPLACED|TRUNCATED)"), ("Job", False, r"PDR_HOST_JOB_(\w+)"),
     ("ReplayFlag", True, r"PDR_REPLAY_(PARTIAL)"), ("ReplayKind", False, r"PDR_REPLAY_(\w+)"),
     ("ProbeFlag", True, r"PDR_PROBE_((?:NO_|TLS_)\w+)"), ("ProbeEventType", False, r"PDR_PROBE_(\w+)"),
