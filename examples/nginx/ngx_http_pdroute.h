@@ -69,7 +69,6 @@ struct ngx_http_pdroute_zone_s {
     pdr_limits limits;
     pdr_host *host; /* mapped by the master, used by all workers */
     pdr_router *router;
-    size_t size;                  /* of the block */
     volatile sig_atomic_t *lost;  /* shared by all workers: 1 once the block must not be touched any more */
     ngx_str_t tls_ca;             /* PEM; empty: the system's authorities */
     ngx_uint_t tls_insecure;      /* certificates of workers are not verified */
@@ -436,8 +435,7 @@ void ngx_http_pdroute_fan_content(ngx_http_pdroute_arm_t *arm, u_char *begin, u_
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone);
 ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r);
 
-ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, size_t size);
-ngx_int_t ngx_http_pdroute_guard_start(ngx_array_t *zones);
+ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
 /* Looks whether the block is still whole; *zone->lost afterwards. */
 void ngx_http_pdroute_guard_look(ngx_http_pdroute_zone_t *zone);
 

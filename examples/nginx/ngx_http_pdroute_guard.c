@@ -1,21 +1,16 @@
 /*
- * A block file that becomes shorter under a running nginx. A page that is gone is a SIGBUS in whatever touches it, and
- * no call that was half done can be finished: so the worker that touches it first leaves a mark in memory that all
- * workers share, and dies; its successor and the others see the mark, touch the block no more, and refuse requests to
- * this zone with 503 until the next reload. Mostly the tick finds out first, and nobody dies.
+ * A block file that becomes shorter under a running nginx. The block is open with PDR_HOST_GUARD: a worker that touches a
+ * page that is gone gets PDR_E_BLOCK_CORRUPT instead of a SIGBUS. Here a mark in memory that all workers share says so to
+ * the others: nobody touches the block any more, and requests to this zone are refused with 503 until the next reload.
  */
 #include "ngx_http_pdroute.h"
-
-#include <signal.h>
-
-static ngx_array_t *guarded; /* ngx_http_pdroute_zone_t *, of this process */
 
 static void unguard(void *data)
 {
     (void)munmap(data, ngx_pagesize);
 }
 
-ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, size_t size)
+ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
 {
     ngx_pool_cleanup_t *cln = ngx_pool_cleanup_add(cf->pool, 0);
     void *page;
@@ -24,38 +19,9 @@ ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *z
     page = mmap(NULL, ngx_pagesize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) return NGX_ERROR;
     zone->lost = page;
-    zone->size = size;
     cln->handler = unguard;
     cln->data = page;
     return NGX_OK;
-}
-
-/* Async-signal-safe. Returning runs into the same page again, now without a handler. */
-static void on_sigbus(int signo, siginfo_t *info, void *context)
-{
-    static const char text[] = "pdroute: a block file was truncated under this worker\n";
-    ngx_http_pdroute_zone_t **zones = guarded->elts;
-    u_char *at = info->si_addr;
-    ngx_uint_t i;
-
-    (void)signo, (void)context;
-    for (i = 0; i < guarded->nelts; i++) {
-        if (at < (u_char *)zones[i]->router || at >= (u_char *)zones[i]->router + zones[i]->size) continue;
-        *zones[i]->lost = 1;
-        (void)!write(ngx_cycle->log->file->fd, text, sizeof(text) - 1);
-    }
-}
-
-ngx_int_t ngx_http_pdroute_guard_start(ngx_array_t *zones)
-{
-    struct sigaction sa;
-
-    guarded = zones;
-    ngx_memzero(&sa, sizeof(sa));
-    sa.sa_sigaction = on_sigbus;
-    sa.sa_flags = SA_SIGINFO | (int)SA_RESETHAND;
-    sigemptyset(&sa.sa_mask);
-    return sigaction(SIGBUS, &sa, NULL) == 0 ? NGX_OK : NGX_ERROR;
 }
 
 void ngx_http_pdroute_guard_look(ngx_http_pdroute_zone_t *zone)

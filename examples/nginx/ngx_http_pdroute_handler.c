@@ -222,6 +222,11 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
     u_char text[320];
     const char *message = err->message[0] ? err->message : pdr_strerror(code);
 
+    if (code == PDR_E_BLOCK_CORRUPT) { /* its pages are gone: the other workers should know */
+        ngx_http_pdroute_guard_look(job->zone);
+        ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
+        return;
+    }
     if (code == PDR_E_PARSE || code == PDR_E_TOO_DEEP) {
         ngx_snprintf(text, sizeof(text), "%s (byte offset %uL, line %uD)%Z", message, err->offset, err->line);
         message = (char *)text;

@@ -310,7 +310,6 @@ static ngx_int_t init_process(ngx_cycle_t *cycle)
     (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
     (void)mallopt(M_TRIM_THRESHOLD, 256 * 1024 * 1024);
     (void)mallopt(M_TOP_PAD, 8 * 1024 * 1024);
-    if (ngx_http_pdroute_guard_start(&main->zones) != NGX_OK) return NGX_ERROR;
     zones = main->zones.elts;
     for (i = 0; i < main->zones.nelts; i++) {
         if (ngx_http_pdroute_zone_start(zones[i], cycle) != NGX_OK) return NGX_ERROR;

@@ -130,8 +130,9 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
     cln = ngx_pool_cleanup_add(cf->pool, 0);
     if (cln == NULL) return NGX_ERROR;
     if (pdr_host_open((char *)zone->file.data, &zone->config,
-                      PDR_HOST_CREATE | PDR_HOST_RESTORE | (zone->recreate ? PDR_HOST_RECREATE : 0), &zone->host,
-                      &zone->router, &err) != PDR_OK) {
+                      PDR_HOST_CREATE | PDR_HOST_RESTORE | PDR_HOST_GUARD |
+                          (zone->recreate ? PDR_HOST_RECREATE : 0),
+                      &zone->host, &zone->router, &err) != PDR_OK) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s%s", &zone->name, &zone->file, err.message,
                       err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !zone->recreate
                           ? " (add \"recreate\" to pdroute_zone to replace it)"
@@ -148,7 +149,7 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
                       : info.origin == PDR_HOST_RESTORED  ? "restored"
                                                           : "attached to",
                       &zone->file, info.reason ? ": " : "", info.reason ? info.message : "");
-    if (ngx_http_pdroute_guard_open(cf, zone, (size_t)info.size) != NGX_OK) return NGX_ERROR;
+    if (ngx_http_pdroute_guard_open(cf, zone) != NGX_OK) return NGX_ERROR;
     if (apply(cf, zone, zone->router) != NGX_OK) return NGX_ERROR;
     return ngx_http_pdroute_peer_names(cf, zone);
 }
