@@ -219,10 +219,14 @@ print("survived")
 """
 
 
+def run_truncated(program, path, before):
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(pdroute.__file__))}
+    return subprocess.run([sys.executable, "-c", program, path, before], capture_output=True, text=True, timeout=60, env=env)
+
+
 @pytest.mark.parametrize("before", ["nothing", "faulthandler"])
 def test_truncated_file(path, before):
-    done = subprocess.run([sys.executable, "-c", TRUNCATED, path, before], capture_output=True, text=True, timeout=60)
+    done = run_truncated(TRUNCATED, path, before)
     assert done.returncode == 0 and done.stdout == "survived\n", (done.returncode, done.stdout, done.stderr)
-    done = subprocess.run([sys.executable, "-c", TRUNCATED.replace("index_entries=4096)", "index_entries=4096), guard=False"), path.parent / "other", before],
-                          capture_output=True, text=True, timeout=60)
+    done = run_truncated(TRUNCATED.replace("index_entries=4096)", "index_entries=4096), guard=False"), path.parent / "other", before)
     assert done.returncode == -signal.SIGBUS  # the test reaches the fault: without the guard it is the end
