@@ -267,7 +267,7 @@ static void a_death_under_the_lock_is_repaired(void **state)
     for (int how = 0; how < 4; how++) {
         pid_t pid = fork();
         if (pid == 0) { /* dies with the lock held and the books torn */
-            if (pdr_books_lock(&b, f.r, f.now)) _exit(1);
+            if (pdr_books_take(&b, f.r, f.now)) _exit(1);
             pdr_booking *k = pdr_booking_new(&b.ledger, 0);
             if (how == 1) b.registry.targets[0].work_us = 12345, b.registry.targets[1].d_requests = 77;
             if (how == 2) b.ledger.leases[0].first = 3, b.ledger.head->free_first = 1;
@@ -304,10 +304,10 @@ static void a_stopped_holder_blocks_nobody_for_long(void **state)
     pid_t pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a stopped process would stay for ever */
-        if (pdr_books_lock(&b, r, 0)) _exit(1);
+        if (pdr_books_take(&b, r, 0)) _exit(1);
         if (write(ready[1], "x", 1) != 1) _exit(1);
         raise(SIGSTOP);
-        pdr_books_unlock(&b);
+        (void)pdr_books_unlock(&b, 0, NULL);
         _exit(0);
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
