@@ -141,7 +141,7 @@ def read_kept():
     kept = {}
     for line in KEPT.read_text().splitlines() if KEPT.exists() else []:
         if line and not line.startswith("#"):
-            name, before, after, reason = (part.strip() for part in line.split(" | "))
+            name, before, after, reason = line.split("\t")
             kept[name, before, after] = reason
     return kept
 
