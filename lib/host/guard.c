@@ -48,8 +48,13 @@ static int put_page(const struct pdr_guard_slot *s, size_t offset)
     if (fresh == MAP_FAILED) return 0;
     done = !pdr_router_init(fresh, s->size, &s->config, s->boot, &r, NULL) && !pdr_router_lose(r) &&
            mremap(fresh + at, page, page, MREMAP_MAYMOVE | MREMAP_FIXED, s->at + at) != MAP_FAILED;
-    munmap(fresh, s->size);
-    return done;
+    if (!done) {
+        munmap(fresh, s->size);
+        return 0;
+    }
+    if (at) munmap(fresh, at); /* not the hole that the page left: it may be another thread's mapping already */
+    if (s->size > at + page) munmap(fresh + at + page, s->size - at - page);
+    return 1;
 }
 
 /* 1: the access may be tried again; 0: this is not about a guarded block, or cannot be helped. Does not return to a thread that is in a call. */
