@@ -57,6 +57,15 @@ static int put_page(const struct pdr_guard_slot *s, size_t offset)
     return 1;
 }
 
+/* A jump out of a handler leaves the signal blocked where whoever calls us (a runtime, a sanitizer, a handler that was set later) did not ask for SA_NODEFER. */
+static void unblock(void)
+{
+    sigset_t bus;
+    sigemptyset(&bus);
+    sigaddset(&bus, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+}
+
 /* 1: the access may be tried again; 0: this is not about a guarded block, or cannot be helped. Does not return to a thread that is in a call. */
 static int rescue(const char *at)
 {
@@ -65,6 +74,7 @@ static int rescue(const char *at)
         unsigned               state = atomic_load(&s->state), live = LIVE;
         if (state < LIVE || at < s->at || at >= s->at + s->size) continue;
         if (atomic_compare_exchange_strong(&s->state, &live, LOST)) take_away(s);
+        unblock();
         pdr_router_escape((const pdr_router *)(const void *)s->at);
         return put_page(s, (size_t)(at - s->at));
     }

@@ -255,3 +255,13 @@ async def main():
     await s.serve_forever()
 asyncio.run(main())
 '''
+
+
+def test_a_truncated_block_is_said_and_the_probe_ends(ctl):
+    """Not a bus error: a sentence, and an exit that a supervisor restarts."""
+    process = ctl.start("probe", "-i", "0.1")
+    time.sleep(0.5)
+    assert process.poll() is None
+    ctl.block.open("r+").truncate(4096)
+    assert process.wait(5) == 1
+    assert b"truncated" in process.stderr.read()

@@ -1,6 +1,7 @@
 """What goes wrong in a cluster beyond the rows of the table (rows.py)."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -194,3 +195,21 @@ def test_many_at_once(start_fleet, make_gateway):
     for t in threads:
         t.join()
     assert not failed
+
+
+@pytest.mark.needs("restart")
+def test_a_truncated_block_ends_no_process(fleet, make_gateway):
+    """Requests are refused, whoever serves them goes on; with a new file all is well again."""
+    gw = make_gateway(fleet)
+    gw.expect_alerts = True
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200
+    before = {gw.process.pid, *gw.all_pids()}
+    os.truncate(gw.block, 4096)
+    for _ in range(10):
+        answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10)
+        assert answer.status_code in (500, 503) and error_of(answer)["message"], answer.text
+    assert gw.process.poll() is None and {gw.process.pid, *gw.all_pids()} == before
+    gw.block.unlink()
+    gw.stop()
+    gw.start()
+    assert wait_for(lambda: httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200, timeout=10, interval=0.2)

@@ -34,6 +34,10 @@ static void refusals_name_the_reason(void **state)
     assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_E_BLOCK_CONFIG);
     assert_non_null(strstr(err.message, "max_held is 32 there, 33 here"));
     other = c;
+    strcpy(other.tenant_header, "x-tenant-2");
+    assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_E_BLOCK_CONFIG);
+    assert_non_null(strstr(err.message, "\"\" there, \"x-tenant-2\" here"));
+    other = c;
     other.seed = 1; /* seeds may differ */
     assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_OK);
     f.r->layout++;

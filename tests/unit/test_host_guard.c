@@ -248,7 +248,7 @@ static void others_are_fatal_as_ever(void **state)
     assert_true(WIFSIGNALED(sent) && WTERMSIG(sent) == SIGBUS);
 }
 
-static void *found_at;
+static void *volatile found_at; /* the handler sets it */
 
 static void earlier_handler(int signo, siginfo_t *info, void *context)
 {
@@ -269,7 +269,7 @@ static int chain(const char *path)
     struct sigaction sa;
     pdr_config       c = small_config();
     pdr_host        *h;
-    char            *p;
+    volatile char   *p;
     memset(&sa, 0, sizeof sa);
     sa.sa_sigaction = earlier_handler;
     sa.sa_flags = SA_SIGINFO;
