@@ -204,6 +204,14 @@ static void children_are_guarded(void **state)
 
 /* ------------------------------------------------------------------------------------------------------- other SIGBUS */
 
+/* An emulator starts itself as /proc/self/exe, not this program. */
+static void not_emulated(void)
+{
+    if (!getenv("PDR_TEST_EMULATED")) return;
+    puts("SKIP test_host_guard: what a program of its own does with the signal, which the emulator cannot start");
+    skip();
+}
+
 /* This program again, whose handler is not yet installed: --name path. */
 static int run_self(const char *name)
 {
@@ -242,8 +250,9 @@ static int death(const char *path, int sent)
 
 static void others_are_fatal_as_ever(void **state)
 {
-    int touched = run_self("--touch"), sent = run_self("--send");
     (void)state;
+    not_emulated();
+    int touched = run_self("--touch"), sent = run_self("--send");
     assert_true(WIFSIGNALED(touched) && WTERMSIG(touched) == SIGBUS);
     assert_true(WIFSIGNALED(sent) && WTERMSIG(sent) == SIGBUS);
 }
@@ -261,6 +270,7 @@ static void earlier_handler(int signo, siginfo_t *info, void *context)
 static void the_handler_before_gets_the_rest(void **state)
 {
     (void)state;
+    not_emulated();
     assert_int_equal(run_self("--chain"), 0);
 }
 

@@ -181,6 +181,10 @@ def generate():
     return "\n".join(out) + "\n", functions
 
 
+# A closed list: what makes sense in C only.
+IN_C = {"pdr_router_lose": "for handlers of SIGBUS", "pdr_router_escape": "leaves a signal handler by a jump"}
+
+
 def main(argv):
     text, functions = generate()
     path = PACKAGE / "_abi.py"
@@ -192,7 +196,8 @@ def main(argv):
         problems.append("FAIL pdroute/_abi.py is not what the headers say: run bindings/python/tools/generate.py")
     source = "".join(p.read_text(encoding="utf-8") for p in sorted(PACKAGE.glob("*.py")) if p.name != "_abi.py")
     called = set(re.findall(r"\b(?:core|host)(?:\.|\[\")(pdr_\w+)", source))
-    problems += [f"FAIL {name} is public in C, and the package never calls it" for name in functions if name not in called]
+    problems += [f"FAIL {name} is public in C, and the package never calls it" for name in functions if name not in called and name not in IN_C]
+    problems += [f"FAIL {name} stands in IN_C, and is called or not there" for name in IN_C if name in called or name not in functions]
     problems += [f"FAIL the package calls {name}, which the headers do not have" for name in sorted(called - set(functions))]
     print("\n".join(problems or [f"{len(functions)} functions of the headers can be called from Python"]))
     return 1 if problems else 0
