@@ -23,7 +23,8 @@ from table import OWN
 from traffic import PATHS, body, error_of, events_of, text_of
 
 DIR = os.environ.get("PDROUTE_REAL_DIR")
-pytestmark = pytest.mark.skipif(not DIR, reason="PDROUTE_REAL_DIR is not set: no real SGLang pair (examples/quickstart/real/setup installs one)")
+if not DIR:
+    pytest.skip("PDROUTE_REAL_DIR is not set: no real SGLang pair (examples/quickstart/real/setup installs one)", allow_module_level=True)
 PAIR = TOP / "examples/quickstart/real/pair"
 PATIENCE = {"first_byte_timeout_ms": 5000, "first_byte_least_ms": 4000, "idle_timeout_ms": 5000, "idle_least_ms": 4000, "breaker_open_ms": 500}
 

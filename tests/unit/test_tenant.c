@@ -36,6 +36,8 @@ static void only_the_header_counts(void **state)
 static void nothing_configured(void **state)
 {
     (void)state;
+    configure("a|b~2");
+    assert_true(hash("A|b~2", "alice") != 0);
     configure("");
     assert_true(hash("x-tenant-id", "alice") == 0 && hash("", "alice") == 0);
     assert_true(pdr_tenant_hash(NULL, "a", 1, "b", 1) == 0);
