@@ -65,6 +65,7 @@ func FuzzRoute(f *testing.F) {
 // Whatever answers contain and however they are cut, readers do not fail, and what they see does not depend on the cuts.
 func FuzzResponse(f *testing.F) {
 	f.Add([]byte("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), uint16(3))
+	f.Add([]byte("0000000000000000000000000"), uint16(47))
 	f.Add([]byte(`{"usage":{"prompt_tokens":3,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":2}}}`), uint16(1))
 	f.Fuzz(func(t *testing.T, answer []byte, size uint16) {
 		for _, kind := range []ResponseKind{ResponseJSON, ResponseSSE} {
@@ -86,7 +87,8 @@ func FuzzResponse(f *testing.F) {
 		}
 		ErrorStatus(answer)
 		masked := append([]byte(nil), answer...)
-		if err := MaskError(nil, masked); err == nil && json.Valid(answer) != json.Valid(masked) {
+		// what was JSON stays JSON; what was not may become it (leading zeros become nines)
+		if err := MaskError(nil, masked); err == nil && (len(masked) != len(answer) || json.Valid(answer) && !json.Valid(masked)) {
 			t.Fatalf("%q became %q", answer, masked)
 		}
 	})

@@ -13,8 +13,10 @@ import (
 
 // What the headers have and this package does not name. A closed list: everything else must be bound.
 var unbound = map[string]string{
-	"pdr_probe_loop":  "stops on a C flag; Prober.Run stops with its context",
-	"PDR_ABI_VERSION": "of the header; Version gives that of the library",
+	"pdr_probe_loop":    "stops on a C flag; Prober.Run stops with its context",
+	"PDR_ABI_VERSION":   "of the header; Version gives that of the library",
+	"pdr_router_lose":   "for handlers of SIGBUS, which are not written in Go",
+	"pdr_router_escape": "leaves a signal handler by a jump",
 }
 
 // The structs that have a Go type with the same bytes.
