@@ -44,7 +44,7 @@ class Quickstart:
         self.out = (tmp.parent / f"{tmp.name}.out").open("w+")
         env = {**os.environ, "TMPDIR": str(tmp), "PDROUTE_TEST_MARK": self.mark}
         self.process = subprocess.Popen([RUN, *map(str, args)], stdout=self.out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env,
-                                        start_new_session=True)
+                                        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored behind "&"
 
     @property
     def said(self):
