@@ -29,7 +29,7 @@ typedef struct pdr_booking {
     uint32_t told;               /* READY or REFUSED: pdr_released has named it */
     int32_t  refusal;            /* REFUSED: the code */
     uint32_t batch, mode;
-    uint32_t cache_learnt, streamed, learnable, gap_learnt; /* learnable: took_us is that of this prompt alone */
+    uint32_t cache_learnt, streamed, learnable, gap_learnt; /* learnable: took_us is that of this prompt alone; gap_learnt: its first token has been compared with prefill's answer */
     uint32_t candidates, alone;  /* alone: the prefill target was idle when this was booked, so its time can be learnt */
     uint64_t took_us;            /* from sending to the prompt's end, 0 not yet */
     uint64_t work_us;            /* prefill time predicted at that target's speed */
