@@ -36,7 +36,7 @@ struct pdr_replay {
     uint64_t       globals[PDR_GLOBALS];
     pdr_waiting   *waiting;      /* per slot of the queue */
     uint32_t       lease;        /* slot */
-    int            synced, lost;
+    int            synced, lost, starved; /* starved: there was no memory for a turn */
     uint64_t       number, time_ns;
     pdr_turns      recorded, replayed; /* of the pass under way */
     size_t         told_recorded, told_replayed;
@@ -362,6 +362,7 @@ void pdr_replay_served(pdr_books *b, uint32_t slot, uint64_t booking, const pdr_
     pdr_replay *p = b->replay;
     pdr_turn   *t = new_turn(&p->replayed);
     (void)booking;
+    if (!t) p->starved = 1;
     if (!t) return;
     t->ticket = p->waiting[slot].ticket;
     t->depths = p->waiting[slot].depths;
@@ -388,7 +389,7 @@ static void read_pass(pdr_replay *p, pdr_eye *e)
     while (e->p < e->end && !e->bad) {
         pdr_turn *t = new_turn(&p->recorded);
         if (!t) {
-            e->bad = 1;
+            p->starved = 1;
             return;
         }
         t->ticket = pdr_eye_number(e);
@@ -645,6 +646,7 @@ static int advance(pdr_replay *p, pdr_replay_step *s, pdr_error *err)
         pdr_eye e = {p->frames.p, p->frames.p + n, 0};
         p->frames.p += n;
         int tell = read_frame(p, &e, s);
+        if (p->starved) return pdr_fail(err, PDR_E_SYSTEM, "out of memory");
         if (e.bad) return corrupt(err, at, "a record makes no sense");
         if (tell) return PDR_OK;
     }

@@ -337,6 +337,14 @@ void ctl_sleep_ms(unsigned ms)
 
 /* ------------------------------------------------------------------------------------------------------------------ main */
 
+/* What was printed has arrived (a full disk shows only now), or the command has failed. */
+static int flushed(int code)
+{
+    if (!fflush(stdout) && !ferror(stdout)) return code;
+    if (code) return code;
+    return errno == EPIPE ? CTL_FAILED : ctl_fail("cannot write: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"block", required_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'},
@@ -351,10 +359,10 @@ int main(int argc, char **argv)
             c.block = optarg;
         } else if (o == 'h') {
             help_all(stdout);
-            return CTL_OK;
+            return flushed(CTL_OK);
         } else if (o == 'V') {
             printf("pdroutectl %s\n", pdr_version_string());
-            return CTL_OK;
+            return flushed(CTL_OK);
         } else {
             fputs("Try 'pdroutectl --help'.\n", stderr);
             return CTL_USAGE;
@@ -366,11 +374,11 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[optind], "help") && optind + 1 < argc && find_command(argv[optind + 1])) {
         help_command(argv[optind + 1]);
-        return CTL_OK;
+        return flushed(CTL_OK);
     }
     if (!strcmp(argv[optind], "help")) {
         help_all(stdout);
-        return CTL_OK;
+        return flushed(CTL_OK);
     }
     if (!(k = find_command(argv[optind]))) {
         fprintf(stderr, "pdroutectl: there is no command '%s'\nTry 'pdroutectl --help'.\n", argv[optind]);
@@ -382,6 +390,5 @@ int main(int argc, char **argv)
     optind = 0; /* getopt_long begins anew */
     code = k->run(&c, argc, argv);
     ctl_close(&c);
-    if (fflush(stdout) && !code) code = CTL_FAILED;
-    return code;
+    return flushed(code);
 }

@@ -11,6 +11,7 @@
 
 #define EVENTS_AT_ONCE 128
 #define KEPT_BODY      65536 /* a request keeps a buffer of this size for the next answer, larger ones are given back */
+#define RETRY_NS       100000000u /* when libcurl could not look at its timers */
 #define MAX_CONNECTS   4096  /* kept alive: two per endpoint, 1,024 endpoints, and as much for those that come and go */
 
 struct pdr_http {
@@ -305,7 +306,7 @@ int pdr_http_step(pdr_http *h, uint32_t timeout_ms, uint32_t *done, pdr_error *e
     }
     if (h->timer_ns <= pdr_host_now_ns()) {
         h->timer_ns = UINT64_MAX; /* the call sets it anew */
-        curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        if (curl_multi_socket_action(h->multi, CURL_SOCKET_TIMEOUT, 0, &running)) h->timer_ns = now + RETRY_NS; /* or nothing would ever time out */
     }
     n = (int)collect(h);
     if (done) *done = (uint32_t)n;

@@ -1,0 +1,253 @@
+/*
+ * A library to preload (LD_PRELOAD): the nth call that the program itself makes to the system or to a library fails. "Itself": the caller lies in the executable, or in
+ * one of the objects whose file names are in PDR_FAIL_CALLERS (separated by colons; a gateway's module, say); what libc or curl call within is theirs.
+ *   PDR_FAIL_AT=N         counted from 1; 0 or none: nothing fails, calls are counted
+ *   PDR_FAIL_ERRNO=N      errno of system calls that fail [EIO]
+ *   PDR_FAIL_REPORT=FILE  gets a line "hit NAME" when it fails, and "calls N" when the program leaves by exit()
+ *   PDR_FAIL_ARM=FILE     counting begins when this file is there (looked for at each call)
+ * Not for programs with sanitizers: both want malloc.
+ */
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RANGES = 32 };
+
+static struct {
+    uintptr_t   begin[RANGES], end[RANGES];
+    int         ranges, armed, error;
+    long        at, calls;
+    const char *report, *callers, *arm;
+} fault;
+
+static void tell(const char *format, ...)
+{
+    char    line[128];
+    int     n;
+    va_list args;
+    va_start(args, format);
+    n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (!fault.report) return;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, fault.report, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd < 0) return;
+    syscall(SYS_write, fd, line, n);
+    syscall(SYS_close, fd);
+}
+
+static int add_object(struct dl_phdr_info *info, size_t size, void *first)
+{
+    const char *base = strrchr(info->dlpi_name, '/');
+    int        *is_first = first, wanted = *is_first;
+    (void)size;
+    *is_first = 0;
+    base = base ? base + 1 : info->dlpi_name;
+    if (!wanted && *base && fault.callers)
+        for (const char *at = fault.callers; (at = strstr(at, base)) && !wanted; at++)
+            wanted = (at == fault.callers || at[-1] == ':') && (!at[strlen(base)] || at[strlen(base)] == ':');
+    for (int i = 0; wanted && i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+        if (p->p_type != PT_LOAD || !(p->p_flags & PF_X) || fault.ranges == RANGES) continue;
+        fault.begin[fault.ranges] = info->dlpi_addr + p->p_vaddr;
+        fault.end[fault.ranges++] = info->dlpi_addr + p->p_vaddr + p->p_memsz;
+    }
+    return 0;
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    const char *at = getenv("PDR_FAIL_AT"), *error = getenv("PDR_FAIL_ERRNO");
+    int         first = 1;
+    fault.at = at ? atol(at) : 0;
+    fault.error = error ? atoi(error) : EIO;
+    fault.report = getenv("PDR_FAIL_REPORT");
+    fault.callers = getenv("PDR_FAIL_CALLERS");
+    fault.arm = getenv("PDR_FAIL_ARM");
+    dl_iterate_phdr(add_object, &first);
+    unsetenv("LD_PRELOAD"); /* not for its children */
+    fault.armed = 1;
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    if (fault.armed) tell("calls %ld\n", fault.calls);
+    fault.armed = 0;
+}
+
+static int is_ours(const void *caller)
+{
+    for (int i = 0; i < fault.ranges; i++)
+        if ((uintptr_t)caller >= fault.begin[i] && (uintptr_t)caller < fault.end[i]) return 1;
+    return 0;
+}
+
+static int fails(const char *name, const void *caller)
+{
+    if (!fault.armed || !is_ours(caller)) return 0;
+    if (fault.arm && syscall(SYS_access, fault.arm, F_OK)) return 0;
+    if (__atomic_add_fetch(&fault.calls, 1, __ATOMIC_RELAXED) != fault.at) return 0;
+    tell("hit %s\n", name);
+    errno = fault.error;
+    return 1;
+}
+
+#define HERE __builtin_return_address(0)
+
+#define WRAP(type, bad, name, parameters, arguments)                               \
+    type name parameters                                                           \
+    {                                                                              \
+        static type(*real) parameters;                                             \
+        if (fails(#name, HERE)) return bad;                                        \
+        if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                      \
+        return real arguments;                                                     \
+    }
+
+WRAP(ssize_t, -1, read, (int fd, void *p, size_t n), (fd, p, n))
+WRAP(ssize_t, -1, write, (int fd, const void *p, size_t n), (fd, p, n))
+WRAP(ssize_t, -1, writev, (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(int, -1, mkdir, (const char *p, mode_t m), (p, m))
+WRAP(int, -1, flock, (int fd, int op), (fd, op))
+WRAP(int, -1, fchmod, (int fd, mode_t m), (fd, m))
+WRAP(int, -1, fstat, (int fd, struct stat *s), (fd, s))
+WRAP(int, -1, stat, (const char *p, struct stat *s), (p, s))
+WRAP(int, -1, fstatvfs, (int fd, struct statvfs *s), (fd, s))
+WRAP(int, -1, access, (const char *p, int m), (p, m))
+WRAP(int, -1, link, (const char *a, const char *b), (a, b))
+WRAP(int, -1, rename, (const char *a, const char *b), (a, b))
+WRAP(DIR *, NULL, opendir, (const char *p), (p))
+WRAP(int, fault.error, posix_fallocate, (int fd, off_t a, off_t n), (fd, a, n))
+WRAP(int, -1, memfd_create, (const char *p, unsigned f), (p, f))
+WRAP(int, -1, socket, (int a, int b, int c), (a, b, c))
+WRAP(int, -1, connect, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
+WRAP(int, -1, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
+WRAP(int, -1, setsockopt, (int fd, int l, int o, const void *v, socklen_t n), (fd, l, o, v, n))
+WRAP(ssize_t, -1, sendto, (int fd, const void *p, size_t n, int f, const struct sockaddr *a, socklen_t l), (fd, p, n, f, a, l))
+WRAP(ssize_t, -1, send, (int fd, const void *p, size_t n, int f), (fd, p, n, f))
+WRAP(ssize_t, -1, recv, (int fd, void *p, size_t n, int f), (fd, p, n, f))
+WRAP(ssize_t, -1, getrandom, (void *p, size_t n, unsigned f), (p, n, f))
+WRAP(char *, NULL, getcwd, (char *p, size_t n), (p, n))
+WRAP(int, -1, epoll_create1, (int f), (f))
+WRAP(int, -1, epoll_ctl, (int e, int op, int fd, struct epoll_event *ev), (e, op, fd, ev))
+WRAP(int, -1, epoll_wait, (int e, struct epoll_event *ev, int n, int t), (e, ev, n, t))
+WRAP(int, -1, poll, (struct pollfd *p, nfds_t n, int t), (p, n, t))
+WRAP(int, -1, nanosleep, (const struct timespec *a, struct timespec *b), (a, b))
+WRAP(int, -1, sigaction, (int n, const struct sigaction *a, struct sigaction *b), (n, a, b))
+WRAP(int, ENOMEM, pthread_mutexattr_init, (pthread_mutexattr_t *a), (a))
+WRAP(int, ENOMEM, pthread_mutexattr_setpshared, (pthread_mutexattr_t *a, int v), (a, v))
+WRAP(int, ENOMEM, pthread_mutexattr_setrobust, (pthread_mutexattr_t *a, int v), (a, v))
+WRAP(int, ENOMEM, pthread_mutex_init, (pthread_mutex_t *m, const pthread_mutexattr_t *a), (m, a))
+WRAP(int, EBUSY, pthread_mutex_trylock, (pthread_mutex_t *m), (m))
+WRAP(size_t, 0, fwrite, (const void *p, size_t s, size_t n, FILE *f), (p, s, n, f))
+WRAP(int, EOF, fflush, (FILE *f), (f))
+WRAP(int, -1, tcgetattr, (int fd, struct termios *t), (fd, t))
+WRAP(int, -1, tcsetattr, (int fd, int how, const struct termios *t), (fd, how, t))
+WRAP(struct tm *, NULL, localtime_r, (const time_t *t, struct tm *out), (t, out))
+/* Of libraries that this file does not link: pointers as they come. CURLE_OUT_OF_MEMORY is 27, CURLM_OUT_OF_MEMORY 3. */
+WRAP(int, 27, curl_global_init, (long f), (f))
+WRAP(void *, NULL, curl_easy_init, (void), ())
+WRAP(void *, NULL, curl_multi_init, (void), ())
+WRAP(int, 3, curl_multi_add_handle, (void *m, void *e), (m, e))
+WRAP(int, 3, curl_multi_socket_action, (void *m, int fd, int ev, int *running), (m, fd, ev, running))
+WRAP(void *, NULL, curl_slist_append, (void *l, const char *s), (l, s))
+WRAP(int, 0, yaml_parser_initialize, (void *p), (p))
+WRAP(void *, NULL, cJSON_ParseWithLength, (const char *s, size_t n), (s, n))
+WRAP(void *, NULL, cJSON_ParseWithLengthOpts, (const char *s, size_t n, const char **at, int z), (s, n, at, z))
+
+int open(const char *p, int flags, ...)
+{
+    static int (*real)(const char *, int, ...);
+    mode_t  mode = 0;
+    va_list args;
+    va_start(args, flags);
+    if (flags & (O_CREAT | O_TMPFILE)) mode = va_arg(args, mode_t);
+    va_end(args);
+    if (fails("open", HERE)) return -1;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "open");
+    return real(p, flags, mode);
+}
+
+int fcntl(int fd, int op, ...)
+{
+    static int (*real)(int, int, ...);
+    va_list args;
+    va_start(args, op);
+    void *arg = va_arg(args, void *);
+    va_end(args);
+    if (fails("fcntl", HERE)) return -1;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "fcntl");
+    return real(fd, op, arg);
+}
+
+int ioctl(int fd, unsigned long op, ...)
+{
+    static int (*real)(int, unsigned long, ...);
+    va_list args;
+    va_start(args, op);
+    void *arg = va_arg(args, void *);
+    va_end(args);
+    if (fails("ioctl", HERE)) return -1;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "ioctl");
+    return real(fd, op, arg);
+}
+
+void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
+{
+    if (fails("mmap", HERE)) return MAP_FAILED;
+    return (void *)syscall(SYS_mmap, at, n, prot, flags, fd, from);
+}
+
+void *mremap(void *old, size_t before, size_t n, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    void *to = va_arg(args, void *);
+    va_end(args);
+    if (fails("mremap", HERE)) return MAP_FAILED;
+    return (void *)syscall(SYS_mremap, old, before, n, flags, to);
+}
+
+/* glibc's own names: dlsym() itself allocates. */
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t each);
+void *__libc_realloc(void *old, size_t n);
+void *__libc_memalign(size_t to, size_t n);
+void *malloc(size_t n) { return fails("malloc", HERE) ? NULL : __libc_malloc(n); }
+void *calloc(size_t n, size_t each) { return fails("calloc", HERE) ? NULL : __libc_calloc(n, each); }
+void *realloc(void *old, size_t n) { return fails("realloc", HERE) ? NULL : __libc_realloc(old, n); }
+void *aligned_alloc(size_t to, size_t n) { return fails("aligned_alloc", HERE) ? NULL : __libc_memalign(to, n); }
+void *memalign(size_t to, size_t n) { return fails("memalign", HERE) ? NULL : __libc_memalign(to, n); }
+int   posix_memalign(void **out, size_t to, size_t n)
+{
+    void *p = fails("posix_memalign", HERE) ? NULL : __libc_memalign(to, n);
+    if (!p) return ENOMEM;
+    *out = p;
+    return 0;
+}
+char *strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char  *p = fails("strdup", HERE) ? NULL : __libc_malloc(n);
+    return p ? memcpy(p, s, n) : NULL;
+}
