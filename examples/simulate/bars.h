@@ -83,6 +83,7 @@ typedef struct bars_bar {
     char   text[192];
     double value, limit; /* held if value <= limit */
     double half;         /* of the value's 95 % interval; NaN: not known */
+    double bound;        /* what no policy could be below (bound.h); NaN: not known */
     int    held;
 } bars_bar;
 
@@ -93,6 +94,8 @@ typedef struct bars_list {
 
 /* value <= limit, said in a sentence. */
 void bars_say(bars_list *l, double value, double half, double limit, const char *form, ...) __attribute__((format(printf, 5, 6)));
+/* How low any policy could get in the last bar said: the bound on the mean (BARS_TTFT) or longest time of our runs with this tag, over what the bar divides by. */
+void bars_bound(bars_list *l, const bars_plan *p, const bars_regime *g, const char *policy, const char *settings, const char *tag, int local, int figure, double over);
 /* The comparisons of one regime. */
 void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, const bars_cell *ours, const bars_cell *ours_local, size_t seeds);
 

@@ -1,5 +1,6 @@
 /* What is compared, and what must hold. */
 #include "bars.h"
+#include "bound.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -61,9 +62,28 @@ void bars_say(bars_list *l, double value, double half, double limit, const char 
     va_end(a);
     b->value = value;
     b->half = half;
+    b->bound = NAN;
     b->limit = limit;
     b->held = value <= limit; /* an unknown value has not held */
     if (!b->held) l->failed++;
+}
+
+void bars_bound(bars_list *l, const bars_plan *p, const bars_regime *g, const char *policy, const char *settings, const char *tag, int local, int figure, double over)
+{
+    double   sum = 0;
+    size_t   n = 0;
+    uint64_t seen = 0; /* seeds, as in bars_cell_of() */
+    if (l->bar[l->n - 1].held) return; /* only said where a bar is missed */
+    for (size_t i = 0; i < p->done; i++) {
+        const bars_run *r = &p->run[i];
+        sim_bound       b;
+        if (r->regime != g || strcmp(r->policy, policy) || strcmp(r->settings, settings) || strcmp(r->tag, tag) || seen >> r->seed % 64 & 1) continue;
+        if (sim_bound_of(r->trace, &r->options, r->seed, local, &b)) return;
+        seen |= (uint64_t)1 << r->seed % 64;
+        sum += figure == BARS_LONGEST ? b.longest : b.mean;
+        n++;
+    }
+    if (n) l->bar[l->n - 1].bound = sum / (double)n / over;
 }
 
 /* Ours over another's, with the interval of the ratio over paired seeds. */
@@ -94,13 +114,21 @@ void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, c
     bars_cell immediate = bars_best(p, g, PEER_IMMEDIATE, 0, seeds, ""), queue = bars_best(p, g, PEER_QUEUE, 0, seeds, "");
     bars_cell local = bars_best(p, g, PEER_QUEUE, 1, seeds, "");
     ratio(l, ours, &immediate, BARS_TTFT, 1 - g->ahead_immediate, "mean TTFT over the best immediate peer's", g->name);
+    bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TTFT, immediate.mean[BARS_TTFT]);
     if (!isnan(g->goodput_more)) {
         double best = least(p, g, PEER_IMMEDIATE, BARS_GOODPUT, -1, seeds);
         bars_say(l, best - ours->mean[BARS_GOODPUT], NAN, -g->goodput_more, "%s: goodput behind the best immediate peer's", g->name);
     }
     ratio(l, ours, &queue, BARS_TTFT, 1 - g->ahead_queue, "mean TTFT over the best queue peer's", g->name);
-    if (g->transient) ratio(l, ours, &queue, BARS_LONGEST, .5, "longest TTFT over the best queue peer's", g->name);
-    if (ours_local->seeds && local.seeds) ratio(l, ours_local, &local, BARS_TTFT, 1 - g->ahead_local, "the same, decode-only on both sides", g->name);
+    bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TTFT, queue.mean[BARS_TTFT]);
+    if (g->transient) {
+        ratio(l, ours, &queue, BARS_LONGEST, .5, "longest TTFT over the best queue peer's", g->name);
+        bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_LONGEST, queue.mean[BARS_LONGEST]);
+    }
+    if (ours_local->seeds && local.seeds) {
+        ratio(l, ours_local, &local, BARS_TTFT, 1 - g->ahead_local, "the same, decode-only on both sides", g->name);
+        bars_bound(l, p, g, ours_local->policy, ours_local->settings, "", 1, BARS_TTFT, local.mean[BARS_TTFT]);
+    }
     bars_say(l, ours->mean[BARS_P99] / immediate.mean[BARS_P99], NAN, 1 + g->behind_p99, "%s: p99 over the best immediate peer's", g->name);
     bars_say(l, ours->mean[BARS_TPOT] / fmin(least(p, g, PEER_IMMEDIATE | PEER_QUEUE, BARS_TPOT, 1, seeds), INFINITY), NAN, 1.05,
              "%s: mean TPOT over the best peer's", g->name);

@@ -14,6 +14,7 @@ struct program {
     const char *traces, *ours, *ours_settings, *local_settings, *only, *report, *json;
     size_t      seeds, limit;
     int         quick;
+    const bars_regime *now; /* the one that is being run */
     bars_plan   plan;
     sim_trace   trace[TRACES];
     const char *trace_file[TRACES];
@@ -29,7 +30,7 @@ static const char usage[] =
     "  --traces DIR      where conversation_trace.jsonl, AzureLLMInferenceTrace_conv.csv and weka_agentic_250.rle.jsonl.gz are\n"
     "  --seeds N         (5)\n"
     "  --quick           three regimes, two seeds, the first 5,000 requests, few settings: minutes become seconds, and nothing is proved\n"
-    "  --only TEXT       regimes whose name contains it\n"
+    "  --only TEXT       regimes whose name contains it; told one after the other, and the JSON is written anew after each\n"
     "  --ours NAME[:settings]   the policy that is ours (pdroute: the library)\n"
     "  --ours-local SETTINGS    its settings for the comparisons with decode-only on both sides (the same)\n"
     "  --report FILE     the page with all regimes    --json FILE   the bars as JSON\n"
@@ -60,14 +61,13 @@ static int go(struct program *p)
 /* The rate at which the reference offers the wanted part of what the prefill workers can do: a few steps of proportion. */
 static int find_rates(struct program *p)
 {
-    for (size_t i = 0; i < bars_regimes_n; i++) p->rate[i] = bars_regimes[i].load > 0 ? 1 : bars_regimes[i].rate;
     for (int round = 0; round < 4; round++) {
         size_t first = p->plan.n;
         for (size_t i = 0; i < bars_regimes_n; i++) {
             const bars_regime *g = &bars_regimes[i];
             sim_options        o;
             bars_run          *r;
-            if (!wanted(p, g) || !(g->load > 0)) continue;
+            if (g != p->now || !(g->load > 0)) continue;
             bars_options(g, p->rate[i], p->limit, &o);
             if (!(r = bars_add(&p->plan, g, trace_of(p, g), "reference-immediate", "", 1, &o))) return say("out of memory");
             r->tag = "calibration";
@@ -97,7 +97,7 @@ static int screen(struct program *p)
 {
     for (size_t i = 0; i < bars_regimes_n; i++) {
         const bars_regime *g = &bars_regimes[i];
-        if (!wanted(p, g)) continue;
+        if (g != p->now) continue;
         for (size_t k = 0; k < peer_grid_n; k++) {
             sim_options o;
             bars_options(g, p->rate[i], p->limit ? p->limit : 0, &o);
@@ -213,6 +213,7 @@ static void check_variations(struct program *p)
                      even.mean[BARS_TTFT] / ours.mean[BARS_TTFT]);
         else
             bars_say(&p->list, c.mean[BARS_TTFT] / ours.mean[BARS_TTFT], bars_half_width(part, c.seeds), limit, "%s, %s: mean TTFT over the undisturbed", knee()->name, v->tag);
+        bars_bound(&p->list, &p->plan, knee(), p->ours, settings_of(p, v), v->tag, 0, BARS_TTFT, ours.mean[BARS_TTFT]);
     }
     own = bars_cell_of(&p->plan, knee(), p->ours, p->ours_settings, "one worker stalled for 5 s");
     for (size_t k = 1; k < own.seeds; k++) own.value[BARS_HELD][0] = fmax(own.value[BARS_HELD][0], own.value[BARS_HELD][k]);
@@ -223,6 +224,7 @@ static void check_variations(struct program *p)
     if (peer[1].seeds && peer[1].mean[BARS_TTFT] < peer[0].mean[BARS_TTFT]) peer[0] = peer[1];
     bars_say(&p->list, own.mean[BARS_TTFT] / peer[0].mean[BARS_TTFT], NAN, 1, "%s, 8 gateways, 8 blocks: mean TTFT over the best peer's (%s %s)", knee()->name, peer[0].policy,
              peer[0].settings);
+    bars_bound(&p->list, &p->plan, knee(), p->ours, p->ours_settings, "8 gateways, 8 blocks", 0, BARS_TTFT, peer[0].mean[BARS_TTFT]);
 }
 
 /* The highest rate, in steps of a tenth, with goodput of at least .80; ours, and the defaults of the others. */
@@ -288,16 +290,17 @@ static void table(struct program *p, const bars_regime *g)
     bars_check_regime(&p->list, &p->plan, g, &ours, &local, p->seeds);
 }
 
-static void print_bars(const struct program *p)
+static void print_bars(const struct program *p, size_t first)
 {
     printf("\n%-8s %8s %7s %9s  %s\n", "", "value", "±95%", "at most", "bar");
-    for (size_t i = 0; i < p->list.n; i++) {
+    for (size_t i = first; i < p->list.n; i++) {
         const bars_bar *b = &p->list.bar[i];
         char            half[16] = "";
         if (!isnan(b->half)) snprintf(half, sizeof half, "%.3f", b->half);
         printf("%-8s %8.3f %7s %9.3f  %s\n", b->held ? "holds" : "FAILS", b->value, half, b->limit, b->text);
+        if (!b->held && !isnan(b->bound)) printf("%8s %8.3f %17s  no policy can be below\n", "", b->bound, "");
+        if (!b->held && isnan(b->bound)) printf("%8s %8s %17s  how far any policy could get is not known\n", "", "", "");
     }
-    printf("\n%zu of %zu bars hold\n", p->list.n - p->list.failed, p->list.n);
 }
 
 static cJSON *document(struct program *p, const bars_regime *g)
@@ -353,6 +356,7 @@ static int write_json(const struct program *p)
         cJSON_AddNumberToObject(o, "half_width", b->half);
         cJSON_AddNumberToObject(o, "limit", b->limit);
         cJSON_AddBoolToObject(o, "held", b->held);
+        if (!b->held) cJSON_AddNumberToObject(o, "bound", b->bound); /* null: not known */
         cJSON_AddItemToArray(all, o);
     }
     text = cJSON_Print(all);
@@ -363,25 +367,35 @@ static int write_json(const struct program *p)
     return bad ? say("the JSON could not be written") : 0;
 }
 
-static int run(struct program *p)
+/* Regime by regime, so that what is finished is told and written while the next is running. */
+static int run_regime(struct program *p, const bars_regime *g)
 {
-    int whole = 1;
-    for (size_t i = 0; i < bars_regimes_n; i++)
-        if (wanted(p, &bars_regimes[i]) && !trace_of(p, &bars_regimes[i])) return -1;
+    size_t first = p->list.n;
+    p->now = g;
     if (find_rates(p) || screen(p)) return -1;
-    for (size_t i = 0; i < bars_regimes_n; i++)
-        if (wanted(p, &bars_regimes[i])) add_chosen(p, &bars_regimes[i]);
-    whole = wanted(p, knee());
-    if (whole) add_variations(p);
+    add_chosen(p, g);
+    if (g == knee()) add_variations(p);
     if (go(p)) return -1;
-    for (size_t i = 0; i < bars_regimes_n; i++)
-        if (wanted(p, &bars_regimes[i])) table(p, &bars_regimes[i]);
-    if (whole) {
+    table(p, g);
+    if (g == knee()) {
         check_variations(p);
         if (!p->quick && capacity(p)) return -1;
     }
-    print_bars(p);
-    return (p->report && write_report(p)) || (p->json && write_json(p)) ? -1 : 0;
+    print_bars(p, first);
+    fflush(stdout);
+    return p->json ? write_json(p) : 0;
+}
+
+static int run(struct program *p)
+{
+    for (size_t i = 0; i < bars_regimes_n; i++) {
+        p->rate[i] = bars_regimes[i].load > 0 ? 1 : bars_regimes[i].rate;
+        if (wanted(p, &bars_regimes[i]) && !trace_of(p, &bars_regimes[i])) return -1;
+    }
+    for (size_t i = 0; i < bars_regimes_n; i++)
+        if (wanted(p, &bars_regimes[i]) && run_regime(p, &bars_regimes[i])) return -1;
+    printf("\n%zu of %zu bars hold\n", p->list.n - p->list.failed, p->list.n);
+    return p->report ? write_report(p) : 0;
 }
 
 static int options(struct program *p, int argc, char **argv)

@@ -1,0 +1,143 @@
+#include "bound.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one preemptive server */
+
+enum order { SHORTEST_REMAINING, SMALLEST, FIRST_COME };
+
+struct server {
+    const double *at, *work;
+    double       *left, *key; /* of each prompt */
+    size_t       *heap, waiting;
+};
+
+static void push(struct server *s, size_t job)
+{
+    size_t i = s->waiting++;
+    for (; i && s->key[job] < s->key[s->heap[(i - 1) / 2]]; i = (i - 1) / 2) s->heap[i] = s->heap[(i - 1) / 2];
+    s->heap[i] = job;
+}
+
+static void pop(struct server *s)
+{
+    size_t job = s->heap[--s->waiting], i = 0;
+    for (size_t k = 1; k < s->waiting; k = 2 * i + 1) {
+        if (k + 1 < s->waiting && s->key[s->heap[k + 1]] < s->key[s->heap[k]]) k++;
+        if (s->key[s->heap[k]] >= s->key[job]) break;
+        s->heap[i] = s->heap[k];
+        i = k;
+    }
+    s->heap[i] = job;
+}
+
+/* Serves all; sums of times from release to end, and to the mean time of being served; the longest to the end. */
+static void serve(struct server *s, size_t n, double speed, enum order order, double *ends, double *middles, double *longest)
+{
+    double t = 0;
+    *ends = *middles = *longest = 0;
+    s->waiting = 0;
+    for (size_t next = 0; next < n || s->waiting;) {
+        if (!s->waiting && t < s->at[next]) t = s->at[next];
+        for (; next < n && s->at[next] <= t; next++) {
+            s->left[next] = s->work[next];
+            s->key[next] = order == FIRST_COME ? (double)next : s->work[next];
+            push(s, next);
+        }
+        size_t job = s->heap[0];
+        double done = t + s->left[job] / speed, until = next < n && s->at[next] < done ? s->at[next] : done;
+        *middles += speed * (until - t) * ((until + t) / 2 - s->at[job]) / s->work[job];
+        s->left[job] -= speed * (until - t);
+        t = until;
+        if (until >= done) {
+            *ends += t - s->at[job];
+            *longest = fmax(*longest, t - s->at[job]);
+            pop(s);
+        } else if (order == SHORTEST_REMAINING) {
+            s->key[job] = s->left[job]; /* it is the least, and becomes less: the heap stays one */
+        }
+    }
+}
+
+int sim_bound_work(const double *at, const double *work, size_t n, double speed, double fixed, sim_bound *out)
+{
+    struct server s = {.at = at, .work = work, .left = calloc(n + 1, sizeof(double)), .key = calloc(n + 1, sizeof(double)), .heap = calloc(n + 1, sizeof(size_t))};
+    double        ends, middles, longest, unused, own = 0, most = 0;
+    int           bad = !s.left || !s.key || !s.heap || !n;
+    if (!bad) {
+        for (size_t i = 0; i < n; i++) own += work[i], most = fmax(most, work[i]);
+        serve(&s, n, speed, SHORTEST_REMAINING, &ends, &unused, &longest);
+        out->mean = fmax(ends, own + (double)n * fixed) / (double)n;
+        serve(&s, n, speed, SMALLEST, &ends, &middles, &longest);
+        out->mean = fmax(out->mean, (middles + own / 2) / (double)n);
+        serve(&s, n, speed, FIRST_COME, &ends, &unused, &longest);
+        out->longest = fmax(longest, most + fixed);
+    }
+    free(s.left);
+    free(s.key);
+    free(s.heap);
+    return bad ? -1 : 0;
+}
+
+/* ---- what a run's prompts need at least */
+
+struct seen {
+    uint8_t *flag;
+    size_t   n;
+};
+
+static int see(struct seen *s, const uint32_t *blocks, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (blocks[i] >= s->n) {
+            size_t   more = (size_t)blocks[i] * 2 + 1024;
+            uint8_t *p = realloc(s->flag, more);
+            if (!p) return -1;
+            memset(p + s->n, 0, more - s->n);
+            s->flag = p;
+            s->n = more;
+        }
+        s->flag[blocks[i]] = 1;
+    }
+    return 0;
+}
+
+static double cached(const struct seen *s, const sim_arrival *a, uint32_t block)
+{
+    uint32_t k = 0;
+    while (k < a->n && a->blocks[k] < s->n && s->flag[a->blocks[k]]) k++;
+    return fmin((double)k * block, a->in - 1.);
+}
+
+int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int local, sim_bound *out)
+{
+    sim_scaling  scaling = o->scaling;
+    sim_schedule s;
+    sim_costs    c;
+    struct seen  seen = {0};
+    double      *at, *work, speed = o->prefills + (local ? o->decodes : 0);
+    int          bad = 0;
+    if (t->closed) return -1;
+    scaling.seed = seed;
+    if (sim_schedule_make(&s, t, &scaling)) return -1;
+    sim_options_costs(o, t->block, &c);
+    if (o->slow < o->prefills || (local && o->slow < o->prefills + o->decodes)) speed += o->slow_speed - 1;
+    at = calloc(s.n + 1, sizeof *at);
+    work = calloc(s.n + 1, sizeof *work);
+    bad = !at || !work;
+    for (size_t i = 0; !bad && i < s.n; i++) {
+        const sim_arrival *a = &s.arrivals[i];
+        double             m = cached(&seen, a, t->block);
+        at[i] = (double)a->at * 1e-9;
+        work[i] = sim_chunk_seconds(&c, a->in - m, m);
+        bad = see(&seen, a->blocks, a->n) || (local && a->follow_n && see(&seen, a->follow, a->follow_n));
+    }
+    if (!bad) bad = sim_bound_work(at, work, s.n, speed, c.prefill_base, out);
+    free(at);
+    free(work);
+    free(seen.flag);
+    sim_schedule_free(&s);
+    return bad;
+}

@@ -1,0 +1,109 @@
+/* The bound below all policies: by hand, and never above what random schedules of several workers reach. */
+#include "bound.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { PROMPTS = 12, ROUNDS = 3000 };
+
+static void one_prompt_is_computed_by_one_worker(void **state)
+{
+    const double at[] = {3}, work[] = {2};
+    sim_bound    b;
+    (void)state;
+    assert_int_equal(sim_bound_work(at, work, 1, 4, .5, &b), 0);
+    assert_float_equal(b.mean, 2.5, 1e-9);
+    assert_float_equal(b.longest, 2.5, 1e-9);
+}
+
+static void one_worker_shortest_first(void **state)
+{
+    const double at[] = {0, 0, 0, 1}, work[] = {4, 2, 1, .5}; /* ends 1; 1.5 from 1; 3.5; 7.5 */
+    sim_bound    b;
+    (void)state;
+    assert_int_equal(sim_bound_work(at, work, 4, 1, 0, &b), 0);
+    assert_float_equal(b.mean, (1 + .5 + 3.5 + 7.5) / 4, 1e-9);
+    assert_float_equal(b.longest, 7, 1e-9); /* in order of arrival: 4, 6, 7, 6.5 */
+}
+
+static void many_workers_are_no_single_fast_one(void **state)
+{
+    const double at[] = {0, 0, 0, 0}, work[] = {1, 1, 1, 1}; /* two workers: 1, 1, 2, 2; one of twice the speed .5, 1, 1.5, 2 */
+    sim_bound    b;
+    (void)state;
+    assert_int_equal(sim_bound_work(at, work, 4, 2, 0, &b), 0);
+    assert_float_equal(b.mean, 1.5, 1e-9); /* mean times of service .25, .75, 1.25, 1.75, and half the work */
+}
+
+static void no_schedule_is_better(void **state)
+{
+    uint64_t random = 1;
+    double   closest = INFINITY;
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        double    at[PROMPTS], work[PROMPTS], free_at[4] = {0}, sum = 0, longest = 0, t = 0;
+        int       workers = 1 + round % 4, done[PROMPTS] = {0}, shortest = round % 3;
+        sim_bound b;
+        for (int i = 0; i < PROMPTS; i++) {
+            at[i] = t += sim_uniform(&random) * .5;
+            work[i] = .05 + pow(sim_uniform(&random), 4) * 8;
+        }
+        for (int k = 0; k < PROMPTS; k++) { /* list schedules: by size, by arrival, at random */
+            int w = 0, best = -1;
+            for (int i = 1; i < workers; i++) w = free_at[i] < free_at[w] ? i : w;
+            double now = free_at[w];
+            for (int pass = 0; best < 0; pass++) {
+                for (int i = 0; i < PROMPTS; i++)
+                    if (!done[i] && at[i] <= now &&
+                        (best < 0 || (shortest == 0 && work[i] < work[best]) || (shortest == 2 && sim_uniform(&random) < .5)))
+                        best = i;
+                if (best < 0) {
+                    assert_int_equal(pass, 0);
+                    now = INFINITY;
+                    for (int i = 0; i < PROMPTS; i++) now = !done[i] ? fmin(now, at[i]) : now;
+                }
+            }
+            done[best] = 1;
+            free_at[w] = now + work[best];
+            sum += free_at[w] - at[best];
+            longest = fmax(longest, free_at[w] - at[best]);
+        }
+        assert_int_equal(sim_bound_work(at, work, PROMPTS, workers, 0, &b), 0);
+        assert_true(b.mean <= sum / PROMPTS + 1e-9);
+        assert_true(b.longest <= longest + 1e-9);
+        closest = fmin(closest, sum / PROMPTS / b.mean);
+    }
+    assert_true(closest < 1.05); /* and it says something */
+}
+
+static void more_workers_are_no_worse_and_closed_loops_have_none(void **state)
+{
+    sim_trace   t = {0};
+    sim_options o;
+    sim_bound   once, twice;
+    char        why[256];
+    (void)state;
+    sim_options_default(&o);
+    assert_int_equal(sim_trace_make(&t, "synthetic:chat,n=400", why, sizeof why), 0);
+    o.prefills = 2;
+    assert_int_equal(sim_bound_of(&t, &o, 1, 0, &twice), 0);
+    assert_int_equal(sim_bound_of(&t, &o, 1, 1, &once), 0);
+    assert_true(once.mean > 0 && once.mean <= twice.mean && once.longest <= twice.longest); /* more may compute */
+    t.closed = 1;
+    assert_int_equal(sim_bound_of(&t, &o, 1, 0, &once), -1);
+    sim_trace_free(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_prompt_is_computed_by_one_worker), cmocka_unit_test(one_worker_shortest_first),
+        cmocka_unit_test(many_workers_are_no_single_fast_one),  cmocka_unit_test(no_schedule_is_better),
+        cmocka_unit_test(more_workers_are_no_worse_and_closed_loops_have_none),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
