@@ -90,7 +90,8 @@ typedef struct pdr_books {
     pdr_shadow  *shadow;
     struct pdr_step *steps;  /* scratch, per target */
     uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
-    uint32_t     open, pad;  /* targets that something could still go to in this pass */
+    uint32_t     open;       /* targets that something could still go to in this pass */
+    uint32_t     apart, waits; /* in this pass the prefill can be found by itself; scratch has the waits for it (pair.h) */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
     struct pdr_books  *outer;  /* the call of this thread that this one is inside of, on another block */

@@ -180,6 +180,56 @@ static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const p
     out->cost = out->prefill_cost + out->decode_cost + out->transfer_us;
 }
 
+int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy)
+{
+    const pdr_registry_head *h = g->head;
+    return policy == &pdr_policy_default && !h->hosts && !h->racks && !h->zones && !h->single_n;
+}
+
+int pdr_pair_waits(const pdr_registry *g, const pdr_view *v, const pdr_scratch *s)
+{
+    const pdr_registry_head *h = g->head;
+    uint32_t                 possible = 0, d = 0;
+    for (uint32_t i = 0; i < h->prefill_n; i++) {
+        const pdr_target *t = &v->targets[g->prefill[i]];
+        int               barred = t->guarded && t->open_until_ns > v->now_ns;
+        s->prefill_cost[i] = barred ? KEY_BARRED : pdr_wait_us(t, v->now_ns);
+        possible += !barred;
+    }
+    while (d < h->decode_n && v->targets[g->decode[d]].guarded && v->targets[g->decode[d]].open_until_ns > v->now_ns) d++;
+    return possible && d < h->decode_n ? PDR_OK : PDR_E_NO_PAIR;
+}
+
+uint32_t pdr_pair_prefill(const pdr_registry *g, const pdr_view *v, const pdr_scratch *s)
+{
+    const pdr_job     job = *v->job;
+    const uint32_t   *list = g->prefill, now = g->head->pick;
+    const uint64_t    cold = pdr_prefill_us(v->rates, job.prompt_tokens, 0), price = cold * v->mean_queue_q10 >> 10;
+    uint64_t          least = KEY_BARRED, least_cost = UINT64_MAX;
+    uint32_t          best = PDR_NONE;
+    for (uint32_t i = 0, n = g->head->prefill_n; i < n; i++) {
+        uint32_t          w = list[i];
+        const pdr_target *t = &v->targets[w];
+        uint64_t          us = s->prefill_cost[i];
+        if (__builtin_expect(us == KEY_BARRED, 0)) continue;
+        if (__builtin_expect(v->depth[w], 0)) {
+            pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, &job, v->depth[w], v->mean_queue_q10, v->now_ns);
+            us = x.wait + x.work + x.price;
+        } else {
+            us += pdr_scale_q10(cold, t->slowness_q10) + price;
+        }
+        us += v->planned_us[w];
+        us = us < KEY_COST_MOST ? us : KEY_COST_MOST;
+        if (us > least_cost) continue; /* its key is greater too */
+        uint64_t k = key_of(us, t->last_pick, now);
+        if (k >= least) continue;
+        least = k;
+        least_cost = us;
+        best = w;
+    }
+    return best;
+}
+
 int pdr_pair_choose(const pdr_registry *g, const pdr_policy *policy, const pdr_view *view, const pdr_scratch *s, int single_only,
                     int any_single, pdr_choice *out)
 {

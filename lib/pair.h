@@ -33,6 +33,15 @@ uint64_t pdr_tier_us(const pdr_rates *k, int tier, uint64_t tokens);
 uint32_t pdr_barred(const pdr_target *t, const pdr_job *job, uint64_t now_ns);
 
 /*
+ * A look at a held request in two steps, exact where transfers decide nothing and no server does both (pdr_pair_apart). First what does not depend on the request, each prefill's
+ * wait, into s->prefill_cost: PDR_OK if there is a pair. Then, as long as no booking changes and prefill_cost is left alone, the target that pdr_pair_choose() would choose as
+ * prefill under the default policy for a job without exclusions, at a fraction of its cost.
+ */
+int      pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy);
+int      pdr_pair_waits(const pdr_registry *g, const pdr_view *view, const pdr_scratch *s);
+uint32_t pdr_pair_prefill(const pdr_registry *g, const pdr_view *view, const pdr_scratch *s);
+
+/*
  * `view` carries targets, depth, job, rates, time and numbers; lists come from the registry. PDR_OK, or PDR_E_NO_PAIR. `single_only`: no
  * pair may be used (the job is not one for PD); `any_single`: every server may serve it alone (API other than generation).
  */

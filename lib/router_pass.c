@@ -52,11 +52,11 @@ static void match_sample(pdr_books *b, const pdr_held *s)
     pdr_index_match_sample(b->index, s->sample, s->samples, b->depth);
     for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) {
         uint16_t *d = &b->depth[b->registry.prefill[i]];
-        *d = (uint16_t)pdr_held_depth(s, *d);
+        if (*d) *d = (uint16_t)pdr_held_depth(s, *d);
     }
     for (uint32_t i = 0; i < b->registry.head->single_n; i++) {
         uint16_t *d = &b->depth[b->registry.single[i]];
-        *d = (uint16_t)pdr_held_depth(s, *d);
+        if (*d) *d = (uint16_t)pdr_held_depth(s, *d);
     }
 }
 
@@ -129,6 +129,27 @@ static void booked_into_step(const pdr_books *b, uint32_t w, const pdr_prefill_t
     b->steps[w].tokens += x->uncached < UINT32_MAX / 2 ? (uint32_t)x->uncached : UINT32_MAX / 2;
 }
 
+/* It waits for that target: what it costs there counts for those behind it. */
+static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
+{
+    if (!b->planned_us[w] && (b->steps[w].requests || pdr_gate_open(b, w)) && b->open) b->open--;
+    b->planned_us[w] += x->work;
+    return PDR_SERVED_WAITS;
+}
+
+/*
+ * Whether a look at the prefill side is enough to see that it stays; then *w is where. Nothing is said of its decode then, which only a recording would ask for.
+ */
+static int stays_by_prefill(pdr_books *b, const pdr_held *s, const pdr_view *v, uint32_t *w, pdr_prefill_terms *x)
+{
+    if (!b->apart || s->single_only || s->job.excluded) return 0;
+    if (!b->waits && pdr_pair_waits(&b->registry, v, &b->scratch)) return 0;
+    b->waits = 1;
+    *w = pdr_pair_prefill(&b->registry, v, &b->scratch);
+    *x = pdr_prefill_terms_of(&b->registry.targets[*w], &b->r->rates, &s->job, b->depth[*w], 0, b->now_ns);
+    return !takes(b, *w, x);
+}
+
 /* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
 static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
@@ -141,6 +162,10 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
         match_sample(b, s);
     pdr_view v = pdr_view_of(b, &s->job);
     v.planned_us = b->planned_us;
+    uint32_t          w;
+    pdr_prefill_terms x;
+    if (stays_by_prefill(b, s, &v, &w, &x)) return stays(b, w, &x);
+    b->waits = 0;
     if (!policy->topology) {
         plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
         plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
@@ -150,15 +175,13 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
         pdr_refuse_held(b, k, PDR_E_NO_PAIR);
         return PDR_SERVED_REFUSED;
     }
-    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
-    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
+    w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
     if (takes(b, w, &x) && !release(b, k, slot, choice, x.work)) {
         booked_into_step(b, w, &x);
         return PDR_SERVED_RELEASED;
     }
-    if (!b->planned_us[w] && (b->steps[w].requests || pdr_gate_open(b, w)) && b->open) b->open--;
-    b->planned_us[w] += x.work;
-    return PDR_SERVED_WAITS;
+    return stays(b, w, &x);
 }
 
 static void begin_pass(pdr_books *b)
@@ -193,6 +216,8 @@ void pdr_release_held(pdr_books *b)
     if (!b->open && !nobody) return;
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
+    b->waits = 0;
+    b->apart = !recording && !b->replay && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
     uint64_t ageing = ageing_us(b);
     pdr_hold_pass(&b->hold, b->now_ns);
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;
