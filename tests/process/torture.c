@@ -1,6 +1,7 @@
 /*
  * Workers (worker.c) on one block file; the driver kills them with SIGKILL at random instants, stops some for a second, and looks on.
- *   torture WORKER [KILLS]
+ *   torture WORKER [KILLS [SECONDS [HOLDERS]]]
+ * So many [3] are stopped while they hold the block's lock, for up to SECONDS [3]; half of them are then let go on, half are killed.
  * Demands: after each kill the others go on (half of the times within 100 ms, never later than a second), a stopped worker delays no call beyond the
  * lock's two seconds, the block is sound whenever asked, no room comes twice, and when all are dead and their leases have run out nothing is booked.
  */
@@ -20,7 +21,7 @@ static const char *worker_path;
 static board      *shared;
 static pdr_router *router;
 static pid_t       pid[WORKERS];
-static uint64_t    lives;
+static uint64_t    lives, longest_ns; /* longest: of a call, as seen from here */
 
 static void clean(void)
 {
@@ -66,6 +67,7 @@ static void look_after(int stopped)
             FAIL("worker %d ended by itself: %s", i, shared->worker[i].failure);
         }
         uint64_t began = __atomic_load_n(&shared->worker[i].began_ns, __ATOMIC_RELAXED), now = pdr_host_now_ns();
+        if (i != stopped && began && now > began && now - began > longest_ns) longest_ns = now - began;
         if (i != stopped && began && now > began + CALL_LIMIT_MS * MS) FAIL("worker %d has been in one call for %llu ms", i, (unsigned long long)((now - began) / MS));
     }
 }
@@ -117,9 +119,15 @@ static void kill_many(unsigned kills)
     free(after);
 }
 
-static void stop_some(void)
+static uint64_t busy_answers(void)
 {
     uint64_t busy = 0;
+    for (int i = 0; i < WORKERS; i++) busy += __atomic_load_n(&shared->worker[i].code[-PDR_E_BUSY], __ATOMIC_RELAXED);
+    return busy;
+}
+
+static void stop_some(void)
+{
     for (int k = 0; k < STOPS; k++) {
         int      slot = k % WORKERS;
         uint64_t seen;
@@ -133,9 +141,52 @@ static void stop_some(void)
         nap_ms(100);
         look_after(-1);
     }
-    for (int i = 0; i < WORKERS; i++) busy += shared->worker[i].code[-PDR_E_BUSY];
-    printf("%d stops of a second: PDR_E_BUSY came %llu times\n", STOPS, (unsigned long long)busy);
+    printf("%d stops of a second: PDR_E_BUSY came %llu times\n", STOPS, (unsigned long long)busy_answers());
     check("after the stops");
+}
+
+/* Stops workers until one is stopped that has the lock: nobody else's calls return then. Its slot, stopped. */
+static int stop_a_holder(void)
+{
+    for (int tries = 0; tries < 2000; tries++) {
+        int      slot = rand() % WORKERS;
+        uint64_t seen;
+        usleep((useconds_t)(rand() % 3000));
+        kill(pid[slot], SIGSTOP);
+        waitpid(pid[slot], NULL, WUNTRACED);
+        seen = calls_but(slot);
+        for (int i = 0; i < 20 && calls_but(slot) < seen + WORKERS; i++) nap_ms(10); /* more than were just ending */
+        if (calls_but(slot) < seen + WORKERS) return slot;
+        kill(pid[slot], SIGCONT);
+        look_after(-1);
+    }
+    FAIL("no worker was ever stopped with the lock");
+}
+
+static void stop_holders(unsigned holders, unsigned seconds)
+{
+    uint64_t before = busy_answers(), worst = 0;
+    longest_ns = 0;
+    for (unsigned k = 0; k < holders; k++) {
+        int      slot = stop_a_holder(), last = k % 2;
+        uint64_t end = pdr_host_now_ns() + (k ? 1000 + (uint64_t)rand() % (seconds * 1000 - 999) : seconds * 1000) * MS, began, seen;
+        while (pdr_host_now_ns() < end) nap_ms(20), look_after(slot);
+        kill(pid[slot], last ? SIGKILL : SIGCONT);
+        began = pdr_host_now_ns(), seen = calls_but(slot);
+        if (last) waitpid(pid[slot], NULL, 0);
+        while (calls_but(slot) < seen + WORKERS) {
+            if (pdr_host_now_ns() - began > GO_ON_MS * MS) FAIL("nobody goes on after worker %d, stopped with the lock, %s", slot, last ? "was killed" : "went on");
+            nap_ms(1);
+        }
+        if (pdr_host_now_ns() - began > worst) worst = pdr_host_now_ns() - began;
+        if (last) spawn(slot);
+        nap_ms(100);
+        look_after(-1);
+        check("after a stop with the lock");
+    }
+    printf("%u stops with the lock, of up to %u s: PDR_E_BUSY came %llu times, the longest call took %.1f s; afterwards the others went on within %.1f ms\n", holders, seconds,
+           (unsigned long long)(busy_answers() - before), (double)longest_ns / 1e9, (double)worst / 1e6);
+    if (holders && seconds > 2 && busy_answers() == before) FAIL("whoever waited for a stopped process for longer than the lock's time should have been told");
 }
 
 /* Everybody is dead: their leases run out, and nothing is left. */
@@ -180,6 +231,8 @@ int main(int argc, char **argv)
     if (argc < 2) return 2;
     worker_path = argv[1];
     unsigned kills = argc > 2 ? (unsigned)atoi(argv[2]) : 200;
+    unsigned seconds = argc > 3 ? (unsigned)atoi(argv[3]) : 3, holders = argc > 4 ? (unsigned)atoi(argv[4]) : 3;
+    if (!kills || !seconds) return 2;
     srand((unsigned)getpid());
     snprintf(dir, sizeof dir, "%s/pdrtortureXXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
     if (!mkdtemp(dir)) return 2;
@@ -207,7 +260,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < WORKERS; i++) spawn(i);
     kill_many(kills);
     stop_some();
-    all_dead(kills + WORKERS);
+    stop_holders(holders, seconds);
+    all_dead(kills + holders + WORKERS);
     pdr_host_close(host);
     clean();
     printf("sound\n");
