@@ -5,6 +5,7 @@ Short by default (some hundred requests for each change). PDROUTE_LONG=1 (tests/
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -187,6 +188,50 @@ def test_reload_with_a_changed_configuration(loaded, fleet):
         assert wait_for(lambda: set(gw.worker_pids()) - before, timeout=20) or "workers" not in gw.can
         load.wait(2 * CLIENTS)
     assert not load.stop().refused
+
+
+@pytest.mark.only("nginx")
+@pytest.mark.parametrize("layout", [True, False], ids=["layout", "capacities"])
+def test_new_block_under_load(fleet, make_gateway, layout):
+    """A reload finds a block of another layout (as a new module does), or has other capacities: with `recreate` the new workers have a block of their own, the old
+    ones end on theirs, and no request fails."""
+    gw = make_gateway(fleet, config=CONFIG, recreate=True)
+    load = Load(gw)
+    load.wait(2 * CLIENTS)
+    inode = gw.block.stat().st_ino
+    if layout:
+        with gw.block.open("r+b") as file:  # the number behind the magic; read at opening only
+            file.seek(8)
+            number = int.from_bytes(file.read(4), "little")
+            file.seek(8)
+            file.write((number - 1).to_bytes(4, "little"))
+    else:
+        gw.config["max_held"] = 512
+        gw.write_config()
+    before = set(gw.worker_pids())
+    gw.reload()
+    assert wait_for(lambda: set(gw.worker_pids()) - before, timeout=20), gw.errors()
+    load.wait(4 * CLIENTS)
+    assert not load.stop().refused
+    assert gw.block.stat().st_ino != inode and re.search(r"replaced .*: block (has layout|was made with)", gw.errors()), gw.errors()
+    assert wait_for(lambda: not before & set(gw.all_pids()), timeout=20), "the old workers are still there"
+
+
+@pytest.mark.only("nginx")
+def test_new_block_is_refused_unless_asked_for(fleet, make_gateway):
+    """Without `recreate` the reload is refused with the reason, and the running configuration goes on."""
+    gw = make_gateway(fleet, config=CONFIG)
+    gw.expect_alerts = True
+    load, inode = Load(gw), gw.block.stat().st_ino
+    load.wait(CLIENTS)
+    gw.config["max_held"] = 512
+    gw.write_config()
+    before = gw.worker_pids()
+    gw.reload()
+    assert wait_for(lambda: 'add "recreate"' in gw.errors(), timeout=10), gw.errors()
+    load.wait(2 * CLIENTS)
+    assert not load.stop().refused
+    assert gw.worker_pids() == before and gw.block.stat().st_ino == inode
 
 
 @pytest.mark.only("nginx")
