@@ -266,11 +266,16 @@ static int read_own_form_pool(pdr_gather *g, uint32_t object, const char *kind, 
 static int read_own_form_endpoints(pdr_gather *g, uint32_t object, const char *kind, uint32_t index, void *context)
 {
     uint32_t list = *kind ? 0 : pdr_doc_get(g->doc, object, "endpoints"), i = 0;
+    size_t   count = 0;
     int      code;
     (void)index, (void)context;
     if (!list) return PDR_OK;
     if ((code = pdr_gather_type(g, list, PDR_DOC_ARRAY, "document", "endpoints"))) return code;
     g->complete = 1;
+    for (uint32_t entry = pdr_doc_first(g->doc, list); entry; entry = pdr_doc_next(g->doc, entry)) count++;
+    if (count > PDR_GATHER_MOST)
+        return pdr_doc_fail(g->doc, list, g->err, PDR_E_TOO_LARGE, "the document has %zu endpoints; max_endpoints is %d at most",
+                            count, PDR_GATHER_MOST);
     for (uint32_t entry = pdr_doc_first(g->doc, list); entry; entry = pdr_doc_next(g->doc, entry))
         if ((code = read_endpoint(g, entry, i++))) return code;
     return PDR_OK;
@@ -291,6 +296,10 @@ static int by_address(const void *a, const void *b)
     return order ? order : (x->flags > y->flags) - (x->flags < y->flags); /* those that are out come last */
 }
 
+/* Of two endpoints, which was found first and which later: numbers as in other messages, from 0. */
+static size_t earlier(const pdr_gather *g, const pdr_endpoint *a, const pdr_endpoint *b) { return (size_t)((a < b ? a : b) - g->endpoints); }
+static size_t later(const pdr_gather *g, const pdr_endpoint *a, const pdr_endpoint *b) { return (size_t)((a < b ? b : a) - g->endpoints); }
+
 /* Names and addresses must be unique. A pod that is out may share its address with its successor: it is left out (port
  * 0). */
 static int check_unique(pdr_gather *g, pdr_endpoint **order)
@@ -299,7 +308,8 @@ static int check_unique(pdr_gather *g, pdr_endpoint **order)
     qsort(order, g->n, sizeof *order, by_name);
     for (size_t i = 1; i < g->n; i++)
         if (*order[i]->name && !strcmp(order[i - 1]->name, order[i]->name))
-            return pdr_fail(g->err, PDR_E_PARSE, "two endpoints have the name \"%.120s\"", order[i]->name);
+            return pdr_fail(g->err, PDR_E_PARSE, "two endpoints have the name \"%.120s\": endpoint %zu and endpoint %zu", order[i]->name,
+                            earlier(g, order[i - 1], order[i]), later(g, order[i - 1], order[i]));
     qsort(order, g->n, sizeof *order, by_address);
     for (size_t i = 1, first = 0; i < g->n; i++) {
         if (order[first]->port != order[i]->port || strcmp(order[first]->host, order[i]->host)) {
@@ -308,8 +318,10 @@ static int check_unique(pdr_gather *g, pdr_endpoint **order)
         }
         if (!(order[i]->flags & PDR_ENDPOINT_OUT))
             return pdr_fail(g->err, PDR_E_PARSE,
-                            "endpoints \"%.60s\" and \"%.60s\" have the same address %.60s port %u", order[first]->name,
-                            order[i]->name, order[i]->host, order[i]->port);
+                            "endpoints %zu \"%.40s\" and %zu \"%.40s\" have the same address %.60s port %u",
+                            earlier(g, order[first], order[i]), g->endpoints[earlier(g, order[first], order[i])].name,
+                            later(g, order[first], order[i]), g->endpoints[later(g, order[first], order[i])].name,
+                            order[i]->host, order[i]->port);
         order[i]->flags = UINT32_MAX; /* to be dropped; the address stays, for the comparison with the next */
     }
     return PDR_OK;

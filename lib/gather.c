@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ENDPOINTS_LIMIT 65535
-
 void pdr_gather_warn(pdr_gather *g, const char *format, ...)
 {
     va_list  args;
@@ -22,8 +20,8 @@ void pdr_gather_warn(pdr_gather *g, const char *format, ...)
 
 int pdr_gather_add(pdr_gather *g, pdr_endpoint **out)
 {
-    if (g->n == ENDPOINTS_LIMIT)
-        return pdr_fail(g->err, PDR_E_TOO_LARGE, "the document has more than %d endpoints", ENDPOINTS_LIMIT);
+    if (g->n == PDR_GATHER_MOST)
+        return pdr_fail(g->err, PDR_E_TOO_LARGE, "the document has more than %d endpoints", PDR_GATHER_MOST);
     if (g->n == g->capacity) {
         size_t        capacity = g->capacity ? g->capacity * 2 : 8;
         pdr_endpoint *grown = realloc(g->endpoints, capacity * sizeof *grown);

@@ -10,6 +10,7 @@
 #include "doc.h"
 
 #define PDR_WHERE 160 /* bytes of such a name */
+#define PDR_GATHER_MOST 65535 /* endpoints in a document: as many as max_endpoints can be */
 
 typedef struct pdr_gather {
     const pdr_doc   *doc;

@@ -205,11 +205,34 @@ int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now
 
 /* ---- documents */
 
-static int named(const pdr_endpoint *e, size_t n, const char *name)
+/* A document's endpoints, and the same by name, so that what is not in it is found in n log n. */
+typedef struct listing {
+    pdr_endpoint        *e;
+    size_t               n;
+    const pdr_endpoint **by_name;
+} listing;
+
+static int compare_names(const void *a, const void *b) { return strcmp((*(const pdr_endpoint *const *)a)->name, (*(const pdr_endpoint *const *)b)->name); }
+
+static int name_is(const void *name, const void *at) { return strcmp(name, (*(const pdr_endpoint *const *)at)->name); }
+
+static int named(const listing *l, const char *name) { return l->n && bsearch(name, l->by_name, l->n, sizeof *l->by_name, name_is) != NULL; }
+
+/* Names what has none, sorts, and refuses what can never fit: all outside the lock. */
+static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
 {
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(e[i].name, name)) return 1;
-    return 0;
+    size_t in = 0;
+    if (!l->n) return PDR_OK;
+    if (!(l->by_name = malloc(l->n * sizeof *l->by_name))) return pdr_fail(err, PDR_E_SYSTEM, "no memory for %zu endpoints", l->n);
+    for (size_t i = 0; i < l->n; i++) {
+        pdr_registry_default_name(&l->e[i]); /* what is there already is found by its name */
+        l->by_name[i] = &l->e[i];
+        in += !(l->e[i].flags & PDR_ENDPOINT_OUT);
+    }
+    if (in > max_endpoints)
+        return pdr_fail(err, PDR_E_FULL, "the document has %zu endpoints, there is place for %u (max_endpoints)", in, max_endpoints);
+    qsort(l->by_name, l->n, sizeof *l->by_name, compare_names);
+    return PDR_OK;
 }
 
 static uint32_t ranks_of(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
@@ -232,19 +255,20 @@ static int take_run(const pdr_books *b, uint8_t *taken, uint32_t n)
  * Goes through the document as it will be applied, on a copy of the marks of taken targets: whoever is pruned or gets another number of ranks gives
  * its place back at once, unless it has bookings.
  */
-static int ranks_fit(const pdr_books *b, const pdr_endpoint *e, size_t n, int prune, pdr_error *err)
+static int ranks_fit(const pdr_books *b, const listing *l, int prune, pdr_error *err)
 {
+    const pdr_endpoint *e = l->e;
     const pdr_registry *g = &b->registry;
     uint8_t            *taken = (uint8_t *)b->scratch.prefill_cost;
     uint32_t            id, records = 0;
     memcpy(taken, g->taken, g->head->max_targets);
     for (uint32_t i = 0; i < g->head->max_endpoints; i++) {
         const pdr_endpoint_rec *rec = &g->endpoints[i];
-        int                     leaves = rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !named(e, n, rec->e.name);
+        int                     leaves = rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !named(l, rec->e.name);
         records += rec->slot == PDR_SLOT_FREE || leaves;
         if (leaves) mark(taken, rec->first_target, rec->targets, 0);
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < l->n; i++) {
         const pdr_endpoint_rec *rec = NULL;
         if (e[i].flags & PDR_ENDPOINT_OUT) continue;
         if (!pdr_registry_find(g, e[i].name, &id)) rec = &g->endpoints[id];
@@ -264,25 +288,26 @@ static int ranks_fit(const pdr_books *b, const pdr_endpoint *e, size_t n, int pr
 }
 
 /* Whether the whole document can be carried out, before anything is changed: either all of it is, or nothing. */
-static int apply_fits(const pdr_books *b, const pdr_endpoint *e, size_t n, int prune, pdr_error *err)
+static int apply_fits(const pdr_books *b, const listing *l, int prune, pdr_error *err)
 {
-    uint32_t id;
-    for (size_t i = 0; i < n; i++) {
+    const pdr_endpoint *e = l->e;
+    uint32_t            id;
+    for (size_t i = 0; i < l->n; i++) {
         int code = pdr_registry_validate(&e[i], err);
         if (code) return code;
         if (e[i].flags & PDR_ENDPOINT_OUT) continue;
         id = pdr_registry_clash(&b->registry, &e[i]);
-        if (id != PDR_NONE && !prune && !named(e, n, b->registry.endpoints[id].e.name))
+        if (id != PDR_NONE && !prune && !named(l, b->registry.endpoints[id].e.name))
             return pdr_fail(err, PDR_E_EXISTS, "%.64s has the address %.64s:%u, which is registered under the name %.64s", e[i].name, e[i].host,
                             e[i].port, b->registry.endpoints[id].e.name);
     }
-    return ranks_fit(b, e, n, prune, err);
+    return ranks_fit(b, l, prune, err);
 }
 
-static void prune_others(pdr_books *b, const pdr_endpoint *e, size_t n, pdr_apply_report *report)
+static void prune_others(pdr_books *b, const listing *l, pdr_apply_report *report)
 {
     for (uint32_t i = 0; i < b->registry.head->high; i++) {
-        if (b->registry.endpoints[i].slot != PDR_SLOT_USED || named(e, n, b->registry.endpoints[i].e.name)) continue;
+        if (b->registry.endpoints[i].slot != PDR_SLOT_USED || named(l, b->registry.endpoints[i].e.name)) continue;
         remove_locked(b, i);
         report->removed++;
     }
@@ -320,12 +345,13 @@ static int put_named(pdr_books *b, const pdr_endpoint *e, pdr_apply_report *repo
     return PDR_OK;
 }
 
-static int apply_locked(pdr_books *b, const pdr_endpoint *e, size_t n, const pdr_pool *pool, int prune, pdr_apply_report *report, pdr_error *err)
+static int apply_locked(pdr_books *b, const listing *l, const pdr_pool *pool, int prune, pdr_apply_report *report, pdr_error *err)
 {
-    int code = apply_fits(b, e, n, prune, err);
+    const pdr_endpoint *e = l->e;
+    int                 code = apply_fits(b, l, prune, err);
     if (code) return code;
-    if (prune) prune_others(b, e, n, report);
-    for (size_t i = 0; i < n && !code; i++)
+    if (prune) prune_others(b, l, report);
+    for (size_t i = 0; i < l->n && !code; i++)
         code = e[i].flags & PDR_ENDPOINT_OUT ? take_out(b, &e[i], report) : put_named(b, &e[i], report, err);
     if (!code) b->r->pool = *pool;
     pdr_registry_relist(&b->registry);
@@ -337,24 +363,27 @@ int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, 
 {
     pdr_books        b;
     pdr_pool         pool;
-    pdr_endpoint    *endpoints = NULL;
+    listing          l = {0};
     pdr_apply_report own = {.struct_size = sizeof own};
-    size_t           n = 0;
+    uint32_t         most;
     int              complete = 0;
     LOCKED(b, r, now_ns, err);
     pool = r->pool;
+    most = r->config.max_endpoints;
     int code = pdr_books_unlock(&b, PDR_OK, err);
-    if (!code) code = pdr_apply_parse(text, len, &pool, &endpoints, &n, &complete, &own, err);
+    if (!code) code = pdr_apply_parse(text, len, &pool, &l.e, &l.n, &complete, &own, err);
     if (code) return code;
-    for (size_t i = 0; i < n; i++) pdr_registry_default_name(&endpoints[i]); /* what is there already is found by its name */
+    if ((code = list_endpoints(&l, most, err))) goto out;
     code = pdr_books_lock(&b, r, now_ns);
     if (code) {
         pdr_fail(err, code, "%s", pdr_strerror(code));
     } else {
-        code = apply_locked(&b, endpoints, n, &pool, complete && flags & PDR_APPLY_PRUNE, &own, err);
+        code = apply_locked(&b, &l, &pool, complete && flags & PDR_APPLY_PRUNE, &own, err);
         code = pdr_books_unlock(&b, code, err);
     }
-    free(endpoints);
+out:
+    free(l.by_name);
+    free(l.e);
     return code || !report ? code : pdr_struct_out(report, &own, sizeof own, NULL);
 }
 

@@ -1,6 +1,8 @@
 /* The fleet as callers see it: adding, finding and removing servers, documents over a running fleet, what engines report, the index fed from outside. */
 #include "fleet.h"
 
+#include <time.h>
+
 static pdr_error err;
 
 static pdr_endpoint server(const char *name, const char *host, uint32_t port, uint32_t role)
@@ -623,6 +625,62 @@ static void a_full_decode_server_is_avoided(void **state)
     fleet_close(&f);
 }
 
+/* {"endpoints":[…]} with n servers of two roles, `first` of them prefill; at `twice` the address of `once` again. */
+static char *long_list(size_t n, size_t first, size_t once, size_t twice)
+{
+    char  *text = malloc(n * 96 + 32);
+    size_t len = (size_t)sprintf(text, "{\"endpoints\":[");
+    for (size_t i = 0; i < n; i++) {
+        size_t at = i == twice ? once : i;
+        len += (size_t)sprintf(text + len, "%s{\"name\":\"w%zu\",\"role\":\"%s\",\"host\":\"10.%zu.%zu.%zu\",\"port\":8000}", i ? "," : "", i,
+                               i < first ? "prefill" : "decode", at >> 16, at >> 8 & 255, at & 255);
+    }
+    strcpy(text + len, "]}");
+    return text;
+}
+
+static double apply_timed(fleet *f, uint32_t flags, char *text, int want)
+{
+    struct timespec a, b;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+    assert_int_equal(apply(f, flags, text), want);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+    free(text);
+    return (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+}
+
+/* The bounds of time are many times what it takes, for sanitizers and slow machines: they find what has become quadratic in the document. */
+static void lists_longer_than_the_table(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    c.max_endpoints = 1024;
+    c.max_targets = 1024;
+    fleet_open(&f, &c, 1, 1);
+    assert_true(apply_timed(&f, PDR_APPLY_PRUNE, long_list(100000, 50000, 0, 0), PDR_E_TOO_LARGE) < 10);
+    assert_non_null(strstr(err.message, "100000 endpoints; max_endpoints is 65535 at most"));
+    assert_true(apply_timed(&f, PDR_APPLY_PRUNE, long_list(65535, 30000, 0, 0), PDR_E_FULL) < 10);
+    assert_string_equal(err.message, "the document has 65535 endpoints, there is place for 1024 (max_endpoints)");
+    assert_true(apply_timed(&f, PDR_APPLY_PRUNE, long_list(60000, 30000, 17, 59999), PDR_E_PARSE) < 10);
+    assert_string_equal(err.message, "endpoints 17 \"w17\" and 59999 \"w59999\" have the same address 10.0.0.17 port 8000");
+    assert_int_equal(apply(&f, 0, ALL(ONE("a", "h1", "prefill", "") "," ONE("b", "h2", "decode", "") "," ONE("a", "h3", "decode", ""))), PDR_E_PARSE);
+    assert_string_equal(err.message, "two endpoints have the name \"a\": endpoint 0 and endpoint 2");
+    apply_timed(&f, PDR_APPLY_PRUNE, long_list(1025, 1, 0, 0), PDR_E_FULL);
+    assert_int_equal(fleet_stats(&f).endpoints, 2); /* nothing of all these */
+    assert_int_equal(got(&f, f.prefill[0]).role, PDR_ROLE_PREFILL);
+
+    assert_true(apply_timed(&f, PDR_APPLY_PRUNE, long_list(1024, 512, 0, 0), PDR_OK) < 10);
+    assert_int_equal(report.added, 1024);
+    assert_int_equal(report.removed, 2);
+    assert_int_equal(pdr_router_check(f.r, &err), PDR_OK);
+    assert_true(apply_timed(&f, PDR_APPLY_PRUNE, long_list(1024, 24, 0, 0), PDR_OK) < 10); /* 488 change their role at once */
+    assert_int_equal(report.updated, 488);
+    assert_int_equal(report.unchanged, 1024 - 488);
+    assert_int_equal(pdr_router_check(f.r, &err), PDR_OK);
+    fleet_close(&f);
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -651,6 +709,7 @@ int main(void)
         cmocka_unit_test_setup(ranks_have_rows_of_their_own, begin),
         cmocka_unit_test_setup(decode_is_told_where_prefill_really_is, begin),
         cmocka_unit_test_setup(a_full_decode_server_is_avoided, begin),
+        cmocka_unit_test_setup(lists_longer_than_the_table, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
