@@ -1,6 +1,7 @@
 """The package is what the C headers say, and calls all of it."""
 import ctypes
 import enum
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -72,12 +73,14 @@ def test_an_exception_for_each_code():
             assert getattr(pdroute, type(made).__name__) is type(made)
 
 
-def test_types():
+@pytest.mark.parametrize("where", [PACKAGE.parent / "pdroute", Path(generate.__file__).resolve().parents[3] / "examples/python/pdroute_gateway"], ids=lambda where: where.name)
+def test_types(where):
     """mypy --strict."""
     mypy = shutil.which("mypy")
     if not mypy:
         pytest.skip("mypy is not installed (Debian package mypy)")
-    done = subprocess.run([mypy, "--strict", "--python-version", "3.9", "--cache-dir", "/dev/null", "pdroute"], cwd=PACKAGE.parent, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([mypy, "--strict", "--python-version", "3.9", "--cache-dir", "/dev/null", where.name], cwd=where.parent,
+                          env={**os.environ, "MYPYPATH": str(PACKAGE.parent)}, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout
 
 

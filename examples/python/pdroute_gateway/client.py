@@ -14,7 +14,7 @@ import ssl
 import typing
 from time import monotonic, monotonic_ns
 
-import httptools
+import httptools  # type: ignore[import]  # has no types
 from pdroute import EventType, Fail, Response, ResponseKind, Seen, error_status
 
 if typing.TYPE_CHECKING:

@@ -93,7 +93,7 @@ class Job:
             self.tenant = next(filter(None, (tenant_hash(gateway.config, name, value) for name, value in scope["headers"])), 0)
         self.abort_status, self.abort_text = 502, ""
         self.sending = False                         # the client has not yet taken what was sent
-        self.merging = False                         # the answer takes both legs'
+        self.merging: bool = False                   # the answer takes both legs'
         self.prefill_body: list[bytes] = []
         self.merge: typing.Optional[Merge] = None
 
