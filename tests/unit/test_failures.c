@@ -348,6 +348,86 @@ static void bounds_are_learnt(void **state)
     fleet_close(&f);
 }
 
+/* An action's fields that it has no use for are zero: hosts in other languages print and compare whole actions. */
+static void assert_bare(const pdr_action *a, uint32_t type)
+{
+    assert_int_equal(a->type, type);
+    assert_int_equal(a->leg, 0);
+    assert_int_equal(a->status, 0);
+    assert_int_equal(a->reason, 0);
+    assert_int_equal(a->retry_after_ms, 0);
+}
+
+static void what_actions_say(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 2, 1);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    memset(t.x.exclude, 0xA5, sizeof t.x.exclude); /* what is behind the excluded is not left to chance */
+    happen(&f, &t, PDR_EV_HEAD, P, 500);
+    assert_bare(&t.act[t.n - 1], PDR_ACT_ROUTE);
+    assert_in_range(t.x.excluded, 1, 7);
+    for (uint32_t i = t.x.excluded; i < 8; i++) assert_int_equal(t.x.exclude[i], 0);
+    give_up(&f, &t);
+
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    happen(&f, &t, PDR_EV_HEAD, D, 200);
+    happen(&f, &t, PDR_EV_BODY, D, 0);
+    const pdr_action *relay = &t.act[t.n - 1];
+    assert_int_equal(relay->type, PDR_ACT_RELAY);
+    assert_int_equal(relay->leg, D);
+    assert_int_equal(relay->status, 200);
+    assert_int_equal(relay->reason, 0);
+    assert_int_equal(relay->retry_after_ms, 0);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+/* The host was asked for another pair and had none before the whole time was over: that is what the client hears, not how long one server wanted to be left alone. */
+static void the_end_of_all_time_is_not_back_pressure(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    trip       t;
+    pdr_event  ev;
+    c.total_timeout_ms = 3000;
+    open_with(&f, &c, 1, 2);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    ev = made(&f, &t, PDR_EV_HEAD, D, 503);
+    ev.retry_after_ms = 7000;
+    feed(&f, &t, ev);
+    assert_int_equal(last_action(&t), PDR_ACT_ROUTE);
+    f.now += 3 * SECOND;
+    happen(&f, &t, PDR_EV_TICK, 0, 0);
+    assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+    assert_int_equal(t.act[t.n - 2].type, PDR_ACT_RESPOND);
+    assert_int_equal(t.act[t.n - 2].status, 504);
+    assert_int_equal(t.act[t.n - 2].retry_after_ms, 0);
+    fleet_close(&f);
+}
+
+/* A pair's first byte is due when the rules say, however much more its decision would allow. */
+static void the_limit_of_the_first_byte_holds_for_pairs(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    trip       t;
+    c.first_byte_timeout_ms = 1000;
+    open_with(&f, &c, 2, 1);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    t.d.first_byte_us = UINT64_C(3600000000); /* begun once more with a decision that allows an hour */
+    pdr_init_struct(&t.x, sizeof t.x);
+    t.n = PDR_MAX_ACTIONS;
+    assert_int_equal(pdr_exchange_begin(f.r, &t.x, &t.d, f.lease, f.now, t.act, &t.n), PDR_OK);
+    assert_int_equal(pdr_exchange_deadline(&t.x), f.now + SECOND);
+    happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
 static void a_stalled_answer_is_noticed(void **state)
 {
     (void)state;
@@ -420,6 +500,9 @@ int main(void)
         cmocka_unit_test(suspicion_is_pinned_when_the_partner_is_cleared),
         cmocka_unit_test(back_pressure_is_respected),
         cmocka_unit_test(retries_have_a_budget),
+        cmocka_unit_test(what_actions_say),
+        cmocka_unit_test(the_end_of_all_time_is_not_back_pressure),
+        cmocka_unit_test(the_limit_of_the_first_byte_holds_for_pairs),
         cmocka_unit_test(bounds_are_learnt),
         cmocka_unit_test(a_stalled_answer_is_noticed),
         cmocka_unit_test(one_that_takes_many_times_longer_than_the_others_is_taken_out),
