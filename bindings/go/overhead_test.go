@@ -94,7 +94,7 @@ func TestOverhead(t *testing.T) {
 			n = 100
 		}
 		var c, g, over float64
-		for try := 0; try < 3; try++ {
+		for try := 0; try < 10; try++ { // whoever else uses the machine makes it longer, never shorter
 			c, g = least(p, 30, n)
 			if over = (g - c) / float64(p.calls); over <= overheadNs {
 				break

@@ -439,6 +439,13 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     ngx_http_pdroute_job_event(job, PDR_EV_SENT, leg, 0);
     ngx_http_upstream_init(r);
     if (leg->serial != serial) return; /* it is over already */
+    if (c->data != r) { /* a call failed before nginx took the connection: it has answered 500, and will tell nobody */
+        c->recv = leg->recv;
+        ngx_http_pdroute_leg_release(leg);
+        ngx_http_pdroute_job_detach(job);
+        ngx_http_pdroute_job_event(job, PDR_EV_CLIENT_GONE, NULL, 0);
+        return;
+    }
     leg->relay_handler = c->read->handler;
     c->read->handler = relay_read_handler;
     r->upstream->start_time = leg->started; /* the answer's times count from when it was asked for */

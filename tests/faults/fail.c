@@ -4,7 +4,10 @@
  *   PDR_FAIL_AT=N         counted from 1; 0 or none: nothing fails, calls are counted
  *   PDR_FAIL_ERRNO=N      errno of system calls that fail [EIO]
  *   PDR_FAIL_REPORT=FILE  gets a line "hit NAME" when it fails, and "calls N" when the program leaves by exit()
- *   PDR_FAIL_ARM=FILE     counting begins when this file is there (looked for at each call)
+ *   PDR_FAIL_ONLY=1       the executable's own calls do not count, only those of PDR_FAIL_CALLERS
+ *   PDR_FAIL_NOT=NAME     a call that never fails (what the program asks it for cannot fail)
+ *   PDR_FAIL_ARM=FILE     when this file appears, whichever process sees it first removes it, takes the number in it for N and counts anew (looked for at each
+ *                         call); the file comes by rename(), whole
  * Not for programs with sanitizers: both want malloc.
  */
 #include <dirent.h>
@@ -20,10 +23,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -39,7 +44,7 @@ static struct {
     uintptr_t   begin[RANGES], end[RANGES];
     int         ranges, armed, error;
     long        at, calls;
-    const char *report, *callers, *arm;
+    const char *report, *callers, *arm, *not;
 } fault;
 
 static void tell(const char *format, ...)
@@ -76,16 +81,23 @@ static int add_object(struct dl_phdr_info *info, size_t size, void *first)
     return 0;
 }
 
+static void find_callers(void)
+{
+    int first = !getenv("PDR_FAIL_ONLY");
+    fault.ranges = 0;
+    dl_iterate_phdr(add_object, &first);
+}
+
 __attribute__((constructor)) static void begin(void)
 {
     const char *at = getenv("PDR_FAIL_AT"), *error = getenv("PDR_FAIL_ERRNO");
-    int         first = 1;
     fault.at = at ? atol(at) : 0;
     fault.error = error ? atoi(error) : EIO;
     fault.report = getenv("PDR_FAIL_REPORT");
     fault.callers = getenv("PDR_FAIL_CALLERS");
     fault.arm = getenv("PDR_FAIL_ARM");
-    dl_iterate_phdr(add_object, &first);
+    fault.not = getenv("PDR_FAIL_NOT");
+    find_callers();
     unsetenv("LD_PRELOAD"); /* not for its children */
     fault.armed = 1;
 }
@@ -103,10 +115,22 @@ static int is_ours(const void *caller)
     return 0;
 }
 
+static void look_for_number(void)
+{
+    char text[24] = "";
+    int  fd = (int)syscall(SYS_openat, AT_FDCWD, fault.arm, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    if (!syscall(SYS_unlinkat, AT_FDCWD, fault.arm, 0) && syscall(SYS_read, fd, text, sizeof text - 1) > 0) {
+        fault.at = atol(text);
+        fault.calls = 0;
+    }
+    syscall(SYS_close, fd);
+}
+
 static int fails(const char *name, const void *caller)
 {
-    if (!fault.armed || !is_ours(caller)) return 0;
-    if (fault.arm && syscall(SYS_access, fault.arm, F_OK)) return 0;
+    if (!fault.armed || !is_ours(caller) || (fault.not && !strcmp(fault.not, name))) return 0;
+    if (fault.arm) look_for_number();
     if (__atomic_add_fetch(&fault.calls, 1, __ATOMIC_RELAXED) != fault.at) return 0;
     tell("hit %s\n", name);
     errno = fault.error;
@@ -127,6 +151,13 @@ static int fails(const char *name, const void *caller)
 WRAP(ssize_t, -1, read, (int fd, void *p, size_t n), (fd, p, n))
 WRAP(ssize_t, -1, write, (int fd, const void *p, size_t n), (fd, p, n))
 WRAP(ssize_t, -1, writev, (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(ssize_t, -1, readv, (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(ssize_t, -1, pread64, (int fd, void *p, size_t n, off_t at), (fd, p, n, at))
+WRAP(ssize_t, -1, pwrite64, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at))
+WRAP(ssize_t, -1, sendfile64, (int out, int in, off_t *at, size_t n), (out, in, at, n))
+WRAP(int, -1, accept4, (int fd, struct sockaddr *a, socklen_t *n, int f), (fd, a, n, f))
+WRAP(int, -1, eventfd, (unsigned n, int f), (n, f))
+WRAP(int, -1, ftruncate64, (int fd, off_t n), (fd, n))
 WRAP(int, -1, mkdir, (const char *p, mode_t m), (p, m))
 WRAP(int, -1, flock, (int fd, int op), (fd, op))
 WRAP(int, -1, fchmod, (int fd, mode_t m), (fd, m))
@@ -188,6 +219,19 @@ int open(const char *p, int flags, ...)
     return real(p, flags, mode);
 }
 
+int open64(const char *p, int flags, ...)
+{
+    static int (*real)(const char *, int, ...);
+    mode_t  mode = 0;
+    va_list args;
+    va_start(args, flags);
+    if (flags & (O_CREAT | O_TMPFILE)) mode = va_arg(args, mode_t);
+    va_end(args);
+    if (fails("open64", HERE)) return -1;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "open64");
+    return real(p, flags, mode);
+}
+
 int fcntl(int fd, int op, ...)
 {
     static int (*real)(int, int, ...);
@@ -210,6 +254,16 @@ int ioctl(int fd, unsigned long op, ...)
     if (fails("ioctl", HERE)) return -1;
     if (!real) *(void **)&real = dlsym(RTLD_NEXT, "ioctl");
     return real(fd, op, arg);
+}
+
+void *dlopen(const char *p, int flags) /* a module: its calls count from now on */
+{
+    static void *(*real)(const char *, int);
+    if (fails("dlopen", HERE)) return NULL;
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "dlopen");
+    void *got = real(p, flags);
+    find_callers();
+    return got;
 }
 
 void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
