@@ -218,7 +218,7 @@ static int name_is(const void *name, const void *at) { return strcmp(name, (*(co
 
 static int named(const listing *l, const char *name) { return l->n && bsearch(name, l->by_name, l->n, sizeof *l->by_name, name_is) != NULL; }
 
-/* Names what has none, sorts, and refuses what can never fit: all outside the lock. */
+/* Names what has none, sorts, and refuses what can never fit and names that have become the same: all outside the lock. */
 static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
 {
     size_t in = 0;
@@ -232,6 +232,9 @@ static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
     if (in > max_endpoints)
         return pdr_fail(err, PDR_E_FULL, "the document has %zu endpoints, there is place for %u (max_endpoints)", in, max_endpoints);
     qsort(l->by_name, l->n, sizeof *l->by_name, compare_names);
+    for (size_t i = 1; i < l->n; i++)
+        if (!strcmp(l->by_name[i - 1]->name, l->by_name[i]->name))
+            return pdr_fail(err, PDR_E_PARSE, "two endpoints have the name \"%.120s\", one of them for want of its own", l->by_name[i]->name);
     return PDR_OK;
 }
 

@@ -362,8 +362,10 @@ void pdr_replay_served(pdr_books *b, uint32_t slot, uint64_t booking, const pdr_
     pdr_replay *p = b->replay;
     pdr_turn   *t = new_turn(&p->replayed);
     (void)booking;
-    if (!t) p->starved = 1;
-    if (!t) return;
+    if (!t) {
+        p->starved = 1;
+        return;
+    }
     t->ticket = p->waiting[slot].ticket;
     t->depths = p->waiting[slot].depths;
     t->end = p->waiting[slot].end;

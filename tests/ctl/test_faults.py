@@ -10,11 +10,15 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conftest import CTL, TOP, Ctl
+
+sys.path.insert(0, str(TOP / "tests/faults"))
+from preload import build  # noqa: E402
 
 ERRNOS = [errno.EIO, errno.EINTR, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC] if os.environ.get("PDROUTE_LONG") else [errno.EIO]
 CONFIG = json.dumps({"max_endpoints": 8, "max_targets": 8, "max_bookings": 16, "max_held": 4, "max_leases": 4, "index_entries": 256, "log_entries": 4, "seed": 7, "record_bytes": 65536})
@@ -47,9 +51,7 @@ FRESH = {"create"}
 
 @pytest.fixture(scope="session")
 def preload(tmp_path_factory):
-    out = tmp_path_factory.mktemp("faults") / "fail.so"
-    subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC", "-o", out, TOP / "tests/faults/fail.c"], check=True)
-    return out
+    return build(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="session")

@@ -206,31 +206,22 @@ WRAP(int, 0, yaml_parser_initialize, (void *p), (p))
 WRAP(void *, NULL, cJSON_ParseWithLength, (const char *s, size_t n), (s, n))
 WRAP(void *, NULL, cJSON_ParseWithLengthOpts, (const char *s, size_t n, const char **at, int z), (s, n, at, z))
 
-int open(const char *p, int flags, ...)
-{
-    static int (*real)(const char *, int, ...);
-    mode_t  mode = 0;
-    va_list args;
-    va_start(args, flags);
-    if (flags & (O_CREAT | O_TMPFILE)) mode = va_arg(args, mode_t);
-    va_end(args);
-    if (fails("open", HERE)) return -1;
-    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "open");
-    return real(p, flags, mode);
-}
+#define WRAP_OPEN(name)                                                            \
+    int name(const char *p, int flags, ...)                                        \
+    {                                                                              \
+        static int (*real)(const char *, int, ...);                                \
+        mode_t  mode = 0;                                                          \
+        va_list args;                                                              \
+        va_start(args, flags);                                                     \
+        if (flags & (O_CREAT | O_TMPFILE)) mode = va_arg(args, mode_t);            \
+        va_end(args);                                                              \
+        if (fails(#name, HERE)) return -1;                                         \
+        if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                      \
+        return real(p, flags, mode);                                               \
+    }
 
-int open64(const char *p, int flags, ...)
-{
-    static int (*real)(const char *, int, ...);
-    mode_t  mode = 0;
-    va_list args;
-    va_start(args, flags);
-    if (flags & (O_CREAT | O_TMPFILE)) mode = va_arg(args, mode_t);
-    va_end(args);
-    if (fails("open64", HERE)) return -1;
-    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "open64");
-    return real(p, flags, mode);
-}
+WRAP_OPEN(open)
+WRAP_OPEN(open64)
 
 int fcntl(int fd, int op, ...)
 {

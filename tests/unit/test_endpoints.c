@@ -666,6 +666,9 @@ static void lists_longer_than_the_table(void **state)
     assert_string_equal(err.message, "endpoints 17 \"w17\" and 59999 \"w59999\" have the same address 10.0.0.17 port 8000");
     assert_int_equal(apply(&f, 0, ALL(ONE("a", "h1", "prefill", "") "," ONE("b", "h2", "decode", "") "," ONE("a", "h3", "decode", ""))), PDR_E_PARSE);
     assert_string_equal(err.message, "two endpoints have the name \"a\": endpoint 0 and endpoint 2");
+    /* one without a name is called as its address, which another one is called already: not to be taken for the same */
+    assert_int_equal(apply(&f, 0, ALL("{\"host\":\"h1\",\"port\":1,\"role\":\"decode\"}," ONE("h1:1", "h2", "decode", ""))), PDR_E_PARSE);
+    assert_string_equal(err.message, "two endpoints have the name \"h1:1\", one of them for want of its own");
     apply_timed(&f, PDR_APPLY_PRUNE, long_list(1025, 1, 0, 0), PDR_E_FULL);
     assert_int_equal(fleet_stats(&f).endpoints, 2); /* nothing of all these */
     assert_int_equal(got(&f, f.prefill[0]).role, PDR_ROLE_PREFILL);

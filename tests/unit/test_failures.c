@@ -348,7 +348,7 @@ static void bounds_are_learnt(void **state)
     fleet_close(&f);
 }
 
-/* An action's fields that it has no use for are zero: hosts in other languages print and compare whole actions. */
+/* An action's fields that it has no use for are zero. */
 static void assert_bare(const pdr_action *a, uint32_t type)
 {
     assert_int_equal(a->type, type);
