@@ -5,10 +5,10 @@ package pdroute
 // The library calls nobody back on the way of a request, and keeps no pointer that it was given: calls cost less when
 // the compiler knows.
 
-// #cgo nocallback pdr_route
-// #cgo nocallback pdr_route_prompt
+// #cgo nocallback go_route
+// #cgo nocallback go_route_prompt
 // #cgo nocallback pdr_scan
-// #cgo nocallback pdr_booking_done
+// #cgo nocallback go_booking_done
 // #cgo nocallback pdr_exchange_begin
 // #cgo nocallback pdr_exchange_event
 // #cgo nocallback pdr_exchange_deadline
@@ -16,10 +16,10 @@ package pdroute
 // #cgo nocallback pdr_header_owned
 // #cgo nocallback pdr_host_wake_pending
 // #cgo nocallback pdr_host_now_ns
-// #cgo noescape pdr_route
-// #cgo noescape pdr_route_prompt
+// #cgo noescape go_route
+// #cgo noescape go_route_prompt
 // #cgo noescape pdr_scan
-// #cgo noescape pdr_booking_done
+// #cgo noescape go_booking_done
 // #cgo noescape pdr_exchange_begin
 // #cgo noescape pdr_exchange_event
 // #cgo noescape pdr_exchange_deadline
@@ -28,4 +28,5 @@ package pdroute
 // #cgo noescape pdr_host_wake_pending
 // #cgo noescape pdr_host_now_ns
 // #include <pdroute/host.h>
+// #include "calls.h"
 import "C"

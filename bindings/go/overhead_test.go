@@ -10,8 +10,12 @@ import (
 	"libpdroute.test/pdroute/internal/cloop"
 )
 
-// The same calls from Go and from C, side by side: what the binding may add to each.
-const overheadNs = 150
+// The same calls from Go and from C, side by side: what the binding may add to each, on a machine where crossing from
+// Go to C and back takes up to 60 ns. Where that alone takes longer, the bound is as many crossings as it is there.
+const (
+	overheadNs = 150
+	crossingNs = 60
+)
 
 type pair struct {
 	name  string
@@ -31,7 +35,11 @@ func pairs(t testing.TB) []pair {
 			t.Fatal(err)
 		}
 	}
-	var all []pair
+	all := []pair{{"HeaderOwned", 1, func(n int) { cloop.Owned("X-Request-Id", n) }, func(n int) {
+		for i := 0; i < n; i++ {
+			HeaderOwned("X-Request-Id")
+		}
+	}}}
 	for _, size := range []int{1000, 132_000} {
 		body := chat(size)
 		q := Request{API: APIChat, Lease: lease, NowNs: now, Flags: RequestNoHold}
@@ -49,11 +57,7 @@ func pairs(t testing.TB) []pair {
 		}})
 	}
 	chunk := []byte("data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n")
-	all = append(all, pair{"HeaderOwned", 1, func(n int) { cloop.Owned("X-Request-Id", n) }, func(n int) {
-		for i := 0; i < n; i++ {
-			HeaderOwned("X-Request-Id")
-		}
-	}}, pair{"Response.Feed", 1, func(n int) { cloop.Feed(chunk, n) }, func(n int) {
+	all = append(all, pair{"Response.Feed", 1, func(n int) { cloop.Feed(chunk, n) }, func(n int) {
 		var s Response
 		s.Init(ResponseSSE)
 		for i := 0; i < n; i++ {
@@ -88,6 +92,7 @@ func TestOverhead(t *testing.T) {
 	if instrumented {
 		t.Skip("the race detector is not what is measured")
 	}
+	bound := float64(overheadNs)
 	for _, p := range pairs(t) {
 		n := 2000
 		if strings.Contains(p.name, "132000") {
@@ -96,13 +101,17 @@ func TestOverhead(t *testing.T) {
 		var c, g, over float64
 		for try := 0; try < 10; try++ { // whoever else uses the machine makes it longer, never shorter
 			c, g = least(p, 30, n)
-			if over = (g - c) / float64(p.calls); over <= overheadNs {
+			if over = (g - c) / float64(p.calls); over <= bound {
 				break
 			}
 		}
 		t.Logf("%-34s C %7.0f ns, Go %7.0f ns: %+.0f ns per call", p.name, c, g, over)
-		if over > overheadNs && !strings.Contains(p.name, "132000") { // noise of one long call is larger than the bound
+		if over > bound && !strings.Contains(p.name, "132000") { // noise of one long call is larger than the bound
 			t.Errorf("%s: %.0f ns more than in C for each call", p.name, over)
+		}
+		if p.name == "HeaderOwned" && over > crossingNs { // C does next to nothing in it
+			bound = overheadNs * over / crossingNs
+			t.Logf("a crossing takes %.0f ns here: bound %.0f ns", over, bound)
 		}
 	}
 }

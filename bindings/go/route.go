@@ -1,6 +1,6 @@
 package pdroute
 
-// #include <pdroute/pdroute.h>
+// #include "calls.h"
 import "C"
 
 import (
@@ -221,7 +221,7 @@ func (d *Decision) RoomAt(i int) uint64 { return uint64(C.pdr_decision_room(d.c(
 // them saves allocations, there are no others. On errors only d.RetryAfterMs may be set.
 func (r *Router) Route(body []byte, q *Request, prompt *Prompt, d *Decision) error {
 	e := C.pdr_error{struct_size: C.sizeof_pdr_error} // on the stack, where Go can (nocallback.go)
-	if code := C.pdr_route(r.c(), bytesOf(body), C.size_t(len(body)), q.c(), prompt.c(), d.c(), &e); code != 0 {
+	if code := C.go_route(r.n(), bytesOf(body), C.size_t(len(body)), q.c(), prompt.c(), d.c(), &e); code != 0 {
 		return errorOf(code, &e)
 	}
 	return nil
@@ -230,7 +230,7 @@ func (r *Router) Route(body []byte, q *Request, prompt *Prompt, d *Decision) err
 // RoutePrompt is the same after Scan; also for retries.
 func (r *Router) RoutePrompt(prompt *Prompt, hashes []uint64, q *Request, d *Decision) error {
 	e := C.pdr_error{struct_size: C.sizeof_pdr_error}
-	if code := C.pdr_route_prompt(r.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), q.c(), d.c(), &e); code != 0 {
+	if code := C.go_route_prompt(r.n(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), q.c(), d.c(), &e); code != 0 {
 		return errorOf(code, &e)
 	}
 	return nil
@@ -280,7 +280,7 @@ const (
 
 // EndBooking reports what became of a booking.
 func (r *Router) EndBooking(booking uint64, what Done, now uint64) error {
-	return failure(C.pdr_booking_done(r.c(), C.uint64_t(booking), C.uint32_t(what), C.uint64_t(now)))
+	return failure(C.go_booking_done(r.n(), C.uint64_t(booking), C.uint32_t(what), C.uint64_t(now)))
 }
 
 // StorePrefix says that a target holds these blocks (chains in prompt order).

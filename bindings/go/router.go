@@ -51,6 +51,9 @@ func (r *Router) c() *C.pdr_router {
 	return r.r
 }
 
+// n is c as the number that calls.h wants.
+func (r *Router) n() C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(r.c()))) }
+
 // NewRouter makes a router in memory of its own. A seed of 0 is taken from the system's random source.
 func NewRouter(config *Config) (*Router, error) {
 	var c Config
