@@ -26,7 +26,7 @@ run_ctest() {
 # run_pytest PATH… : the same for Python tests
 run_pytest() {
   local out=$PDR_OUT/pytest.$$
-  $PDR_PYTHON -m pytest -q -p no:cacheprovider -rs "$@" 2>&1 | tee "$out"
+  $PDR_PYTHON -m pytest -q -p no:cacheprovider -rsfE "$@" 2>&1 | tee "$out"
   local last p f s e
   last=$(tail -1 "$out")
   count() { sed -nE "s/(.*[^0-9])?([0-9]+) $1.*/\2/p" <<<"$last"; }
