@@ -183,7 +183,7 @@ class Mirror(Gateway):
 
 
 def test_mirror(fleet, tmp_path):
-    gw = Mirror(tmp_path / "gw", [], flags=("--dispatch", "mirror"))
+    gw = Mirror(tmp_path / "gw", [], flags=("--dispatch", "mirror"), config={"first_byte_timeout_ms": 2000})
     from hosts.host import endpoints_of
     gw.config["endpoints"] = endpoints_of(fleet)
     gw.start()
@@ -198,7 +198,9 @@ def test_mirror(fleet, tmp_path):
         # its limit: prefill fails and nobody sees; decode's failure, or time, ends the request
         for worker in fleet.prefills:
             worker.fault(kind="status", status=500)
+        began = time.monotonic()
         assert post(gw).status_code >= 500
+        assert 1.5 < time.monotonic() - began < 6
     finally:
         gw.stop()
 
