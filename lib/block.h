@@ -23,7 +23,7 @@
 
 #include <setjmp.h>
 
-#define PDR_LAYOUT_VERSION 7
+#define PDR_LAYOUT_VERSION 8
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {

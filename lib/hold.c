@@ -99,6 +99,7 @@ static void join(const pdr_hold *h, uint32_t slot)
     l->last = slot;
     l->work_us += s->size_us;
     if (!l->held++) show_head(h, l);
+    h->head->ranked = 0;
     if (!h->head->account[l->account].held++) h->head->tenants++;
     h->head->held++;
     h->head->size_us += s->size_us;
@@ -110,6 +111,7 @@ static void leave(const pdr_hold *h, uint32_t slot)
     const pdr_held *s = &h->slots[slot];
     pdr_lane       *l = &h->lanes[s->lane];
     if (l->cursor == slot) l->cursor = s->next;
+    if (slot != h->head->looked_at) h->head->ranked = 0; /* the heap may know it */
     if (s->prev != PDR_NONE)
         h->slots[s->prev].next = s->next;
     else
@@ -121,7 +123,7 @@ static void leave(const pdr_hold *h, uint32_t slot)
     l->work_us -= s->size_us;
     h->head->held--;
     h->head->size_us -= s->size_us;
-    if (!--h->head->account[l->account].held) h->head->tenants--;
+    if (!--h->head->account[l->account].held && --h->head->tenants < 2) h->head->ranked = 0; /* fairness ends in the middle of a pass */
     if (--l->held)
         show_head(h, l);
     else
@@ -191,6 +193,8 @@ void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
 {
     uint64_t sum = 0;
     h->head->pass++;
+    h->head->ranked = 0;
+    h->head->looked_at = PDR_NONE;
     if (h->head->tenants < 2) return; /* one tenant alone is always treated fairly */
     for (uint32_t i = 0; i < PDR_TENANTS; i++) {
         if (!h->head->account[i].held) continue;
@@ -208,10 +212,12 @@ void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
 
 typedef struct pdr_rank { int64_t priority; uint64_t overdue_ns, urgency, sequence; } pdr_rank;
 
+static uint64_t capped(uint64_t us) { return us < TIME_MOST_US ? us : TIME_MOST_US; }
+
 /* overdue_ns: when half of its time was over, if it is; UINT64_MAX else. */
 static pdr_rank rank(const pdr_hold *h, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence, uint64_t ageing_us, uint64_t now_ns)
 {
-    uint64_t age = pdr_elapsed_us(now_ns, came_ns), t = ageing_us + (age < TIME_MOST_US ? age : TIME_MOST_US), urgency = t * l->inverse >> 8;
+    uint64_t t = capped(ageing_us) + capped(pdr_elapsed_us(now_ns, came_ns)), urgency = t * l->inverse >> 8;
     if (h->head->tenants > 1) urgency = urgency / 1024 * h->head->account[l->account].fairness_q10;
     return (pdr_rank){l->priority, half_ns <= now_ns ? half_ns : UINT64_MAX, urgency, sequence};
 }
@@ -231,28 +237,71 @@ static pdr_rank rank_of(const pdr_hold *h, const pdr_lane *l, uint32_t slot, uin
     return rank(h, l, s->enqueued_ns, half, s->sequence, ageing_us, now_ns);
 }
 
-uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
+static void keep_rank(pdr_lane *l, const pdr_rank *r)
 {
-    pdr_rank  best = {INT64_MIN, UINT64_MAX, 0, UINT64_MAX};
-    pdr_lane *from = NULL;
-    if (ageing_us > TIME_MOST_US) ageing_us = TIME_MOST_US;
+    l->overdue_ns = r->overdue_ns;
+    l->urgency = r->urgency;
+    l->sequence = r->sequence;
+}
+
+static inline int lane_before(const pdr_hold *h, uint32_t a, uint32_t b)
+{
+    const pdr_lane *x = &h->lanes[a], *y = &h->lanes[b];
+    if (x->priority != y->priority) return x->priority > y->priority;
+    if (x->overdue_ns != y->overdue_ns) return x->overdue_ns < y->overdue_ns;
+    if (x->urgency != y->urgency) return x->urgency > y->urgency;
+    return x->sequence < y->sequence;
+}
+
+static void sink(const pdr_hold *h, uint32_t i)
+{
+    uint32_t n = h->head->ranks, x = h->heap[i];
+    for (uint32_t k; (k = i * 2 + 1) < n; i = k) {
+        if (k + 1 < n && lane_before(h, h->heap[k + 1], h->heap[k])) k++;
+        if (!lane_before(h, h->heap[k], x)) break;
+        h->heap[i] = h->heap[k];
+    }
+    h->heap[i] = x;
+}
+
+/* All lanes with somebody who was not looked at in this pass. */
+static void rank_lanes(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
+{
+    uint32_t n = 0;
     for (uint32_t i = 0; i < h->head->lanes; i++) {
         pdr_lane *l = &h->lanes[h->active[i]];
         pdr_rank  r;
-        if (l->pass == h->head->pass) {
+        if (l->pass != h->head->pass) {
+            r = rank(h, l, l->head_ns, l->head_half_ns, l->head_sequence, ageing_us, now_ns);
+        } else {
             if (l->cursor == PDR_NONE) continue;
             r = rank_of(h, l, l->cursor, ageing_us, now_ns);
-        } else {
-            r = rank(h, l, l->head_ns, l->head_half_ns, l->head_sequence, ageing_us, now_ns);
         }
-        if (from && !before(&r, &best)) continue;
-        best = r;
-        from = l;
+        keep_rank(l, &r);
+        h->heap[n++] = h->active[i];
     }
-    if (!from) return PDR_NONE;
-    uint32_t slot = from->pass == h->head->pass ? from->cursor : from->first;
-    from->pass = h->head->pass;
-    from->cursor = h->slots[slot].next;
+    h->head->ranks = n;
+    for (uint32_t i = n / 2; i-- > 0;) sink(h, i);
+    h->head->ranked = h->head->pass;
+}
+
+uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
+{
+    pdr_hold_head *d = h->head;
+    if (d->ranked != d->pass) rank_lanes(h, ageing_us, now_ns);
+    if (!d->ranks) return PDR_NONE;
+    pdr_lane *l = &h->lanes[h->heap[0]];
+    uint32_t  slot = l->pass == d->pass ? l->cursor : l->first;
+    l->pass = d->pass;
+    l->cursor = h->slots[slot].next;
+    if (l->cursor != PDR_NONE) {
+        pdr_rank r = rank_of(h, l, l->cursor, ageing_us, now_ns);
+        keep_rank(l, &r);
+    } else {
+        h->heap[0] = h->heap[--d->ranks];
+    }
+    if (d->ranks) sink(h, 0);
+    d->looked_at = slot;
     return slot;
 }
 
@@ -313,7 +362,9 @@ void pdr_hold_rebuild(const pdr_hold *h)
 {
     pdr_hold_head *d = h->head;
     uint32_t      *order = h->active, n = 0; /* as long as no lane is in use */
-    d->held = d->high = d->lanes = d->tenants = 0;
+    d->held = d->high = d->lanes = d->tenants = d->ranks = 0;
+    d->ranked = 0;
+    d->looked_at = PDR_NONE;
     d->size_us = 0;
     d->free_first = d->lane_free = PDR_NONE;
     for (uint32_t i = 0; i < PDR_TENANTS; i++) d->account[i].held = 0;

@@ -9,9 +9,9 @@
  * (W + age) / size * fairness: shortest first with ageing (docs/scheduling.md). Sizes count in steps of an eighth of an octave (9 %). Fairness: 1, or less for a
  * tenant that was served more than its share lately, down to 1/16.
  *
- * Requests of one priority, tenant and size step stand in a lane, first come first served, so only the lanes' heads need to be compared: costs are O(lanes), in practice
- * some hundred however many are held; add and remove O(1). Tenants share 256 accounts by their hash. Called with the router's lock held. A slot's
- * `booking` is the truth: written last, cleared first; pdr_hold_rebuild() makes everything else anew.
+ * Requests of one priority, tenant and size step stand in a lane, first come first served, so only the lanes' heads need to be compared: a pass ranks them once, O(lanes), in
+ * practice some hundred however many are held, into a heap, and then takes each next one in O(log lanes); add and remove O(1). Tenants share 256 accounts by
+ * their hash. Called with the router's lock held. A slot's `booking` is the truth: written last, cleared first; pdr_hold_rebuild() makes everything else anew.
  */
 #ifndef PDR_HOLD_H
 #define PDR_HOLD_H
@@ -49,6 +49,7 @@ typedef struct pdr_lane {
     uint32_t place;          /* in active[] */
     uint64_t pass;           /* the pass in which cursor counts */
     uint32_t cursor, pad;    /* first not looked at; PDR_NONE: all were */
+    uint64_t overdue_ns, urgency, sequence; /* the cursor's rank in this pass, as long as the lane is in the heap */
 } pdr_lane;
 
 typedef struct pdr_account {
@@ -61,6 +62,8 @@ typedef struct pdr_hold_head {
     uint64_t size_us;        /* sum over the held */
     uint64_t sequence;       /* of the last that came */
     uint64_t pass;           /* passes so far */
+    uint64_t ranked;         /* the pass whose lanes heap[] has: 0 none */
+    uint32_t ranks, looked_at; /* in heap[]; the slot that pdr_hold_next() gave last */
     uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */
     uint64_t longest_us;     /* that anybody has waited so far */
     pdr_account account[PDR_TENANTS];
@@ -71,6 +74,7 @@ typedef struct pdr_hold {
     pdr_held      *slots;
     pdr_lane      *lanes;    /* max */
     uint32_t      *active;   /* max: numbers of lanes in use */
+    uint32_t      *heap;     /* max: numbers of lanes with somebody to look at in this pass, the next one first */
     uint32_t      *bucket;   /* buckets */
 } pdr_hold;
 
@@ -86,7 +90,7 @@ void     pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, u
 void     pdr_hold_waited(const pdr_hold *h, uint64_t us);
 /* A pass begins. */
 void     pdr_hold_pass(const pdr_hold *h, uint64_t now_ns);
-/* The next in order that was not looked at in this pass, PDR_NONE: none. ageing_us: W, the wait that doubles a request's urgency. */
+/* The next in order that was not looked at in this pass, PDR_NONE: none. ageing_us: W, the wait that doubles a request's urgency; it and the time are the same all through a pass. */
 uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns);
 /* Work that is served before a request of that size, priority and tenant which comes now, as far as the queue knows. */
 uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority);

@@ -34,7 +34,7 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_BOOKINGS] = (uint64_t)c->max_bookings * sizeof(pdr_booking),
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
-        [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
+        [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
         /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
@@ -104,7 +104,8 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->hold.slots = region(r, PDR_REGION_HELD);
     b->hold.lanes = region(r, PDR_REGION_LANES);
     b->hold.active = (uint32_t *)(void *)(b->hold.lanes + r->config.max_held);
-    b->hold.bucket = b->hold.active + r->config.max_held;
+    b->hold.heap = b->hold.active + r->config.max_held;
+    b->hold.bucket = b->hold.heap + r->config.max_held;
     b->log.head = region(r, PDR_REGION_LOG);
     b->log.records = region(r, PDR_REGION_RECORDS);
     b->index = region(r, PDR_REGION_INDEX);

@@ -23,8 +23,9 @@ static void begin(queue *q)
     q->h.slots = calloc(MAX, sizeof *q->h.slots);
     q->h.lanes = calloc(MAX, sizeof *q->h.lanes);
     q->h.active = calloc(MAX, sizeof *q->h.active);
+    q->h.heap = calloc(MAX, sizeof *q->h.heap);
     q->h.bucket = calloc(pdr_hold_buckets(MAX), sizeof *q->h.bucket);
-    assert_true(q->h.head && q->h.slots && q->h.lanes && q->h.active && q->h.bucket);
+    assert_true(q->h.head && q->h.slots && q->h.lanes && q->h.active && q->h.heap && q->h.bucket);
     pdr_hold_init(&q->h, MAX);
 }
 
@@ -41,6 +42,7 @@ static void end(queue *q)
     free(q->h.slots);
     free(q->h.lanes);
     free(q->h.active);
+    free(q->h.heap);
     free(q->h.bucket);
 }
 
@@ -122,6 +124,45 @@ static void a_pass_sees_everybody_once(void **state)
     }
     assert_int_equal(pdr_hold_next(&q.h, 1000, q.now), PDR_NONE);
     assert_int_equal(q.h.head->held, 200);
+    end(&q);
+}
+
+/* The order of a pass against a plain comparison of everybody with everybody (all may wait equally long, so that lanes are in that order too). */
+static void the_order_is_that_of_the_places(void **state)
+{
+    (void)state;
+    queue    q;
+    uint32_t place[MAX];
+    begin(&q);
+    for (int round = 0; round < 60; round++) {
+        for (uint64_t i = draw(&q, 40); i-- > 0 && q.h.head->held < MAX;) {
+            q.now += draw(&q, 200 * MS);
+            add(&q, 1000 + draw(&q, 300) * draw(&q, 3000), (int64_t)draw(&q, 3), draw(&q, 5), 60 * SECOND);
+        }
+        uint64_t W = 1 + draw(&q, 3000000);
+        uint32_t held = q.h.head->held;
+        pdr_hold_charge(&q.h, draw(&q, 5), draw(&q, 2000000), q.now);
+        pdr_hold_pass(&q.h, q.now);
+        for (uint32_t i = 0; i < MAX; i++)
+            if (q.h.slots[i].booking) place[i] = pdr_hold_place(&q.h, i, W, q.now);
+        for (uint32_t i = 0; i < held; i++) {
+            uint32_t slot = pdr_hold_next(&q.h, W, q.now), other = (uint32_t)draw(&q, MAX);
+            assert_int_not_equal(slot, PDR_NONE);
+            assert_int_equal(place[slot], i);
+            if (draw(&q, 8)) continue;
+            if (draw(&q, 4)) {
+                pdr_hold_remove(&q.h, slot); /* served */
+            } else if (q.h.slots[other].booking) { /* gone, looked at or not: the others keep their order */
+                uint32_t gone = place[other];
+                pdr_hold_remove(&q.h, other);
+                if (gone <= i) continue;
+                held--;
+                for (uint32_t k = 0; k < MAX; k++) place[k] -= q.h.slots[k].booking && place[k] > gone;
+            }
+        }
+        assert_int_equal(pdr_hold_next(&q.h, W, q.now), PDR_NONE);
+        sound(&q);
+    }
     end(&q);
 }
 
@@ -218,6 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nobody_goes_before_one_much_more_urgent), cmocka_unit_test(a_pass_sees_everybody_once),
+        cmocka_unit_test(the_order_is_that_of_the_places),
         cmocka_unit_test(half_of_the_time_is_the_bound),           cmocka_unit_test(a_greedy_tenant_waits_longer),
         cmocka_unit_test(one_tenant_alone_is_not_slowed),          cmocka_unit_test(what_comes_before),
         cmocka_unit_test(a_rebuilt_queue_has_the_same_order),
