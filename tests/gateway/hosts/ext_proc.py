@@ -125,6 +125,7 @@ class Gateway(Host):
         except RuntimeError as error:  # of six ports one may be another's by now
             if not write or "ddress already in use" not in str(error):
                 raise
+            (self.dir / "stderr").unlink()  # what it said of the port is no alert
             self.take_ports()
             super().start(write)
         self.pids = super().all_pids()

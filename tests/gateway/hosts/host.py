@@ -31,10 +31,17 @@ FEATURES = {
 
 
 def free_ports(n):
-    socks = [socket.socket() for _ in range(n)]
+    """Below those that the system gives to connections: until the gateway binds them, nobody else is given one."""
+    least, end = 10240, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    socks = []
     try:
-        for s in socks:
-            s.bind(("127.0.0.1", 0))
+        while len(socks) < n:
+            s = socket.socket()
+            socks.append(s)
+            try:
+                s.bind(("127.0.0.1", random.randrange(least, end) if end - least > 1000 else 0))
+            except OSError:
+                socks.pop().close()
         return [s.getsockname()[1] for s in socks]
     finally:
         for s in socks:
