@@ -85,6 +85,8 @@ typedef struct pdr_books {
     pdr_scratch  scratch;
     uint16_t    *depth;      /* scratch, per target */
     uint64_t    *planned_us; /* scratch, per target */
+    uint32_t    *holders;    /* scratch: the targets with a depth, of the held request that is looked at */
+    uint32_t     holding;    /* how many */
     uint64_t     now_ns;
     pdr_tape     tape;
     pdr_shadow  *shadow;

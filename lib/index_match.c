@@ -12,19 +12,22 @@ typedef struct walk {
     uint32_t words; /* in at[]; 0: nobody, unless `one` */
     uint32_t kept;  /* in kept_at[] */
     uint16_t one;   /* a single id, or PDR_NO_ID */
-    uint8_t began, sampled;
+    uint8_t began;
+    uint32_t *holders; /* of a sample, else NULL */
+    uint32_t holding;
     uint16_t at[PDR_MAX_WORDS], kept_at[PDR_MAX_WORDS]; /* words of active[] and keep[] that are not 0 */
     uint64_t active[PDR_MAX_WORDS], keep[PDR_MAX_WORDS];
 } walk;
 
-static void begin_walk(walk *w, const pdr_index *ix, uint16_t *depth, uint8_t sampled)
+static void begin_walk(walk *w, const pdr_index *ix, uint16_t *depth, uint32_t *holders)
 {
     w->ix = ix;
     w->depth = depth;
     w->words = w->kept = 0;
     w->one = PDR_NO_ID;
     w->began = 0;
-    w->sampled = sampled;
+    w->holders = holders;
+    w->holding = 0;
     memset(w->active, 0, ix->words * sizeof *w->active);
     memset(w->keep, 0, ix->words * sizeof *w->keep);
 }
@@ -34,9 +37,12 @@ static int alive(const walk *w)
     return w->one != PDR_NO_ID || w->words || !w->began;
 }
 
-static void leave_word(const walk *w, uint32_t word, uint64_t bits, uint32_t depth)
+static void leave_word(walk *w, uint32_t word, uint64_t bits, uint32_t depth)
 {
     const uint16_t *owner = pdr_owner_of(w->ix) + word * 64;
+    if (w->holders) {
+        for (uint64_t left = depth ? bits : 0; left; left &= left - 1) w->holders[w->holding++] = owner[__builtin_ctzll(left)];
+    }
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     if (pdr_straight_of(w->ix)[word]) { /* four targets at a time: a bit becomes 16 */
         const uint64_t ones = 0x0001000100010001u, spread = 0x0000200040008001u, value = ones * depth;
@@ -55,7 +61,11 @@ static void leave_word(const walk *w, uint32_t word, uint64_t bits, uint32_t dep
 /* All that are left leave at this depth. */
 static void leave_all(walk *w, uint32_t depth)
 {
-    if (w->one != PDR_NO_ID) w->depth[pdr_owner_of(w->ix)[w->one]] = (uint16_t)depth;
+    if (w->one != PDR_NO_ID) {
+        uint16_t target = pdr_owner_of(w->ix)[w->one];
+        w->depth[target] = (uint16_t)depth;
+        if (w->holders && depth) w->holders[w->holding++] = target;
+    }
     for (uint32_t i = 0; i < w->words; i++) leave_word(w, w->at[i], w->active[w->at[i]], depth);
     w->one = PDR_NO_ID;
     w->words = 0;
@@ -64,7 +74,7 @@ static void leave_all(walk *w, uint32_t depth)
 
 static uint32_t leading(const walk *w, uint16_t mask)
 {
-    return w->sampled ? 0 : (uint32_t)__builtin_ctz(~(uint32_t)mask);
+    return w->holders ? 0 : (uint32_t)__builtin_ctz(~(uint32_t)mask);
 }
 
 static void keep_bits(walk *w, uint32_t word, uint64_t bits)
@@ -337,20 +347,67 @@ void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint
     if (!n) return;
     pdr_key first = pdr_index_key(ix, hashes[0]);
     if (!*pdr_root_cell(ix, first.bucket, first.hi)) return;
-    begin_walk(&w, ix, depth, 0);
+    begin_walk(&w, ix, depth, NULL);
     match_segments(&w, hashes, n < 65535 ? (uint32_t)n : 65535);
 }
 
-void pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth)
+/* ---- samples */
+
+/* Nobody leaves at these blocks of a run, as far as can be told at once. */
+static int stay(const walk *w, uint32_t at, uint32_t need)
+{
+    const pdr_run *run = &pdr_runs_of(w->ix)[at];
+    if (w->one == PDR_NO_ID) return w->began && all_stay(w, run, need);
+    uint16_t mask = run->share.id == w->one ? run->share.mask : mask_of(w->ix, at, w->one);
+    return (mask & need) == need;
+}
+
+/* Samples [i, end), which are these blocks of one run. */
+static void pass_run(walk *w, uint32_t run, uint32_t need, uint32_t i, uint32_t end)
+{
+    for (; i < end && alive(w) && !stay(w, run, need); i++, need &= need - 1) pass(w, run, need & (0u - need), i);
+}
+
+/* Samples [i, end), each by itself; returns where the leading run of those that are there ends. */
+static uint32_t pass_each(walk *w, const uint64_t *hashes, uint32_t i, uint32_t end)
+{
+    for (; i < end && alive(w); i++) {
+        uint32_t ref = ref_at(w->ix, hashes, i);
+        if (!ref) break;
+        pass(w, pdr_ref_run(ref), 1u << pdr_ref_offset(ref), i);
+    }
+    return i;
+}
+
+uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t samples, size_t blocks, uint16_t *depth, uint32_t *holders)
 {
     walk w;
-    uint32_t i = 0;
+    uint32_t i = 0, n = samples < 65535 ? (uint32_t)samples : 65535;
     memset(depth, 0, ix->targets * sizeof *depth);
-    begin_walk(&w, ix, depth, 1);
-    for (; i < n && i < 65535 && alive(&w); i++) {
-        uint32_t ref = ref_at(ix, hashes, i);
-        if (!ref) break;
-        pass(&w, pdr_ref_run(ref), 1u << pdr_ref_offset(ref), i);
+    if (!n) return 0;
+    begin_walk(&w, ix, depth, holders);
+    uint64_t step = blocks / samples, rest = blocks % samples, over = rest, block = step; /* block is one more than sample i's, over its remainder */
+    while (i < n && alive(&w)) {
+        /* those in the segment of the first: the last of them proves the others, if all are in one run */
+        uint64_t first = block - 1, high = first | (PDR_RUN - 1), offsets = 0, last = first;
+        uint32_t end = i;
+        do {
+            last = block - 1;
+            offsets |= 1ull << (last & (PDR_RUN - 1));
+            end++;
+            block += step;
+            over += rest;
+            if (over >= samples) over -= samples, block++;
+        } while (end < n && block - 1 <= high);
+        uint32_t ref = ref_at(ix, hashes, end - 1), run = ref ? pdr_ref_run(ref) : 0, start = ref ? pdr_runs_of(ix)[run].start : 0;
+        if (ref && start <= first && start + pdr_ref_offset(ref) == last) {
+            pass_run(&w, run, (uint32_t)(offsets >> (start & (PDR_RUN - 1))), i, end);
+            i = end;
+        } else {
+            i = pass_each(&w, hashes, i, end);
+            if (i < end) break;
+        }
     }
     leave_all(&w, i);
+    return w.holding;
 }

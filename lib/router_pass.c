@@ -49,14 +49,10 @@ static uint64_t ageing_us(const pdr_books *b)
 
 static void match_sample(pdr_books *b, const pdr_held *s)
 {
-    pdr_index_match_sample(b->index, s->sample, s->samples, b->depth);
-    for (uint32_t i = 0; i < b->registry.head->prefill_n; i++) {
-        uint16_t *d = &b->depth[b->registry.prefill[i]];
-        if (*d) *d = (uint16_t)pdr_held_depth(s, *d);
-    }
-    for (uint32_t i = 0; i < b->registry.head->single_n; i++) {
-        uint16_t *d = &b->depth[b->registry.single[i]];
-        if (*d) *d = (uint16_t)pdr_held_depth(s, *d);
+    b->holding = pdr_index_match_sample(b->index, s->sample, s->samples, s->blocks, b->depth, b->holders);
+    for (uint32_t i = 0; i < b->holding; i++) {
+        uint32_t w = b->holders[i];
+        if (b->registry.listed[w]) b->depth[w] = (uint16_t)pdr_held_depth(s, b->depth[w]);
     }
 }
 

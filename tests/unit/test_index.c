@@ -62,7 +62,8 @@ static uint32_t random_chain(uint32_t alphabet, uint32_t longest)
 
 static uint32_t holds(const pdr_index *ix, uint32_t t, uint32_t node)
 {
-    pdr_index_match_sample(ix, &m.node[node].hash, 1, depth);
+    uint32_t holders[MODEL_TARGETS];
+    pdr_index_match_sample(ix, &m.node[node].hash, 1, m.node[node].depth, depth, holders);
     return depth[t];
 }
 
@@ -132,16 +133,30 @@ static void sampled_match_equals_the_model(void **state)
 {
     (void)state;
     pdr_index *ix = fresh(100000, 20);
-    uint64_t sample[MODEL_CHAIN];
-    uint32_t sample_nodes[MODEL_CHAIN];
+    uint64_t sample[MODEL_CHAIN], partial = 0;
+    uint32_t sample_nodes[MODEL_CHAIN], holders[MODEL_TARGETS];
     seed = 77;
     for (int i = 0; i < 1500 && m.nodes < MODEL_NODES - 200; i++) {
         random_operation(ix);
-        uint32_t n = random_chain(3, 70), k = 0;
-        for (uint32_t j = below(4); j < n; j += 1 + below(9)) sample[k] = hashes[j], sample_nodes[k++] = nodes[j];
-        pdr_index_match_sample(ix, sample, k, depth);
-        for (uint32_t t = 0; t < 20; t++) assert_int_equal(depth[t], model_depth(&m, t, sample_nodes, k));
+        uint32_t n = random_chain(3, 70), k = !n || !below(3) ? n : 1 + below(n);
+        for (uint32_t j = 0; j < k; j++) {
+            uint32_t at = (j + 1) * n / k - 1;
+            sample[j] = hashes[at], sample_nodes[j] = nodes[at];
+        }
+        uint32_t holding = pdr_index_match_sample(ix, sample, k, n, depth, holders), some = 0;
+        for (uint32_t t = 0; t < 20; t++) {
+            uint32_t want = model_depth(&m, t, sample_nodes, k);
+            assert_int_equal(depth[t], want);
+            some += want > 0;
+            partial += want > 0 && want < k;
+        }
+        assert_int_equal(holding, some);
+        for (uint32_t j = 0; j < holding; j++) {
+            assert_true(depth[holders[j]] > 0);
+            for (uint32_t l = 0; l < j; l++) assert_int_not_equal(holders[l], holders[j]);
+        }
     }
+    assert_true(partial > 1000);
     free(ix);
 }
 
