@@ -20,6 +20,7 @@
 #include "pair.h"
 #include "room.h"
 #include "tape.h"
+#include "waits.h"
 
 #include <setjmp.h>
 
@@ -46,7 +47,7 @@ struct pdr_router {
     uint64_t   size, digest, boot;
     uint32_t   ready, recording;  /* ready: initialised to the end; recording: somebody reads the tape */
     pdr_config config;
-    uint64_t   offset[20];        /* PDR_REGION_* */
+    uint64_t   offset[24];        /* PDR_REGION_* */
     pdr_lock   lock __attribute__((aligned(64)));
     uint64_t   clock_ns;          /* the latest time seen */
     uint64_t   random;            /* number of random draws */
@@ -61,7 +62,7 @@ struct pdr_router {
 enum {
     PDR_REGION_REGISTRY, PDR_REGION_ENDPOINTS, PDR_REGION_TARGETS, PDR_REGION_INFOS, PDR_REGION_TAKEN, PDR_REGION_LISTS,
     PDR_REGION_LEDGER, PDR_REGION_LEASES, PDR_REGION_BOOKINGS, PDR_REGION_HOLD, PDR_REGION_HELD, PDR_REGION_LOG, PDR_REGION_RECORDS,
-    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_LANES, PDR_REGION_END
+    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_LANES, PDR_REGION_WAITS, PDR_REGION_END
 };
 
 /* What the last frame on the tape left its reader with. */
@@ -85,15 +86,15 @@ typedef struct pdr_books {
     pdr_scratch  scratch;
     uint16_t    *depth;      /* scratch, per target */
     uint64_t    *planned_us; /* scratch, per target */
-    uint32_t    *holders;    /* scratch: the targets with a depth, of the held request that is looked at */
-    uint32_t     holding;    /* how many */
     uint64_t     now_ns;
     pdr_tape     tape;
     pdr_shadow  *shadow;
     struct pdr_step *steps;  /* scratch, per target */
     uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
     uint32_t     open;       /* targets that something could still go to in this pass */
-    uint32_t     apart, waits; /* in this pass the prefill can be found by itself; scratch has the waits for it (pair.h) */
+    uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled */
+    pdr_waits    waits;      /* of the pass under way */
+    uint32_t    *holders, holding; /* scratch of the pass: the targets with a depth, of the held request that is looked at; how many */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
     struct pdr_books  *outer;  /* the call of this thread that this one is inside of, on another block */
@@ -102,6 +103,8 @@ typedef struct pdr_books {
 
 /* Pointers for a block whose header was checked. b->ledger points into b: a pdr_books is not copied. */
 void pdr_books_open(pdr_books *b, pdr_router *r);
+/* The same for what only a pass over the queue needs. */
+void pdr_books_open_pass(pdr_books *b);
 /*
  * Opens and locks. now_ns 0: the latest time seen. Time never goes back: an older now_ns counts as the latest one seen.
  * PDR_E_INVALID (r NULL or not a ready block), PDR_E_BUSY, PDR_E_BLOCK_CORRUPT: also a second time, out of anything up to the unlock, if the block's memory

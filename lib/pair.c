@@ -27,20 +27,7 @@ uint32_t pdr_barred(const pdr_target *t, const pdr_job *job, uint64_t now_ns)
     return PDR_BARRED_NO;
 }
 
-
-/*
- * Keys: a cost in the upper bits and, in the lower 18, how recently the candidate was picked, so that one comparison decides both and of equal
- * costs the one that rested longest wins. Sums of a prefill key, a decode key and a shifted transfer time are keys of pairs: three times 2^44 µs fit.
- */
-enum { TIE_BITS = 18, TIE_MOST = 65535 };
-#define KEY_COST_MOST (1ull << 44)
-#define KEY_BARRED    UINT64_MAX
-
-static inline uint64_t key_of(uint64_t cost, uint32_t last_pick, uint32_t now)
-{
-    uint32_t rested = now - last_pick; /* picks count up and may wrap */
-    return (cost < KEY_COST_MOST ? cost : KEY_COST_MOST) << TIE_BITS | (rested < TIE_MOST ? TIE_MOST - rested : 0);
-}
+#define KEY_BARRED UINT64_MAX
 
 /* One side, priced: how many candidates are possible, and the position of the best, PDR_NONE if none. */
 typedef struct pdr_side {
@@ -68,7 +55,7 @@ static inline pdr_side price(const pdr_view *base, const pdr_registry *g, const 
             if (t->open_until_ns > v.now_ns && (!*retry_ns || t->open_until_ns < *retry_ns)) *retry_ns = t->open_until_ns;
             continue;
         }
-        uint64_t k = key_of(key[i], decode ? t->d_last_pick : t->last_pick, now);
+        uint64_t k = pdr_key_of(key[i], decode ? t->d_last_pick : t->last_pick, now);
         key[i] = k;
         best = k < least ? i : best;
         least = k < least ? k : least;
@@ -145,12 +132,12 @@ static void choose_single(const pdr_registry *g, const pdr_policy *policy, const
         if (!decode_only) s->decode_cost[i] += s->prefill_cost[i];
         keep_best(&best, i, s->decode_cost);
     }
-    uint64_t cost = s->decode_cost[best] >> TIE_BITS;
+    uint64_t cost = s->decode_cost[best] >> PDR_TIE_BITS;
     if (cost >= out->cost) return;
     out->mode = PDR_MODE_SINGLE;
     out->prefill = PDR_NONE;
     out->decode = list[best];
-    out->prefill_cost = decode_only ? 0 : s->prefill_cost[best] >> TIE_BITS;
+    out->prefill_cost = decode_only ? 0 : s->prefill_cost[best] >> PDR_TIE_BITS;
     out->decode_cost = cost - out->prefill_cost;
     out->transfer_us = 0;
     out->cost = cost;
@@ -165,7 +152,7 @@ static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const p
     if (!out->pairs) return;
     for (int tier = 0; tier < 4; tier++) {
         uint64_t us = pdr_tier_us(v->rates, tier, v->job->prompt_tokens);
-        best.by_tier[tier] = (us < KEY_COST_MOST ? us : KEY_COST_MOST) << TIE_BITS;
+        best.by_tier[tier] = (us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST) << PDR_TIE_BITS;
     }
     if (!policy->topology || (!g->head->hosts && !g->head->racks && !g->head->zones))
         consider(&best, s, p.best, d.best, PDR_TIER_ZONE); /* every transfer costs the same */
@@ -174,9 +161,9 @@ static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const p
     out->mode = PDR_MODE_PD;
     out->prefill = g->prefill[best.p];
     out->decode = g->decode[best.d];
-    out->prefill_cost = s->prefill_cost[best.p] >> TIE_BITS;
-    out->decode_cost = s->decode_cost[best.d] >> TIE_BITS;
-    out->transfer_us = best.by_tier[best.tier] >> TIE_BITS;
+    out->prefill_cost = s->prefill_cost[best.p] >> PDR_TIE_BITS;
+    out->decode_cost = s->decode_cost[best.d] >> PDR_TIE_BITS;
+    out->transfer_us = best.by_tier[best.tier] >> PDR_TIE_BITS;
     out->cost = out->prefill_cost + out->decode_cost + out->transfer_us;
 }
 
@@ -186,48 +173,19 @@ int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy)
     return policy == &pdr_policy_default && !h->hosts && !h->racks && !h->zones && !h->single_n;
 }
 
-int pdr_pair_waits(const pdr_registry *g, const pdr_view *v, const pdr_scratch *s)
+int pdr_pair_with(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, uint32_t prefill, uint64_t prefill_cost,
+                  uint32_t possible, pdr_choice *out)
 {
-    const pdr_registry_head *h = g->head;
-    uint32_t                 possible = 0, d = 0;
-    for (uint32_t i = 0; i < h->prefill_n; i++) {
-        const pdr_target *t = &v->targets[g->prefill[i]];
-        int               barred = t->guarded && t->open_until_ns > v->now_ns;
-        s->prefill_cost[i] = barred ? KEY_BARRED : pdr_wait_us(t, v->now_ns);
-        possible += !barred;
-    }
-    while (d < h->decode_n && v->targets[g->decode[d]].guarded && v->targets[g->decode[d]].open_until_ns > v->now_ns) d++;
-    return possible && d < h->decode_n ? PDR_OK : PDR_E_NO_PAIR;
-}
-
-uint32_t pdr_pair_prefill(const pdr_registry *g, const pdr_view *v, const pdr_scratch *s)
-{
-    const pdr_job     job = *v->job;
-    const uint32_t   *list = g->prefill, now = g->head->pick;
-    const uint64_t    cold = pdr_prefill_us(v->rates, job.prompt_tokens, 0), price = cold * v->mean_queue_q10 >> 10;
-    uint64_t          least = KEY_BARRED, least_cost = UINT64_MAX;
-    uint32_t          best = PDR_NONE;
-    for (uint32_t i = 0, n = g->head->prefill_n; i < n; i++) {
-        uint32_t          w = list[i];
-        const pdr_target *t = &v->targets[w];
-        uint64_t          us = s->prefill_cost[i];
-        if (__builtin_expect(us == KEY_BARRED, 0)) continue;
-        if (__builtin_expect(v->depth[w], 0)) {
-            pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, &job, v->depth[w], v->mean_queue_q10, v->now_ns);
-            us = x.wait + x.work + x.price;
-        } else {
-            us += pdr_scale_q10(cold, t->slowness_q10) + price;
-        }
-        us += v->planned_us[w];
-        us = us < KEY_COST_MOST ? us : KEY_COST_MOST;
-        if (us > least_cost) continue; /* its key is greater too */
-        uint64_t k = key_of(us, t->last_pick, now);
-        if (k >= least) continue;
-        least = k;
-        least_cost = us;
-        best = w;
-    }
-    return best;
+    *out = (pdr_choice){.mode = PDR_MODE_PD, .prefill = prefill, .decode = PDR_NONE, .prefill_cost = prefill_cost, .cost = UINT64_MAX};
+    pdr_side d = price(v, g, g->decode, g->head->decode_n, policy, 1, s->decode_cost, &out->retry_ns);
+    out->pairs = (uint64_t)possible * d.possible;
+    if (!out->pairs) return PDR_E_NO_PAIR;
+    uint64_t us = pdr_tier_us(v->rates, PDR_TIER_ZONE, v->job->prompt_tokens);
+    out->decode = g->decode[d.best];
+    out->decode_cost = s->decode_cost[d.best] >> PDR_TIE_BITS;
+    out->transfer_us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
+    out->cost = out->prefill_cost + out->decode_cost + out->transfer_us;
+    return PDR_OK;
 }
 
 int pdr_pair_choose(const pdr_registry *g, const pdr_policy *policy, const pdr_view *view, const pdr_scratch *s, int single_only,

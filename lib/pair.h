@@ -33,13 +33,23 @@ uint64_t pdr_tier_us(const pdr_rates *k, int tier, uint64_t tokens);
 uint32_t pdr_barred(const pdr_target *t, const pdr_job *job, uint64_t now_ns);
 
 /*
- * A look at a held request in two steps, exact where transfers decide nothing and no server does both (pdr_pair_apart). First what does not depend on the request, each prefill's
- * wait, into s->prefill_cost: PDR_OK if there is a pair. Then, as long as no booking changes and prefill_cost is left alone, the target that pdr_pair_choose() would choose as
- * prefill under the default policy for a job without exclusions, at a fraction of its cost.
+ * Keys: a cost in the upper bits and, in the lower 18, how recently the candidate was picked, so that one comparison decides both and of equal
+ * costs the one that rested longest wins. Sums of a prefill key, a decode key and a shifted transfer time are keys of pairs: three times 2^44 µs fit.
  */
-int      pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy);
-int      pdr_pair_waits(const pdr_registry *g, const pdr_view *view, const pdr_scratch *s);
-uint32_t pdr_pair_prefill(const pdr_registry *g, const pdr_view *view, const pdr_scratch *s);
+enum { PDR_TIE_BITS = 18, PDR_TIE_MOST = 65535 };
+#define PDR_KEY_COST_MOST (1ull << 44)
+
+static inline uint64_t pdr_key_of(uint64_t cost, uint32_t last_pick, uint32_t now)
+{
+    uint32_t rested = now - last_pick; /* picks count up and may wrap */
+    return (cost < PDR_KEY_COST_MOST ? cost : PDR_KEY_COST_MOST) << PDR_TIE_BITS | (rested < PDR_TIE_MOST ? PDR_TIE_MOST - rested : 0);
+}
+
+/* Whether the prefill of a pair can be found by itself under this policy (waits.h): transfers decide nothing and no server does both. */
+int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy);
+/* The rest of the choice where it was found so: as pdr_pair_choose() for a job without exclusions. `possible`: prefills that are not barred. */
+int pdr_pair_with(const pdr_registry *g, const pdr_policy *policy, const pdr_view *view, const pdr_scratch *s, uint32_t prefill, uint64_t prefill_cost,
+                  uint32_t possible, pdr_choice *out);
 
 /*
  * `view` carries targets, depth, job, rates, time and numbers; lists come from the registry. PDR_OK, or PDR_E_NO_PAIR. `single_only`: no

@@ -35,11 +35,14 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
         [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
+        /* a wait, a position and a holder per target, two numbers per group */
+        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * (sizeof(uint64_t) + 2 * sizeof(uint32_t)) +
+                             (uint64_t)pdr_wait_groups(c->max_targets) * (sizeof(uint64_t) + sizeof(uint32_t)),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
-        /* two costs, the planned work and the opened step per target, three positions per endpoint, a holder and a depth per target */
+        /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
         [PDR_REGION_SCRATCH] = (uint64_t)c->max_targets * (3 * sizeof(uint64_t) + sizeof(pdr_step)) + (uint64_t)c->max_endpoints * GROUP_LISTS * sizeof(uint32_t) +
-                               (uint64_t)c->max_targets * (sizeof(uint32_t) + sizeof(uint16_t)),
+                               (uint64_t)c->max_targets * sizeof(uint16_t),
         [PDR_REGION_INDEX] = pdr_index_size(c->index_entries, c->max_targets),
         [PDR_REGION_TAPE] = sizeof(pdr_tape_head),
         [PDR_REGION_FRAMES] = power_of_two(c->record_bytes),
@@ -116,14 +119,23 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->scratch.best_host = (uint32_t *)(void *)(b->steps + targets);
     b->scratch.best_rack = b->scratch.best_host + endpoints;
     b->scratch.best_zone = b->scratch.best_rack + endpoints;
-    b->holders = b->scratch.best_zone + endpoints;
-    b->depth = (uint16_t *)(void *)(b->holders + targets);
+    b->depth = (uint16_t *)(void *)(b->scratch.best_zone + endpoints);
     b->tape.head = region(r, PDR_REGION_TAPE);
     b->tape.bytes = region(r, PDR_REGION_FRAMES);
     b->shadow = region(r, PDR_REGION_SHADOW);
     b->replay = NULL;
     b->passing = 0;
     b->now_ns = r->clock_ns;
+}
+
+void pdr_books_open_pass(pdr_books *b)
+{
+    uint32_t targets = b->r->config.max_targets, groups = pdr_wait_groups(targets);
+    b->waits.us = region(b->r, PDR_REGION_WAITS);
+    b->waits.least = b->waits.us + targets;
+    b->waits.slow = (uint32_t *)(void *)(b->waits.least + groups);
+    b->waits.at = b->waits.slow + groups;
+    b->holders = b->waits.at + targets;
 }
 
 /* A nearer tier is never slower than a farther one: the pair choice relies on it. */

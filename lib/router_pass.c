@@ -43,7 +43,8 @@ void pdr_give_back(pdr_books *b, pdr_booking *k)
 /* The wait that doubles a request's urgency: as long as the whole backlog takes. */
 static uint64_t ageing_us(const pdr_books *b)
 {
-    uint64_t us = b->r->config.hold_ageing_ms ? b->r->config.hold_ageing_ms * 1000ull : pdr_backlog_us(b);
+    uint64_t us = b->r->config.hold_ageing_ms * 1000ull;
+    if (!us) us = b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b);
     return us ? us : 1;
 }
 
@@ -130,20 +131,28 @@ static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
     if (!b->planned_us[w] && (b->steps[w].requests || pdr_gate_open(b, w)) && b->open) b->open--;
     b->planned_us[w] += x->work;
+    if (b->apart) pdr_waits_plan(&b->waits, &b->registry, w, x->work);
     return PDR_SERVED_WAITS;
 }
 
-/*
- * Whether a look at the prefill side is enough to see that it stays; then *w is where. Nothing is said of its decode then, which only a recording would ask for.
- */
-static int stays_by_prefill(pdr_books *b, const pdr_held *s, const pdr_view *v, uint32_t *w, pdr_prefill_terms *x)
+/* It goes there, if it is taken; else it waits for that target. */
+static uint32_t go_or_stay(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice, uint32_t w, const pdr_prefill_terms *x)
 {
-    if (!b->apart || s->single_only || s->job.excluded) return 0;
-    if (!b->waits && pdr_pair_waits(&b->registry, v, &b->scratch)) return 0;
-    b->waits = 1;
-    *w = pdr_pair_prefill(&b->registry, v, &b->scratch);
-    *x = pdr_prefill_terms_of(&b->registry.targets[*w], &b->r->rates, &s->job, b->depth[*w], 0, b->now_ns);
-    return !takes(b, *w, x);
+    if (!takes(b, w, x) || release(b, k, slot, choice, x->work)) return stays(b, w, x);
+    booked_into_step(b, w, x);
+    if (b->apart) pdr_waits_renew(&b->waits, &b->registry, w, 0, b->now_ns); /* nothing is planned where somebody goes */
+    return PDR_SERVED_RELEASED;
+}
+
+/* As serve(), from the prefill side; a decode is looked for only once it may go. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
+static uint32_t serve_apart(pdr_books *b, const pdr_held *s, uint32_t slot, const pdr_view *v, pdr_booking *k, pdr_choice *choice)
+{
+    if (!b->apart || s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
+    pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, v, b->holders, b->holding);
+    if (best.target == PDR_NONE) return PDR_NONE;
+    if (!takes(b, best.target, &best.terms)) return stays(b, best.target, &best.terms); /* nothing is said of its decode, which only a recording would ask for */
+    if (pdr_pair_with(&b->registry, pdr_policy_of(b->r->config.policy), v, &b->scratch, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    return go_or_stay(b, k, slot, choice, best.target, &best.terms);
 }
 
 /* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
@@ -158,10 +167,8 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
         match_sample(b, s);
     pdr_view v = pdr_view_of(b, &s->job);
     v.planned_us = b->planned_us;
-    uint32_t          w;
-    pdr_prefill_terms x;
-    if (stays_by_prefill(b, s, &v, &w, &x)) return stays(b, w, &x);
-    b->waits = 0;
+    uint32_t served = serve_apart(b, s, slot, &v, k, choice);
+    if (served != PDR_NONE) return served;
     if (!policy->topology) {
         plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
         plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
@@ -171,23 +178,32 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
         pdr_refuse_held(b, k, PDR_E_NO_PAIR);
         return PDR_SERVED_REFUSED;
     }
-    w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
-    x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
-    if (takes(b, w, &x) && !release(b, k, slot, choice, x.work)) {
-        booked_into_step(b, w, &x);
-        return PDR_SERVED_RELEASED;
+    uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
+    return go_or_stay(b, k, slot, choice, w, &x);
+}
+
+static void clear_plans(const pdr_books *b, const uint32_t *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        b->planned_us[list[i]] = 0;
+        b->steps[list[i]] = (pdr_step){0, 0};
     }
-    return stays(b, w, &x);
 }
 
 static void begin_pass(pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
-    for (uint32_t i = 0; i < h->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0;
-    for (uint32_t i = 0; i < h->single_n; i++) b->planned_us[b->registry.single[i]] = 0;
-    for (uint32_t i = 0; i < h->prefill_n; i++) b->steps[b->registry.prefill[i]] = (pdr_step){0, 0};
-    for (uint32_t i = 0; i < h->single_n; i++) b->steps[b->registry.single[i]] = (pdr_step){0, 0};
+    pdr_books_open_pass(b);
+    clear_plans(b, b->registry.prefill, h->prefill_n);
+    clear_plans(b, b->registry.single, h->single_n);
     b->queue_q10 = pdr_mean_held_q10(b);
+    b->apart = !pdr_recording(b) && !b->replay && h->prefill_n && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
+    if (b->apart) pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
+    if (b->apart && !h->foreseen) { /* through_ns, which counts only then, stays the lower bound that it is */
+        b->open = b->waits.idle;
+        return;
+    }
     uint64_t through_ns = UINT64_MAX;
     b->open = count_open(b, b->registry.prefill, h->prefill_n, &through_ns) + count_open(b, b->registry.single, h->single_n, &through_ns);
     b->registry.head->through_ns = through_ns;
@@ -212,8 +228,6 @@ void pdr_release_held(pdr_books *b)
     if (!b->open && !nobody) return;
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
-    b->waits = 0;
-    b->apart = !recording && !b->replay && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
     uint64_t ageing = ageing_us(b);
     pdr_hold_pass(&b->hold, b->now_ns);
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;

@@ -1,0 +1,49 @@
+/*
+ * Waits: how long each prefill server has work, as one pass over the queue sees it, so that a look at a held request need not compare all of them.
+ *
+ * Filled once per pass, O(P), some 30 instructions per server; renewed for the one server that a release or a plan of the pass changes. Groups of PDR_WAIT_GROUP servers keep
+ * their least wait and the least slowness among them, which bound what a prompt that they hold nothing of can cost there. So a look prices those who hold some
+ * of its prompt, and of the others only the groups that could be better: O(holders + P / 16 + some groups), and exact: it names the target that pdr_pair_choose() would take
+ * as prefill under the default policy for a job without exclusions, where transfers decide nothing and no server does both (pdr_pair_apart).
+ *
+ * Works in scratch memory of the block, under the lock; nothing of it outlives a pass.
+ */
+#ifndef PDR_WAITS_H
+#define PDR_WAITS_H
+
+#include "pair.h"
+
+enum { PDR_WAIT_GROUP = 16 };
+#define PDR_WAIT_BARRED UINT64_MAX
+
+typedef struct pdr_waits {
+    /* scratch */
+    uint64_t *us;            /* by position in the prefill list: wait and what is planned there; PDR_WAIT_BARRED: not to be used */
+    uint64_t *least;         /* per group: the least of us */
+    uint32_t *slow;          /* per group: the least slowness_q10 */
+    uint32_t *at;            /* by target: its position */
+    /* of the pass */
+    uint64_t sum_us;         /* of all waits, nothing planned, barred ones included */
+    uint32_t possible, idle; /* not barred; idle: of those, with nothing in prefill */
+    uint32_t decode;         /* first decode in its list that may be possible */
+} pdr_waits;
+
+typedef struct pdr_wait_best {
+    uint32_t          target; /* PDR_NONE: all are barred */
+    uint64_t          cost;   /* as pdr_choice.prefill_cost */
+    pdr_prefill_terms terms;  /* matched, uncached and work only */
+} pdr_wait_best;
+
+uint32_t pdr_wait_groups(uint32_t targets);
+/* Begins a pass: all of the above; planned_us[] and steps[] are the caller's to clear. */
+void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
+/* The target's own bookings or what is planned there (planned_us) changed. */
+void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t planned_us, uint64_t now_ns);
+/* More is planned there. */
+void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us);
+/* Some decode target may be used. */
+int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
+/* Where v->job is prefilled best. `holders`: those with a v->depth. */
+pdr_wait_best pdr_waits_best(const pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding);
+
+#endif
