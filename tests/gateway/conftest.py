@@ -34,6 +34,7 @@ def pytest_configure(config):
     global Gateway
     config.addinivalue_line("markers", "needs(feature, …): skipped for gateways that cannot do that (hosts/host.py)")
     config.addinivalue_line("markers", "only(name): a test of one gateway's own ways")
+    config.addinivalue_line("markers", "more(name, …): tests/run without --long leaves it out, but for these gateways")
     if config.getoption("--gateway-command"):
         os.environ["PDROUTE_GATEWAY_COMMAND"] = config.getoption("--gateway-command")
     Gateway = hosts.find(config.getoption("--gateway"))
@@ -56,7 +57,9 @@ def reason_to_skip(item):
 
 def pytest_collection_modifyitems(config, items):
     others = [item for item in items if reason_to_skip(item) and any(Gateway.name not in m.args for m in item.iter_markers("only"))]
-    if others:  # of no interest to this gateway
+    if os.environ.get("PDROUTE_BRIEF"):
+        others += [item for item in items if item not in others and any(Gateway.name not in m.args for m in item.iter_markers("more"))]
+    if others:  # of no interest to this gateway, or now
         items[:] = [item for item in items if item not in others]
         config.hook.pytest_deselected(items=others)
     for item in items:

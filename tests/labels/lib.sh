@@ -3,6 +3,7 @@ set -u
 cd "$PDR_TOP"
 . tests/tools/packages.sh
 jobs=$(nproc)
+[ -n "${PDROUTE_LONG:-}" ] || export PDROUTE_BRIEF=1 # tests/gateway/conftest.py
 
 # build_in DIR [cmake options…]: configures and builds with warnings as errors
 build_in() {

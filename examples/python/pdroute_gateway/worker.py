@@ -1,8 +1,34 @@
-"""For gunicorn: `gunicorn -k pdroute_gateway.worker.Worker -w 4 pdroute_gateway:app`. It starts workers anew that died, and reloads at SIGHUP."""
+"""
+For gunicorn: `gunicorn -k pdroute_gateway.worker.Worker -w 4 pdroute_gateway:app`. It starts workers anew that died, and reloads at SIGHUP.
+
+Protocol is uvicorn's with two things put right, which its command line has no option for: trailers do not become headers of the request (a proxy in
+front of us removes headers that clients may not set, and passes trailers; RFC 9110 section 6.5.1), and a malformed request is one line in the log
+without a traceback.
+"""
 from __future__ import annotations
 
-from uvicorn.workers import UvicornWorker  # type: ignore[import]  # Debian's has no types
+import logging
+import typing
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # type: ignore[import]  # Debian's has no types
+from uvicorn.workers import UvicornWorker  # type: ignore[import]
+
+
+class Protocol(HttpToolsProtocol):  # type: ignore[misc]
+    def on_headers_complete(self) -> None:
+        self.headers = list(self.headers)  # the parser calls on_header() for trailers, too: those go to this one; the application gets scope's
+        super().on_headers_complete()
+
+
+def one_line(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.msg == "Invalid HTTP request received.":
+        record.msg, record.exc_info = f"{record.msg} {record.exc_info[1]}", None
+    return True
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]
-    CONFIG_KWARGS = {"loop": "auto", "http": "httptools", "access_log": False}
+    CONFIG_KWARGS: typing.ClassVar[dict[str, typing.Any]] = {"loop": "auto", "http": Protocol, "access_log": False}
+
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().__init__(*args, **kwargs)
+        logging.getLogger("uvicorn.error").addFilter(one_line)

@@ -75,6 +75,8 @@ class Host:
     cannot = {}
     # {pattern of a row's name: {"reason": …, field: value, …}}: the next best outcome, which is then asserted
     instead = {}
+    # {row of test_http.CORPUS: (its statuses, reason)}: where HTTP leaves a choice and this host's is not among the row's
+    http = {}
     stop_signal = signal.SIGTERM
     start_timeout = 20
 

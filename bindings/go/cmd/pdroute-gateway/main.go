@@ -78,11 +78,16 @@ func serve() error {
 	if err != nil {
 		return explain(err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", gateway)
-	mux.Handle("/pdroute", gateway.Status())
-	mux.Handle("/metrics", gateway.Status())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute, IdleTimeout: 5 * time.Minute}
+	status := gateway.Status()
+	// no ServeMux: it answers a POST to //v1/chat/completions by 301, at which clients ask again by GET
+	paths := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/pdroute" || r.URL.Path == "/metrics" {
+			status.ServeHTTP(w, r)
+			return
+		}
+		gateway.ServeHTTP(w, r)
+	})
+	server := &http.Server{Handler: paths, ReadHeaderTimeout: time.Minute, IdleTimeout: 5 * time.Minute}
 	unencryptedHTTP2(server)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	defer stop()
