@@ -15,6 +15,8 @@ from uvicorn.workers import UvicornWorker  # type: ignore[import]
 
 
 class Protocol(HttpToolsProtocol):  # type: ignore[misc]
+    headers: list[tuple[bytes, bytes]]
+
     def on_headers_complete(self) -> None:
         self.headers = list(self.headers)  # the parser calls on_header() for trailers, too: those go to this one; the application gets scope's
         super().on_headers_complete()
