@@ -4,7 +4,7 @@
  * Held requests are looked at in the queue's order. Each gets the pair of least cost, where work that this pass has planned for at a target counts as
  * wait. It goes if its target has nothing outstanding and nothing is planned there before it; else its work is planned there and it stays: a request that
  * waits for its holder blocks nobody. Into a step opened in this very pass further small ones are batched: when m requests are in it, one more delays them by
- * its own time beyond the fixed part, and saves the fixed part for itself and everybody behind it.
+ * its own time beyond the fixed part, and saves the fixed part for itself, everybody behind it, and as many again who come meanwhile.
  */
 #include "router_record.h"
 #include "router_replay.h"
@@ -40,11 +40,17 @@ void pdr_give_back(pdr_books *b, pdr_booking *k)
     if (held && slot != PDR_NONE) pdr_hold_remove(&b->hold, slot);
 }
 
-/* The wait that doubles a request's urgency: as long as the whole backlog takes. */
+/*
+ * Where there is a queue about as much arrives as is served: while the backlog is served, as much again comes. So who is behind a step is not only
+ * who is held now, and the time until all who came before are served, smaller ones that come later first, is not only that of the backlog.
+ */
+enum { AND_THOSE_WHO_COME = 2 };
+
+/* The wait that doubles a request's urgency: as long as the whole backlog takes, and what comes meanwhile. */
 static uint64_t ageing_us(const pdr_books *b)
 {
     uint64_t us = b->r->config.hold_ageing_ms * 1000ull;
-    if (!us) us = b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b);
+    if (!us) us = AND_THOSE_WHO_COME * (b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
     return us ? us : 1;
 }
 
@@ -86,7 +92,7 @@ static int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
     if (!step->requests) return pdr_gate_open(b, w);
     uint64_t base = base_us(b, t), more = x->work > base ? x->work - base : 0;
     if (step->tokens + x->uncached > b->r->config.hold_window_tokens) return 0;
-    return more * step->requests < base + (base * b->queue_q10 >> 10);
+    return more * step->requests < AND_THOSE_WHO_COME * (base + (base * b->queue_q10 >> 10));
 }
 
 /* Targets that something could still go to in this pass; *through_ns: when the next of the others should be through. */

@@ -339,7 +339,7 @@ static void small_requests_share_a_step(void **state)
     }
     pdr_booking_done(f.r, first.booking, PDR_DONE_PREFILL, f.now);
     assert_int_equal(pdr_released(f.r, f.lease, tickets, &n), PDR_OK);
-    assert_in_range(n, 3, 5); /* m * 56 ms < 10 ms * (1 + 20) */
+    assert_in_range(n, 6, 8); /* m * 56 ms < 2 * 10 ms * (1 + 20) */
     fleet_close(&f);
     c.hold_window_tokens = 2500;
     fleet_open(&f, &c, 1, 1);
