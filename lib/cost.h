@@ -65,9 +65,9 @@ static inline uint64_t pdr_wait_us(const pdr_target *t, uint64_t now_ns)
     if (t->requests) {
         uint64_t elapsed = pdr_elapsed_us(now_ns, t->since_ns);
         wait = elapsed <= t->work_us ? t->work_us - elapsed : elapsed - t->work_us;
-        if (wait > PDR_OVERDUE_MAX_US) wait = PDR_OVERDUE_MAX_US;
+        if (__builtin_expect(wait > PDR_OVERDUE_MAX_US, 0)) wait = PDR_OVERDUE_MAX_US;
     }
-    if (t->foreign_us) {
+    if (__builtin_expect(t->foreign_us != 0, 0)) {
         uint64_t elapsed = pdr_elapsed_us(now_ns, t->foreign_ns);
         if (elapsed < t->foreign_us) wait += t->foreign_us - elapsed;
     }

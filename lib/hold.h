@@ -50,7 +50,7 @@ typedef struct pdr_lane {
     uint64_t pass;           /* the pass in which cursor counts */
     uint32_t cursor, pad;    /* first not looked at; PDR_NONE: all were */
     uint64_t overdue_ns, urgency, sequence; /* the cursor's rank in this pass, as long as the lane is in the heap */
-} pdr_lane;
+} __attribute__((aligned(64))) pdr_lane;
 
 typedef struct pdr_account {
     uint64_t served_us, served_ns; /* halves every PDR_FAIR_HALF_NS */
@@ -62,6 +62,7 @@ typedef struct pdr_hold_head {
     uint64_t size_us;        /* sum over the held */
     uint64_t sequence;       /* of the last that came */
     uint64_t pass;           /* passes so far */
+    uint64_t plans;          /* 1 + the relists of the registry with which the last pass left nothing planned at any server; 0: there may be something */
     uint64_t ranked;         /* the pass whose lanes heap[] has: 0 none */
     uint32_t ranks, looked_at; /* in heap[]; the slot that pdr_hold_next() gave last */
     uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */

@@ -379,33 +379,58 @@ static uint32_t pass_each(walk *w, const uint64_t *hashes, uint32_t i, uint32_t 
     return i;
 }
 
-uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t samples, size_t blocks, uint16_t *depth, uint32_t *holders)
+/* Evenly spaced samples: `block` is one more than the block that the next one is, over / samples what it is beyond that. */
+typedef struct spread {
+    uint64_t step, rest, over, block;
+    uint32_t samples;
+} spread;
+
+/* Those from sample i on that lie in one segment. */
+typedef struct stretch {
+    uint64_t first, last, offsets; /* blocks; a bit for each, in the segment */
+    uint32_t end;                  /* the sample behind */
+} stretch;
+
+static stretch next_stretch(spread *s, uint32_t i)
+{
+    stretch x = {.first = s->block - 1, .last = s->block - 1, .end = i};
+    uint64_t high = x.first | (PDR_RUN - 1);
+    if (s->step == 1 && !s->rest) { /* every block is one */
+        uint64_t n = high - x.first + 1 < s->samples - i ? high - x.first + 1 : s->samples - i;
+        x.offsets = ((1ull << n) - 1) << (x.first & (PDR_RUN - 1));
+        x.last = x.first + n - 1;
+        x.end = i + (uint32_t)n;
+        s->block += n;
+        return x;
+    }
+    do {
+        x.last = s->block - 1;
+        x.offsets |= 1ull << (x.last & (PDR_RUN - 1));
+        x.end++;
+        s->block += s->step;
+        s->over += s->rest;
+        if (s->over >= s->samples) s->over -= s->samples, s->block++;
+    } while (x.end < s->samples && s->block - 1 <= high);
+    return x;
+}
+
+uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, size_t blocks, uint16_t *depth, uint32_t *holders)
 {
     walk w;
-    uint32_t i = 0, n = samples < 65535 ? (uint32_t)samples : 65535;
+    uint32_t i = 0;
     memset(depth, 0, ix->targets * sizeof *depth);
     if (!n) return 0;
     begin_walk(&w, ix, depth, holders);
-    uint64_t step = blocks / samples, rest = blocks % samples, over = rest, block = step; /* block is one more than sample i's, over its remainder */
-    while (i < n && alive(&w)) {
-        /* those in the segment of the first: the last of them proves the others, if all are in one run */
-        uint64_t first = block - 1, high = first | (PDR_RUN - 1), offsets = 0, last = first;
-        uint32_t end = i;
-        do {
-            last = block - 1;
-            offsets |= 1ull << (last & (PDR_RUN - 1));
-            end++;
-            block += step;
-            over += rest;
-            if (over >= samples) over -= samples, block++;
-        } while (end < n && block - 1 <= high);
-        uint32_t ref = ref_at(ix, hashes, end - 1), run = ref ? pdr_ref_run(ref) : 0, start = ref ? pdr_runs_of(ix)[run].start : 0;
-        if (ref && start <= first && start + pdr_ref_offset(ref) == last) {
-            pass_run(&w, run, (uint32_t)(offsets >> (start & (PDR_RUN - 1))), i, end);
-            i = end;
+    spread s = {.step = blocks / n, .rest = blocks % n, .over = blocks % n, .block = blocks / n, .samples = n < 65535 ? (uint32_t)n : 65535};
+    while (i < s.samples && alive(&w)) {
+        stretch  x = next_stretch(&s, i);
+        uint32_t ref = ref_at(ix, hashes, x.end - 1), run = ref ? pdr_ref_run(ref) : 0, start = ref ? pdr_runs_of(ix)[run].start : 0;
+        if (ref && start <= x.first && start + pdr_ref_offset(ref) == x.last) { /* the last proves the others */
+            pass_run(&w, run, (uint32_t)(x.offsets >> (start & (PDR_RUN - 1))), i, x.end);
+            i = x.end;
         } else {
-            i = pass_each(&w, hashes, i, end);
-            if (i < end) break;
+            i = pass_each(&w, hashes, i, x.end);
+            if (i < x.end) break;
         }
     }
     leave_all(&w, i);

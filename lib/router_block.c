@@ -35,8 +35,8 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
         [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
-        /* a wait, a position and a holder per target, two numbers per group */
-        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * (sizeof(uint64_t) + 2 * sizeof(uint32_t)) +
+        /* a wait, a position, a holder and one that was touched per target, two numbers per group */
+        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * (sizeof(uint64_t) + 3 * sizeof(uint32_t)) +
                              (uint64_t)pdr_wait_groups(c->max_targets) * (sizeof(uint64_t) + sizeof(uint32_t)),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
@@ -135,7 +135,8 @@ void pdr_books_open_pass(pdr_books *b)
     b->waits.least = b->waits.us + targets;
     b->waits.slow = (uint32_t *)(void *)(b->waits.least + groups);
     b->waits.at = b->waits.slow + groups;
-    b->holders = b->waits.at + targets;
+    b->waits.touched = b->waits.at + targets;
+    b->holders = b->waits.touched + targets;
 }
 
 /* A nearer tier is never slower than a farther one: the pair choice relies on it. */

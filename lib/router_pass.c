@@ -126,8 +126,14 @@ static void plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *l
     }
 }
 
-static void booked_into_step(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
+static void touch(pdr_books *b, uint32_t w)
 {
+    if (b->apart && !b->planned_us[w] && !b->steps[w].requests) b->waits.touched[b->waits.touched_n++] = w;
+}
+
+static void booked_into_step(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
+{
+    touch(b, w);
     b->steps[w].requests++;
     b->steps[w].tokens += x->uncached < UINT32_MAX / 2 ? (uint32_t)x->uncached : UINT32_MAX / 2;
 }
@@ -136,6 +142,7 @@ static void booked_into_step(const pdr_books *b, uint32_t w, const pdr_prefill_t
 static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
     if (!b->planned_us[w] && (b->steps[w].requests || pdr_gate_open(b, w)) && b->open) b->open--;
+    touch(b, w);
     b->planned_us[w] += x->work;
     if (b->apart) pdr_waits_plan(&b->waits, &b->registry, w, x->work);
     return PDR_SERVED_WAITS;
@@ -189,22 +196,33 @@ static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
     return go_or_stay(b, k, slot, choice, w, &x);
 }
 
-static void clear_plans(const pdr_books *b, const uint32_t *list, uint32_t n)
+/*
+ * Nothing is planned when a pass begins. A pass with `waits` takes back what it has planned when it ends; behind others, and behind one whose process died in it, all is cleared.
+ */
+static void clear_plans(const pdr_books *b)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        b->planned_us[list[i]] = 0;
-        b->steps[list[i]] = (pdr_step){0, 0};
+    const pdr_registry_head *h = b->registry.head;
+    for (uint32_t i = 0; i < h->prefill_n; i++) b->planned_us[b->registry.prefill[i]] = 0, b->steps[b->registry.prefill[i]] = (pdr_step){0, 0};
+    for (uint32_t i = 0; i < h->single_n; i++) b->planned_us[b->registry.single[i]] = 0, b->steps[b->registry.single[i]] = (pdr_step){0, 0};
+}
+
+static void take_plans_back(const pdr_books *b)
+{
+    for (uint32_t i = 0; i < b->waits.touched_n; i++) {
+        b->planned_us[b->waits.touched[i]] = 0;
+        b->steps[b->waits.touched[i]] = (pdr_step){0, 0};
     }
+    b->hold.head->plans = b->registry.head->relists + 1;
 }
 
 static void begin_pass(pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
     pdr_books_open_pass(b);
-    clear_plans(b, b->registry.prefill, h->prefill_n);
-    clear_plans(b, b->registry.single, h->single_n);
     b->queue_q10 = pdr_mean_held_q10(b);
     b->apart = !pdr_recording(b) && !b->replay && h->prefill_n && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
+    if (!b->apart || b->hold.head->plans != b->registry.head->relists + 1) clear_plans(b);
+    b->hold.head->plans = 0;
     if (b->apart) pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
     if (b->apart && !h->foreseen) { /* through_ns, which counts only then, stays the lower bound that it is */
         b->open = b->waits.idle;
@@ -231,7 +249,10 @@ void pdr_release_held(pdr_books *b)
     int      recording = pdr_recording(b), nobody = nobody_left(b->registry.head);
     if (__builtin_expect(nothing_to_do(b), 1)) return;
     begin_pass(b);
-    if (!b->open && !nobody) return;
+    if (!b->open && !nobody) {
+        if (b->apart) take_plans_back(b);
+        return;
+    }
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
     uint64_t ageing = ageing_us(b);
@@ -249,5 +270,6 @@ void pdr_release_held(pdr_books *b)
         looked = result == PDR_SERVED_WAITS ? looked + 1 : 0;
     }
     b->passing = 0;
+    if (b->apart) take_plans_back(b);
     if (recording) pdr_record_passed(b, &pen);
 }

@@ -6,22 +6,30 @@ static inline int barred(const pdr_target *t, uint64_t now_ns) { return t->guard
 
 void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
-    const uint32_t *list = g->prefill;
-    uint64_t       *us = w->us, sum = 0;
-    uint32_t        n = g->head->prefill_n, possible = 0, idle = 0;
+    const pdr_target *const targets = g->targets;
+    const uint32_t *const   list = g->prefill;
+    uint64_t *const         us = w->us;
+    uint32_t *const         at = w->at;
+    const uint32_t          n = g->head->prefill_n;
+    uint64_t                sum = 0;
+    w->possible = n;
+    w->idle = g->head->idle; /* here no others are listed */
+    w->decode = w->touched_n = 0;
     for (uint32_t i = 0, group = 0; i < n; group++) {
         uint64_t least = PDR_WAIT_BARRED;
         uint32_t slow = UINT32_MAX, end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
         for (; i < end; i++) {
-            const pdr_target *t = &g->targets[list[i]];
+            const pdr_target *t = &targets[list[i]];
             uint64_t          wait = pdr_wait_us(t, now_ns);
             sum += wait;
-            w->at[list[i]] = i;
-            us[i] = PDR_WAIT_BARRED;
-            if (__builtin_expect(barred(t, now_ns), 0)) continue;
+            at[list[i]] = i;
             us[i] = wait;
-            possible++;
-            idle += !t->requests;
+            if (__builtin_expect(t->guarded != 0, 0) && barred(t, now_ns)) {
+                us[i] = PDR_WAIT_BARRED;
+                w->possible--;
+                w->idle -= !t->requests;
+                continue;
+            }
             least = wait < least ? wait : least;
             slow = t->slowness_q10 < slow ? t->slowness_q10 : slow;
         }
@@ -29,9 +37,6 @@ void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
         w->slow[group] = slow;
     }
     w->sum_us = sum;
-    w->possible = possible;
-    w->idle = idle;
-    w->decode = 0;
 }
 
 static void change(pdr_waits *w, const pdr_registry *g, uint32_t at, uint64_t us)
@@ -85,6 +90,9 @@ static inline void offer(found *f, const pdr_target *t, uint64_t us, uint32_t at
     *f = (found){us, key, at};
 }
 
+/* With a longer wait it costs more than `cost`, if the rest is `more` at least. */
+static inline uint64_t most_us(uint64_t cost, uint64_t more) { return cost < PDR_KEY_COST_MOST ? cost - more : PDR_WAIT_BARRED - 1; }
+
 pdr_wait_best pdr_waits_best(const pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding)
 {
     const pdr_job    *job = v->job;
@@ -112,10 +120,11 @@ pdr_wait_best pdr_waits_best(const pdr_waits *w, const pdr_registry *g, const pd
         least += pdr_scale_q10(cold, w->slow[group]) + cold_price;
         if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f.cost) continue;
         uint32_t end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
+        uint64_t more = least - w->least[group], most = most_us(f.cost, more);
         for (; i < end; i++) {
-            uint32_t target = list[i];
-            if (us[i] == PDR_WAIT_BARRED || v->depth[target]) continue;
-            offer(&f, &targets[target], us[i] + pdr_scale_q10(cold, targets[target].slowness_q10) + cold_price, i, pick);
+            if (us[i] > most || v->depth[list[i]]) continue;
+            offer(&f, &targets[list[i]], us[i] + pdr_scale_q10(cold, targets[list[i]].slowness_q10) + cold_price, i, pick);
+            most = most_us(f.cost, more);
         }
     }
     pdr_wait_best best = {.target = PDR_NONE};

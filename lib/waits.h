@@ -22,9 +22,11 @@ typedef struct pdr_waits {
     uint64_t *least;         /* per group: the least of us */
     uint32_t *slow;          /* per group: the least slowness_q10 */
     uint32_t *at;            /* by target: its position */
+    uint32_t *touched;       /* where the pass has planned or opened something: each once */
     /* of the pass */
+    uint32_t touched_n;
     uint64_t sum_us;         /* of all waits, nothing planned, barred ones included */
-    uint32_t possible, idle; /* not barred; idle: of those, with nothing in prefill */
+    uint32_t possible, idle; /* not barred; idle: of those, with nothing in prefill by our books */
     uint32_t decode;         /* first decode in its list that may be possible */
 } pdr_waits;
 
