@@ -7,15 +7,16 @@
 
 enum { SLOT_BITS = 24, LEASE_BITS = 16 /* max_leases is at most 65535 */ };
 
-void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases)
+void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases, uint64_t salt)
 {
     memset(l->head, 0, sizeof *l->head);
     l->head->max_bookings = max_bookings;
     l->head->max_leases = max_leases;
     memset(l->leases, 0, max_leases * sizeof *l->leases);
+    for (uint32_t i = 0; i < max_leases; i++) l->leases[i].generation = (uint32_t)(salt >> 32) & ((1u << (32 - LEASE_BITS)) - 1);
     for (uint32_t i = 0; i < max_bookings; i++) {
         l->bookings[i].state = PDR_BOOKING_FREE;
-        l->bookings[i].generation = 0;
+        l->bookings[i].generation = (uint32_t)salt;
     }
     pdr_ledger_rebuild(l);
 }

@@ -71,7 +71,8 @@ typedef struct pdr_ledger {
     const pdr_registry *registry;
 } pdr_ledger;
 
-void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases);
+/* `salt`: where the ids begin. One block's ids mean nothing to another that took its place, so that nobody gives back what somebody else has booked there. */
+void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases, uint64_t salt);
 
 int        pdr_lease_new(const pdr_ledger *l, const char *name, uint64_t now_ns, uint32_t *lease);
 pdr_lease *pdr_lease_at(const pdr_ledger *l, uint32_t lease, uint32_t *slot); /* NULL: unknown or ended */

@@ -84,6 +84,9 @@ size_t pdr_router_size(const pdr_config *config)
     return (size_t)offset[PDR_REGION_END];
 }
 
+/* Of ids, which logs may show: does not lead back to the seed, from which rooms come. */
+static uint64_t salt_of(uint64_t seed) { return pdr_mix64(pdr_mix64(seed) ^ seed); }
+
 static void *region(pdr_router *r, int i) { return (char *)r + r->offset[i]; }
 
 void pdr_books_open(pdr_books *b, pdr_router *r)
@@ -184,7 +187,7 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     pdr_room_init(&r->room, c.seed);
     pdr_books_open(&b, r);
     pdr_registry_init(&b.registry, c.max_endpoints, c.max_targets);
-    pdr_ledger_init(&b.ledger, c.max_bookings, c.max_leases);
+    pdr_ledger_init(&b.ledger, c.max_bookings, c.max_leases, salt_of(c.seed));
     pdr_hold_init(&b.hold, c.max_held);
     pdr_log_init(&b.log, c.log_entries);
     pdr_index_init(b.index, c.index_entries, c.max_targets);
@@ -271,7 +274,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     b.registry.head->grouping = 1;
     pdr_registry_repair(&b.registry); /* it may have been saved in the middle of a call */
     pdr_hold_init(&b.hold, r->config.max_held);
-    pdr_ledger_init(&b.ledger, r->config.max_bookings, r->config.max_leases);
+    pdr_ledger_init(&b.ledger, r->config.max_bookings, r->config.max_leases, salt_of(seed));
     for (uint32_t i = 0; i < r->config.max_endpoints; i++) {
         b.registry.endpoints[i].bookings = 0;
         b.registry.endpoints[i].failures = b.registry.endpoints[i].openings = b.registry.endpoints[i].suspect_with = 0;

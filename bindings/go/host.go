@@ -92,6 +92,20 @@ func OpenBlock(path string, config *Config, flags OpenFlags) (*Block, error) {
 	return b, nil
 }
 
+// Follow gives the block that the path names now, if it is another: the file was truncated, replaced or removed. nil, nil:
+// nothing changed. Use it for everything, leases too, apply the configuration again, and close b when nobody is in a call on
+// it. A file of others that is refused is an error, and not replaced; b can still be used, unless it was truncated.
+func (b *Block) Follow(config *Config, flags OpenFlags) (*Block, error) {
+	next := &Block{router: new(Router)}
+	var router *C.pdr_router
+	s := newScratch()
+	if err := s.done(C.pdr_host_follow(b.c(), config.c(), C.uint32_t(guarded(flags)), &next.h, &router, &s.err)); err != nil || next.h == nil {
+		return nil, err
+	}
+	next.router.r = C.pdr_host_router(next.h)
+	return next, nil
+}
+
 // guarded is what the library is told: a file that is truncated under us is an error, not the end, unless that is not wanted.
 func guarded(flags OpenFlags) OpenFlags {
 	if flags&OpenNoGuard != 0 {

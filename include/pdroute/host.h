@@ -77,6 +77,18 @@ enum { PDR_HOST_CURRENT = 0, PDR_HOST_REPLACED = 1 /* the path names another fil
 /* Two system calls; ask about once a second. PDR_E_SYSTEM if the path cannot be looked at. [any] since 0.1 */
 PDR_API int pdr_host_state(const pdr_host *h, uint32_t *state, pdr_error *err);
 
+/*
+ * Goes on with what the path names now: if the block's file was truncated, replaced or removed, *next gets a handle on the block that is there (and `router`,
+ * which may be NULL, its router); NULL: nothing changed. For programs that are to recover by themselves: call it with every tick (two system calls where
+ * nothing changed), then use *next for everything, leases too, and close `h` when no thread is in a call on it. Exchanges that began on the old block may go on with
+ * the new router: ids of one block mean nothing to another. Endpoints are not carried over: apply the configuration again.
+ *
+ * `flags` and `config` as for pdr_host_open(), but a file of others is never replaced, not even with PDR_HOST_RECREATE; one that was truncated under `h`,
+ * and is still what the path names, is (config NULL: by a block of its configuration).
+ * On an error *next is NULL and `h` stays as it is: a block that was replaced by a file that is refused can still be used. PDR_E_* of pdr_host_open(). Allocates. [object] since 0.1
+ */
+PDR_API int pdr_host_follow(pdr_host *h, const pdr_config *config, uint32_t flags, pdr_host **next, pdr_router **router, pdr_error *err);
+
 /* ------------------------------------------------------------------------------------------------------------------ leases */
 
 /* A lease of this process, with what ends it when the process dies and what wakes it. Caller's memory, plain data; its size never changes. */

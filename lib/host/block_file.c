@@ -387,3 +387,36 @@ int pdr_host_state(const pdr_host *h, uint32_t *state, pdr_error *err)
     *state = named.st_dev == mine.st_dev && named.st_ino == mine.st_ino ? PDR_HOST_CURRENT : PDR_HOST_REPLACED;
     return PDR_OK;
 }
+
+/* 1: the path still names the file that h has mapped, which has become too short. */
+static int names_ruin(const pdr_host *h)
+{
+    struct stat named;
+    return !stat(h->path, &named) && named.st_dev == h->dev && named.st_ino == h->ino;
+}
+
+int pdr_host_follow(pdr_host *h, const pdr_config *config, uint32_t flags, pdr_host **next, pdr_router **router, pdr_error *err)
+{
+    const uint32_t recreate = PDR_HOST_RECREATE, gentle = (flags & ~recreate) | (flags & recreate ? (uint32_t)PDR_HOST_CREATE : 0);
+    uint32_t       state;
+    pdr_config     c;
+    int            code;
+
+    if (!next) return pdr_host_fail(err, PDR_E_INVALID, "next is NULL");
+    *next = NULL;
+    if ((code = pdr_host_state(h, &state, err)) || state == PDR_HOST_CURRENT) return code;
+    if (config) {
+        if ((code = pdr_host_struct_in(&c, sizeof c, config, err))) return code;
+        c.struct_size = sizeof c;
+        c.seed = 0; /* a new one for a new block: neither rooms nor ids may come again while requests of the old one are under way */
+        config = &c;
+    }
+    code = pdr_host_open(h->path, config, gentle, next, router, err);
+    if (!is_block_code(code) || state != PDR_HOST_TRUNCATED || !names_ruin(h)) return code;
+    if (!config && h->guard) {
+        c = *pdr_guard_config(h->guard);
+        c.seed = 0;
+        config = &c;
+    }
+    return pdr_host_open(h->path, config, flags | recreate, next, router, err);
+}

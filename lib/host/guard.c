@@ -148,6 +148,8 @@ int pdr_guard_add(pdr_host *h, uint64_t boot, pdr_error *err)
 
 int pdr_guard_lost(const struct pdr_guard_slot *slot) { return slot && atomic_load(&slot->state) > LIVE; }
 
+const pdr_config *pdr_guard_config(const struct pdr_guard_slot *slot) { return &slot->config; }
+
 void pdr_guard_remove(struct pdr_guard_slot *slot, size_t *keep)
 {
     *keep = 0;

@@ -22,6 +22,8 @@ enum { PDR_GUARD_SLOTS = 256 };
 int pdr_guard_add(pdr_host *h, uint64_t boot, pdr_error *err);
 /* Whether it was lost. NULL slot: no. [any] */
 int pdr_guard_lost(const struct pdr_guard_slot *slot);
+/* Of the block that it guards. [any] */
+const pdr_config *pdr_guard_config(const struct pdr_guard_slot *slot);
 /* Ends it, before the mapping goes. *keep gets the bytes at its start that must stay mapped: a thread that died or lost the block inside may have
  * the block's robust mutex in its list for good. [exclusive] */
 void pdr_guard_remove(struct pdr_guard_slot *slot, size_t *keep);

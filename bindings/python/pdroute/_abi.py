@@ -965,6 +965,7 @@ HOST: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_host_router": (c_void_p, [c_void_p]),
     "pdr_host_info_get": (c_int, [c_void_p, POINTER(HostInfo)]),
     "pdr_host_state": (c_int, [c_void_p, POINTER(c_uint32), POINTER(ErrorInfo)]),
+    "pdr_host_follow": (c_int, [c_void_p, POINTER(Config), c_uint32, POINTER(c_void_p), POINTER(c_void_p), POINTER(ErrorInfo)]),
     "pdr_host_lease_open": (c_int, [c_void_p, c_char_p, c_uint64, POINTER(HostLeaseStruct), POINTER(ErrorInfo)]),
     "pdr_host_lease_renew": (c_int, [c_void_p, POINTER(HostLeaseStruct), c_uint64, POINTER(ErrorInfo)]),
     "pdr_host_lease_close": (None, [c_void_p, POINTER(HostLeaseStruct), c_uint64]),

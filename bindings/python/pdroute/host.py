@@ -107,13 +107,33 @@ class Host:
     that passes on what is not about a block (guard=False leaves it out). BlockError and SystemCallError say what is wrong.
     """
 
+    _handle: typing.Any = CLOSED
+
     def __init__(self, path: typing.Union[str, Path], config: typing.Optional[Config] = None, flags: int = HostFlag.CREATE,
                  guard: bool = True) -> None:
-        self._handle: typing.Any = CLOSED
         out, router, error = ctypes.c_void_p(), ctypes.c_void_p(), ErrorInfo()
         check(host.pdr_host_open(os.fsencode(path), config, flags | (HostFlag.GUARD if guard else 0), out, router, error), error)
         self._handle = out.value
         self.router = Router(host.pdr_host_router(self._handle), self)
+
+    @classmethod
+    def _of(cls, handle: typing.Any) -> Host:
+        made = cls.__new__(cls)
+        made._handle = handle
+        made.router = Router(host.pdr_host_router(handle), made)
+        return made
+
+    def follow(self, config: typing.Optional[Config] = None, flags: int = HostFlag.CREATE, guard: bool = True) -> typing.Optional[Host]:
+        """
+        The block that the path names now, if it is another: the file was truncated, replaced or removed. Its endpoints are not those of this one. Use it for everything,
+        and drop or close this one; None: nothing changed. On an error (BlockError: a file that is refused) this one stays as it is.
+        """
+        out, router, error = ctypes.c_void_p(), ctypes.c_void_p(), ErrorInfo()
+        check(host.pdr_host_follow(self._handle, config, flags | (HostFlag.GUARD if guard else 0), out, router, error), error)
+        return self._of(out.value) if out.value else None
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Unmaps. Nobody of this process may be in a call."""

@@ -230,3 +230,30 @@ def test_truncated_file(path, before):
     assert done.returncode == 0 and done.stdout == "survived\n", (done.returncode, done.stdout, done.stderr)
     done = run_truncated(TRUNCATED.replace("index_entries=4096)", "index_entries=4096), guard=False"), path.parent / "other", before)
     assert done.returncode == -signal.SIGBUS  # the test reaches the fault: without the guard it is the end
+
+
+@pytest.mark.parametrize("how", ["truncated", "replaced", "removed"])
+def test_a_host_follows_its_path(path, how):
+    config = Config(**SMALL)
+    with Host(path, config) as old:
+        assert old.follow(config) is None
+        fill(old.router)
+        if how == "truncated":
+            os.truncate(path, 0)
+        else:
+            path.unlink()
+        if how == "replaced":
+            Host(path, config).close()
+        new = old.follow(config)
+        assert new is not None
+        with new:
+            assert new.state() == BlockState.CURRENT and not new.router.endpoints()
+            fill(new.router)
+            with new.lease("follower") as lease, new.router.route(body("x"), lease=lease) as routed:
+                assert routed.decode
+    with Host(path, config) as old:
+        path.unlink()
+        path.write_bytes(b"garbage")
+        with pytest.raises(pdroute.BlockError):
+            old.follow(config, HostFlag.RECREATE)
+        path.unlink()
