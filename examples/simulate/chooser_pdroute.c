@@ -9,6 +9,7 @@
  *   both=1          decode servers may do a request alone             costs=believed  priors from the laboratory's believed costs, not the library's
  *   scrapes=0       loads are not put in                index=N       entries of the prefix index
  *   cache=0         nobody told the library of a host tier: prefill endpoints are put with their HBM only
+ *   transfer=X      transfers as the library believes them, times X (1)
  */
 #include "chooser.h"
 
@@ -94,6 +95,11 @@ static int configure(const sim_gateway *g, const char *settings, uint32_t worker
     c->block_bytes = k->block * 4; /* only for estimates: hashes come ready made */
     c->seed = 1 + (uint64_t)sim_gateways(g);
     c->hold = sim_setting(settings, "hold", 1) != 0 ? PDR_HOLD_ON : PDR_HOLD_OFF;
+    double slower = sim_setting(settings, "transfer", 1);
+    if (slower != 1) {
+        c->transfer_latency_us = (uint32_t)(5000 * slower); /* the defaults */
+        c->kv_bytes_per_token = (uint32_t)(262144 * slower);
+    }
     if (sim_setting_text(settings, "costs", text, sizeof text) && !strcmp(text, "believed")) {
         c->prefill_base_us = (uint32_t)(k->prefill_base * 1e6);
         c->prefill_ns_per_token = (uint32_t)(k->prefill_token * 1e9);
@@ -153,7 +159,7 @@ static void destroy(void *self)
 
 static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
 {
-    static const char *const known[] = {"hold", "policy", "both", "costs", "scrapes", "index", "cache", NULL};
+    static const char *const known[] = {"hold", "policy", "both", "costs", "scrapes", "index", "cache", "transfer", NULL};
     uint32_t   prefills, decodes;
     pdr_config c;
     pdr_error  err;
@@ -398,7 +404,7 @@ static void tick(void *self)
 
 const sim_chooser sim_pdroute = {
     .name = "pdroute",
-    .settings = "hold=1,policy=default,both=0,costs=default,scrapes=1,index=4194304,cache=1",
+    .settings = "hold=1,policy=default,both=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1",
     .about = "the library itself, with its defaults (docs/scheduling.md)",
     .own_books = 1,
     .create = create,

@@ -133,6 +133,27 @@ def test_a_recording_is_a_trace(simulate, bin_dir):
     assert ours["hit"]["fraction"] > other["hit"]["fraction"] > 0.1  # what they share is there
 
 
+# ---- what is not learnt, three times too much or too little
+
+WRONG = [  # setting, options, most mean TTFT and TPOT beside the right belief
+    ("transfer=0.33", (), 1.04), ("transfer=3", (), 1.09), ("costs=believed", ("--wrong-step", 0.33), 1.04), ("costs=believed", ("--wrong-step", 3), 1.04),
+]
+
+
+@pytest.mark.parametrize("setting, options, most", WRONG)
+def test_beliefs_that_matter_little(simulate, setting, options, most):
+    base = ("--trace", "synthetic:chat,n=4000,seed=11", "--prefill", 4, "--decode", 3, "--racks", 2, "--rate", 1.4, "--jitter", 3, "--seeds", 5)
+
+    def means(policy, *more):
+        runs = json.loads(simulate(*base, "--policy", policy, *more))["runs"]
+        assert len(runs) == 5
+        return [sum(r[what]["mean"] for r in runs) / 5 for what in ("ttft", "tpot")]
+
+    right, wrong = means("pdroute"), means(f"pdroute:{setting}", *options)
+    assert right != wrong, "the setting has no effect"
+    assert all(w < r * most for r, w in zip(right, wrong)), (right, wrong)
+
+
 # ---- the published rows (mean TTFT; one seed): what our model of the reference policies gives of them
 
 ROWS = [  # options, reference policy, published mean, within
