@@ -160,6 +160,16 @@ static int read_bootstrap(pdr_gather *g, uint32_t entry, const char *where, pdr_
     return PDR_OK;
 }
 
+static int read_alone(pdr_gather *g, uint32_t entry, const char *where, pdr_endpoint *e)
+{
+    uint32_t node = pdr_doc_get(g->doc, entry, "alone");
+    if (!node || pdr_doc_type(g->doc, node) == PDR_DOC_FALSE) return PDR_OK;
+    if (pdr_doc_type(g->doc, node) != PDR_DOC_TRUE) return fail_entry(g, node, where, "alone must be true or false");
+    if (e->role != PDR_ROLE_DECODE) return fail_entry(g, node, where, "alone is for the role decode");
+    e->flags |= PDR_ENDPOINT_ALONE;
+    return PDR_OK;
+}
+
 static int read_sizes(pdr_gather *g, uint32_t entry, const char *where, pdr_endpoint *e)
 {
     uint64_t value;
@@ -202,7 +212,7 @@ static int read_endpoint(pdr_gather *g, uint32_t entry, uint32_t index)
 {
     static const char *const known[] = {
         "name",           "role",    "url",         "host",        "port",     "tls",    "bootstrap_host",
-        "bootstrap_port", "dp_size", "kv_capacity", "max_running", "topology", "labels", NULL};
+        "bootstrap_port", "dp_size", "kv_capacity", "max_running", "topology", "labels", "alone", NULL};
     char          where[PDR_WHERE];
     pdr_endpoint *e;
     uint32_t      node;
@@ -215,7 +225,7 @@ static int read_endpoint(pdr_gather *g, uint32_t entry, uint32_t index)
         snprintf(where, sizeof where, "endpoint %u (%.100s)", index, e->name);
     }
     if ((code = read_role(g, entry, where, e)) || (code = read_address(g, entry, where, e)) ||
-        (code = read_bootstrap(g, entry, where, e)) || (code = read_sizes(g, entry, where, e)) ||
+        (code = read_bootstrap(g, entry, where, e)) || (code = read_sizes(g, entry, where, e)) || (code = read_alone(g, entry, where, e)) ||
         (code = read_topology(g, entry, where, e)))
         return code;
     if ((node = pdr_doc_get(g->doc, entry, "labels")) &&

@@ -130,7 +130,7 @@ static int announced(const pdr_booking *b) { return b->state == PDR_BOOKING_READ
 static void add_sums(const pdr_ledger *l, const pdr_booking *b)
 {
     if (in_prefill(b)) {
-        l->head->in_prefill++;
+        l->head->in_prefill += !b->aside;
         if (b->prefill != PDR_NONE) {
             pdr_target *t = &l->registry->targets[b->prefill];
             t->work_us += b->work_us;
@@ -169,7 +169,7 @@ void pdr_booking_charge(const pdr_ledger *l, pdr_booking *b, uint32_t state, uin
 
 static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
 {
-    l->head->in_prefill--;
+    l->head->in_prefill -= !b->aside;
     if (b->prefill == PDR_NONE) return;
     pdr_target *t = &l->registry->targets[b->prefill];
     t->work_us -= b->work_us;
@@ -354,7 +354,7 @@ int pdr_ledger_check(const pdr_ledger *l, uint64_t *scratch, char *why, size_t c
         if (b->state == PDR_BOOKING_FREE) continue;
         if (!sound(l, b)) return snprintf(why, cap, "booking %u: not sound (state %u)", i, b->state);
         used++;
-        prefill += in_prefill(b) ? 1 : 0;
+        prefill += in_prefill(b) && !b->aside ? 1 : 0;
         announced_n += announced(b) ? 1 : 0;
         if (placed(b) && b->room) rooms += b->batch ? b->batch : 1;
     }

@@ -31,6 +31,7 @@ typedef struct pdr_booking {
     uint32_t batch, mode;
     uint32_t cache_learnt, streamed, learnable, gap_learnt; /* learnable: took_us is that of this prompt alone; gap_learnt: its first token has been compared with prefill's answer */
     uint32_t candidates, alone;  /* alone: the prefill target was idle when this was booked, so its time can be learnt */
+    uint32_t aside, reserved;    /* aside: its prompt is computed on a decode server, and no prefill server has it before others */
     uint64_t took_us;            /* from sending to the prompt's end, 0 not yet */
     uint64_t work_us;            /* prefill time predicted at that target's speed */
     uint64_t uncached_tokens;    /* of the prompt, at the prefill target */
@@ -57,7 +58,7 @@ typedef struct pdr_lease {
 typedef struct pdr_ledger_head {
     uint32_t max_bookings, max_leases;
     uint32_t free_first, bookings;  /* bookings: in use, held included */
-    uint32_t in_prefill;            /* PREFILL and READY */
+    uint32_t in_prefill;            /* PREFILL and READY, but those aside */
     uint32_t leases;
     uint64_t rooms;                 /* of live bookings */
     uint32_t wakes;                 /* leases with wake set; read without the lock */

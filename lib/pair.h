@@ -21,6 +21,7 @@ enum { PDR_TIER_HOST = 0, PDR_TIER_RACK = 1, PDR_TIER_ZONE = 2, PDR_TIER_FAR = 3
 
 typedef struct pdr_choice {
     uint32_t mode;              /* PDR_MODE_* */
+    uint32_t alone;             /* a decode server does it alone (alone.h): it is sent at once */
     uint32_t prefill, decode;   /* target numbers; prefill PDR_NONE in PDR_MODE_SINGLE */
     uint64_t prefill_cost, decode_cost, transfer_us, cost;
     uint64_t pairs;             /* possible ones */

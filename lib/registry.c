@@ -65,6 +65,8 @@ int pdr_registry_validate(const pdr_endpoint *e, pdr_error *err)
         return pdr_fail(err, PDR_E_INVALID, "bootstrap_port %u is not in 0..65535", e->bootstrap_port);
     if (e->role < PDR_ROLE_PREFILL || e->role > PDR_ROLE_BOTH)
         return pdr_fail(err, PDR_E_INVALID, "role %u is not prefill, decode or both", e->role);
+    if (e->flags & PDR_ENDPOINT_ALONE && e->role != PDR_ROLE_DECODE)
+        return pdr_fail(err, PDR_E_INVALID, "alone is for decode servers; who is no partner of others has the role both");
     if (e->dp_size > 1024) return pdr_fail(err, PDR_E_INVALID, "dp_size %u is above 1024", e->dp_size);
     return PDR_OK;
 }
@@ -306,7 +308,7 @@ void pdr_registry_relist(const pdr_registry *g)
 {
     g->head->relists++;
     pdr_registry_head *h = g->head;
-    uint32_t           p = 0, d = 0, s = 0, n = 0, targets = 0;
+    uint32_t           p = 0, d = 0, s = 0, n = 0, targets = 0, alone = 0;
     memset(g->listed, 0, h->max_targets * sizeof *g->listed);
     for (uint32_t id = 0; id < h->high; id++) {
         const pdr_endpoint_rec *rec = &g->endpoints[id];
@@ -317,6 +319,7 @@ void pdr_registry_relist(const pdr_registry *g)
         for (uint32_t i = 0; i < rec->targets && !rec->down && !rec->draining; i++) {
             if (rec->e.role == PDR_ROLE_PREFILL) g->prefill[p++] = rec->first_target + i;
             if (rec->e.role == PDR_ROLE_DECODE) g->decode[d++] = rec->first_target + i;
+            alone += pdr_serves_alone(rec);
             if (rec->e.role == PDR_ROLE_BOTH) g->single[s++] = rec->first_target + i;
         }
     }
@@ -330,6 +333,7 @@ void pdr_registry_relist(const pdr_registry *g)
     h->prefill_n = p;
     h->decode_n = d;
     h->single_n = s;
+    h->alone_n = alone;
 }
 
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns)

@@ -91,6 +91,7 @@ typedef struct pdr_registry_head {
     uint32_t idle;                      /* listed targets with nothing in prefill by our books */
     uint32_t foreseen;                  /* 1: prefills answer late, and what prompts take is known: their end is foreseen */
     uint64_t through_ns;                /* no target that is busy is through before this, as foreseen: a lower bound */
+    uint32_t alone_n;                   /* of the decode list: may also do a request alone */
     uint32_t relists;                   /* times that the lists were made anew */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
@@ -116,6 +117,8 @@ int  pdr_registry_validate(const pdr_endpoint *e, pdr_error *err);
 /* "host:port" where there is no name. */
 void pdr_registry_default_name(pdr_endpoint *e);
 int  pdr_registry_find(const pdr_registry *g, const char *name, uint32_t *id);
+/* A decode server that may also do a request alone (PDR_ENDPOINT_ALONE). */
+static inline uint32_t pdr_serves_alone(const pdr_endpoint_rec *rec) { return rec->e.role == PDR_ROLE_DECODE && rec->e.flags & PDR_ENDPOINT_ALONE ? 1 : 0; }
 /* NULL unless `id` is in use and not removed. */
 pdr_endpoint_rec *pdr_registry_at(const pdr_registry *g, uint32_t id);
 void pdr_registry_remove(const pdr_registry *g, uint32_t id);

@@ -1,5 +1,6 @@
 #include "router_decide.h"
 
+#include "alone.h"
 #include "engine.h"
 #include "rng.h"
 
@@ -45,10 +46,12 @@ int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *h
     out->n = hashes ? n : 0;
     if (out->n > b->r->config.max_blocks) out->n = b->r->config.max_blocks;
     make_job(b, prompt, &out->request, &out->job);
+    if (__builtin_add_overflow(prompt->priority, (int64_t)out->request.priority, &out->priority)) /* clients may ask for any */
+        out->priority = out->request.priority > 0 ? INT64_MAX : INT64_MIN;
     out->any_single = out->job.api == PDR_API_OTHER;
     code = out->any_single ? PDR_OK : pdr_engine_check(b->r->config.engine, PDR_MODE_PD, prompt, err);
     out->single_only = code != PDR_OK;
-    if (code && !b->registry.head->single_n) return code;
+    if (code && !b->registry.head->single_n && !b->registry.head->alone_n) return code;
     return pdr_engine_check(b->r->config.engine, PDR_MODE_SINGLE, prompt, err);
 }
 
@@ -136,6 +139,15 @@ int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *ret
     return code;
 }
 
+/* Whether one of the decode servers that may does it alone, instead of this choice. */
+static int consider_alone(const pdr_books *b, const pdr_ask *a, const pdr_view *v, pdr_choice *choice)
+{
+    uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n;
+    if (a->any_single || !pdr_policy_of(b->r->config.policy)->topology) return 0;
+    uint64_t ahead = b->hold.head->held ? pdr_hold_ahead_us(&b->hold, pdr_least_work(b, &a->job), a->priority) : 0;
+    return pdr_alone_choose(&b->registry, v, ahead / (servers ? servers : 1), choice);
+}
+
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
     if (pdr_must_queue(b, a)) {
@@ -144,6 +156,7 @@ int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint6
     }
     pdr_view v = pdr_view_of(b, &a->job);
     int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
+    if (b->registry.head->alone_n && consider_alone(b, a, &v, choice)) return PDR_OK;
     if (!code) return PDR_OK;
     *retry_ms = COME_AGAIN_MS;
     if (choice->retry_ns > b->now_ns) *retry_ms = at_least((choice->retry_ns - b->now_ns + 999999) / 1000000, 1);
@@ -180,10 +193,7 @@ static int holds(const pdr_books *b, const pdr_ask *a)
 pdr_terms pdr_terms_of(const pdr_books *b, const pdr_ask *a)
 {
     uint64_t  longest = b->now_ns + b->r->config.hold_max_wait_ms * 1000000ull, asked = a->request.deadline_ns;
-    pdr_terms t = {.deadline_ns = asked && asked < longest ? asked : longest, .size_us = pdr_least_work(b, &a->job)};
-    int64_t   own = a->prompt ? a->prompt->priority : 0;
-    if (__builtin_add_overflow(own, (int64_t)a->request.priority, &t.priority)) /* clients may ask for any */
-        t.priority = a->request.priority > 0 ? INT64_MAX : INT64_MIN;
+    pdr_terms t = {.deadline_ns = asked && asked < longest ? asked : longest, .size_us = pdr_least_work(b, &a->job), .priority = a->priority};
     return t;
 }
 
@@ -205,12 +215,12 @@ int pdr_must_queue(const pdr_books *b, const pdr_ask *a)
 {
     const pdr_registry_head *h = b->registry.head;
     if (!b->hold.head->held || !pdr_all_busy(b) || !holds(b, a) || a->job.excluded) return 0;
-    return !a->single_only && h->prefill_n && h->decode_n && !h->single_n;
+    return !a->single_only && h->prefill_n && h->decode_n && !h->single_n && !h->alone_n;
 }
 
 int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice)
 {
-    if (!holds(b, a)) return 0;
+    if (!holds(b, a) || choice->alone) return 0;
     if (b->hold.head->held) return 1;
     return !pdr_gate_open(b, choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode);
 }
@@ -226,6 +236,14 @@ static void let_in(const pdr_books *b, pdr_target *t)
     }
 }
 
+void pdr_remember(pdr_books *b, const pdr_booking *k, const uint64_t *hashes, size_t n)
+{
+    if (!n || !hashes || k->prefill == PDR_NONE) return;
+    pdr_index_store(b->index, k->prefill, hashes, n);
+    if (k->decode != k->prefill && b->registry.head->alone_n && pdr_serves_alone(&b->registry.endpoints[b->registry.targets[k->decode].endpoint]))
+        pdr_index_store(b->index, k->decode, hashes, n); /* it gets the prompt's KV cache, and may serve the next turn */
+}
+
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state)
 {
     pdr_registry_head *h = b->registry.head;
@@ -239,6 +257,7 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     k->prefill = job->api == PDR_API_OTHER ? PDR_NONE : worker;
     k->decode = choice->decode;
     k->mode = choice->mode;
+    k->aside = choice->alone;
     k->batch = choice->mode == PDR_MODE_PD ? job->batch : 0;
     k->candidates = choice->pairs > UINT32_MAX ? UINT32_MAX : (uint32_t)choice->pairs;
     k->work_us = x.work;
@@ -263,7 +282,7 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     if (w->guarded) let_in(b, w);
     if (d != w && d->guarded) let_in(b, d);
     pdr_booking_charge(&b->ledger, k, state, b->now_ns);
-    if (k->prefill != PDR_NONE && n) pdr_index_store(b->index, worker, hashes, n);
+    pdr_remember(b, k, hashes, n);
     b->r->stats.prompt_tokens += k->prompt_tokens;
     b->r->stats.matched_tokens += k->matched_tokens;
     return PDR_OK;

@@ -15,6 +15,7 @@ typedef struct pdr_ask {
     pdr_job           job;
     int               single_only; /* not one for PD */
     int               any_single;  /* any server may serve it alone */
+    int64_t           priority;    /* the body's and the caller's */
 } pdr_ask;
 
 /* Checks the structs and the engine protocol's rules. `b` need not be locked but open. PDR_E_INVALID, _VERSION, _UNSUPPORTED. */
@@ -47,6 +48,8 @@ int pdr_gate_open(const pdr_books *b, uint32_t target);
 int pdr_all_busy(const pdr_books *b);
 /* Books a choice on a fresh or held record: room, work, place, prefix. PDR_E_FULL (rooms). */
 int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice *choice, const uint64_t *hashes, size_t n, uint32_t state);
+/* The prompt of a booking into the prefix index, at whoever will have it. */
+void pdr_remember(pdr_books *b, const pdr_booking *k, const uint64_t *hashes, size_t n);
 /* The decision for a placed booking. */
 void pdr_decision_of(const pdr_books *b, const pdr_booking *k, pdr_decision *out);
 /* The decision that a choice would become, with nothing booked: no room, booking 0. */

@@ -134,6 +134,7 @@ static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, ui
         b->registry.infos[k->prefill].own = 1;
         pdr_measured(b, k->prefill, expected, took);
     }
+    if (b->registry.endpoints[b->registry.targets[k->prefill].endpoint].e.role == PDR_ROLE_DECODE) return; /* between steps of decode: it says how slow prompts are there, not what they are */
     pdr_fit_add(&b->r->learnt.fit, term, took * PDR_AS_THE_POOL / (slowness ? slowness : 1));
     take_fit(b);
     foresee(b);

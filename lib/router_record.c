@@ -165,7 +165,7 @@ static void key(pdr_books *b)
         pdr_pen_number(&pen, rec->e.role);
         pdr_pen_number(&pen, rec->first_target);
         pdr_pen_number(&pen, rec->targets);
-        pdr_pen_number(&pen, (rec->down ? 1u : 0u) | (rec->draining ? 2u : 0u));
+        pdr_pen_number(&pen, (rec->down ? 1u : 0u) | (rec->draining ? 2u : 0u) | pdr_serves_alone(rec) << 2);
         pdr_pen_text(&pen, rec->e.name);
     }
     pdr_pen_byte(&pen, 0);

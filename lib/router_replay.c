@@ -286,14 +286,23 @@ static void read_endpoints(pdr_eye *e, const pdr_books *b)
         rec->e.role = (uint32_t)pdr_eye_below(e, PDR_ROLE_BOTH);
         rec->first_target = (uint32_t)pdr_eye_below(e, h->max_targets - 1);
         rec->targets = (uint32_t)pdr_eye_below(e, h->max_targets - rec->first_target);
-        uint64_t flags = pdr_eye_below(e, 3);
+        uint64_t flags = pdr_eye_below(e, 7);
         rec->down = flags & 1 ? 1 : 0;
         rec->draining = flags & 2 ? 1 : 0;
+        rec->e.flags = flags & 4 ? PDR_ENDPOINT_ALONE : 0;
         pdr_eye_text(e, rec->e.name, sizeof rec->e.name);
         if (e->bad) return;
         rec->slot = PDR_SLOT_USED;
         if (id > h->high) h->high = (uint32_t)id;
     }
+}
+
+static void count_alone(const pdr_books *b)
+{
+    const pdr_registry *g = &b->registry;
+    g->head->alone_n = 0;
+    for (uint32_t id = 0; id < g->head->high; id++)
+        if (g->endpoints[id].slot == PDR_SLOT_USED && !g->endpoints[id].down && !g->endpoints[id].draining) g->head->alone_n += g->endpoints[id].targets * pdr_serves_alone(&g->endpoints[id]);
 }
 
 static void read_key(pdr_replay *p, pdr_eye *e)
@@ -312,6 +321,7 @@ static void read_key(pdr_replay *p, pdr_eye *e)
     for (uint32_t i = 0; i < b.registry.head->prefill_n; i++) b.registry.listed[b.registry.prefill[i]] = 1;
     for (uint32_t i = 0; i < b.registry.head->single_n; i++) b.registry.listed[b.registry.single[i]] = 1;
     read_endpoints(e, &b);
+    count_alone(&b);
     for (uint32_t i = 0; i < p->r->config.max_targets; i++) p->shadow[i].host = p->shadow[i].rack = p->shadow[i].zone = PDR_NO_GROUP;
     read_targets(p, e);
     restore(p, &b);
@@ -515,7 +525,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     read_depths(p, e, NULL);
     p->depths_end = e->p;
     terms.deadline_ns = pdr_eye_number(e);
-    terms.priority = pdr_eye_signed(e);
+    terms.priority = a->priority = pdr_eye_signed(e);
     a->request.tenant = pdr_eye_word(e);
     p->hashes_n = (size_t)pdr_eye_below(e, p->config.max_blocks);
     p->hashes = e->p;

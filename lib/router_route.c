@@ -188,7 +188,7 @@ static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_er
         pdr_release_held(b); /* it may be its turn at once */
         if (k->state == PDR_BOOKING_READY) {
             pdr_booking_taken(&b->ledger, k);
-            if (a->n && k->prefill != PDR_NONE) pdr_index_store(b->index, k->prefill, a->hashes, a->n);
+            pdr_remember(b, k, a->hashes, a->n);
             outcome = PDR_SEND;
         } else if (k->state == PDR_BOOKING_REFUSED) {
             pdr_give_back(b, k);
@@ -282,7 +282,7 @@ int pdr_ticket_take(pdr_router *r, uint64_t ticket, const uint64_t *hashes, size
         pdr_give_back(&b, k);
     } else if (k->state == PDR_BOOKING_READY) {
         pdr_booking_taken(&b.ledger, k);
-        if (hashes && n && k->prefill != PDR_NONE) pdr_index_store(b.index, k->prefill, hashes, n < r->config.max_blocks ? n : r->config.max_blocks);
+        pdr_remember(&b, k, hashes, n < r->config.max_blocks ? n : r->config.max_blocks);
         pdr_decision_of(&b, k, &d);
     } else {
         code = pdr_fail(err, PDR_E_NOT_FOUND, "the ticket was taken before");

@@ -35,6 +35,7 @@ type EndpointFlags uint32
 const (
 	EndpointTLS               EndpointFlags = C.PDR_ENDPOINT_TLS                 // https
 	EndpointNullBootstrapPort EndpointFlags = C.PDR_ENDPOINT_NULL_BOOTSTRAP_PORT // send bootstrap_port: null
+	EndpointAlone             EndpointFlags = C.PDR_ENDPOINT_ALONE               // a decode server that may also do a request alone
 )
 
 // State of a server.

@@ -127,6 +127,7 @@ static void json_target(const struct ctl *c, void *context, const pdr_endpoint *
         text_member(o, "state", ctl_state_name(state));
         text_member(o, "host", e->host);
         text_printf(o, ",\"port\":%u,\"tls\":%s", e->port, e->flags & PDR_ENDPOINT_TLS ? "true" : "false");
+        if (e->flags & PDR_ENDPOINT_ALONE) text_puts(o, ",\"alone\":true");
         text_member(o, "bootstrap_host", e->bootstrap_host);
         if (e->flags & PDR_ENDPOINT_NULL_BOOTSTRAP_PORT) text_puts(o, ",\"bootstrap_port\":null");
         else text_printf(o, ",\"bootstrap_port\":%u", e->bootstrap_port);

@@ -32,7 +32,7 @@ static const char usage[] =
     "  --quick           three regimes, two seeds, the first 5,000 requests, few settings: minutes become seconds, and nothing is proved\n"
     "  --only TEXT       regimes whose name contains it; told one after the other, and the JSON is written anew after each\n"
     "  --ours NAME[:settings]   the policy that is ours (pdroute: the library)\n"
-    "  --ours-local SETTINGS    its settings for the comparisons with decode-only on both sides (the same)\n"
+    "  --ours-local SETTINGS    its settings for the comparisons with decode-only on both sides (pdroute: alone=1)\n"
     "  --report FILE     the page with all regimes    --json FILE   the bars as JSON\n"
     "  --threads N       (one per processor)          --quiet       no progress\n";
 
@@ -428,7 +428,7 @@ static int options(struct program *p, int argc, char **argv)
     }
     if (!p->seeds) p->seeds = p->quick ? 2 : 5;
     if (p->quick) p->limit = 5000;
-    if (!p->local_settings) p->local_settings = p->ours_settings;
+    if (!p->local_settings) p->local_settings = !strcmp(p->ours, "pdroute") && !*p->ours_settings ? "alone=1" : p->ours_settings;
     if (!p->traces || optind < argc || p->seeds > BARS_SEEDS_MAX) return fputs(usage, stderr), -1;
     return sim_chooser_named(p->ours) ? 0 : say("--ours: there is no such policy");
 }

@@ -6,7 +6,8 @@
  * Prompts come as block hashes with an exact token count, as from a caller with a tokenizer. Endpoints are put as /server_info would describe them:
  * role, KV memory (prefill: what its prefix cache holds, host tier included), most running requests. Everything else is the library's default, unless a setting says otherwise:
  *   hold=0          never hold                          policy=NAME   another of the library's own policies
- *   both=1          decode servers may do a request alone             costs=believed  priors from the laboratory's believed costs, not the library's
+ *   alone=1         decode servers may do a request alone as well (PDR_ENDPOINT_ALONE)
+ *   both=1          decode servers do requests alone, and decode for no pair            costs=believed  priors from the laboratory's believed costs, not the library's
  *   scrapes=0       loads are not put in                index=N       entries of the prefix index
  *   cache=0         nobody told the library of a host tier: prefill endpoints are put with their HBM only
  *   transfer=X      transfers as the library believes them, times X (1)
@@ -124,6 +125,7 @@ static int put_workers(driver *s, const char *settings, char *why, size_t cap)
         snprintf(e.host, sizeof e.host, "worker%u", i);
         e.port = 30000;
         e.role = w[i].prefill ? PDR_ROLE_PREFILL : sim_setting(settings, "both", 0) != 0 ? PDR_ROLE_BOTH : PDR_ROLE_DECODE;
+        if (!w[i].prefill && sim_setting(settings, "alone", 0) != 0) e.flags |= PDR_ENDPOINT_ALONE;
         e.kv_capacity = w[i].prefill && sim_setting(settings, "cache", 1) != 0 ? k->cache_tokens : k->kv_tokens;
         e.max_running = w[i].prefill ? 0 : k->max_running;
         if (w[0].rack != w[s->n - 1].rack || w[0].zone != w[s->n - 1].zone) { /* a topology is known */
@@ -159,7 +161,7 @@ static void destroy(void *self)
 
 static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
 {
-    static const char *const known[] = {"hold", "policy", "both", "costs", "scrapes", "index", "cache", "transfer", NULL};
+    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", NULL};
     uint32_t   prefills, decodes;
     pdr_config c;
     pdr_error  err;
@@ -404,7 +406,7 @@ static void tick(void *self)
 
 const sim_chooser sim_pdroute = {
     .name = "pdroute",
-    .settings = "hold=1,policy=default,both=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1",
+    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1",
     .about = "the library itself, with its defaults (docs/scheduling.md)",
     .own_books = 1,
     .create = create,

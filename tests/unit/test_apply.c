@@ -273,6 +273,8 @@ static void errors_name_document_and_line(void **state)
         {ENDPOINT("\"url\":\"http://[::1]x\""), "closing bracket", 2, PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"bootstrap_port\":99999"), "bootstrap_port is 99999", 2, PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"dp_size\":1.5"), "dp_size is 1.5", 2, PDR_E_PARSE},
+        {ENDPOINT("\"url\":\"http://a:1\",\"alone\":1"), "alone must be true or false", 2, PDR_E_PARSE},
+        {"{\"endpoints\":[\n{\"name\":\"x\",\"role\":\"prefill\",\"alone\":true,\"url\":\"http://a:1\"}]}", "alone is for the role decode", 2, PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"topology\":[]"), "topology is an array", 2, PDR_E_PARSE},
         {ENDPOINT("\"url\":\"http://a:1\",\"labels\":{\"a\":1}"), "labels.a is a number, a string is expected", 2,
          PDR_E_PARSE},

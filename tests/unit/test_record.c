@@ -153,6 +153,7 @@ static play *start(uint32_t policy, uint64_t record_bytes)
         snprintf(e.topology_host, sizeof e.topology_host, "h%u", i % 3);
         snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", i % 2);
         if (i == 1) e.dp_size = 3;
+        if (i == PREFILLS) e.flags |= PDR_ENDPOINT_ALONE;
         e.kv_capacity = 90000 + i * 1000;
         assert_int_equal(pdr_endpoint_put(t->f.r, &e, t->f.now, NULL, NULL), PDR_OK);
     }
@@ -349,7 +350,7 @@ static void a_step_can_be_looked_into(void **state)
         uint64_t cost = UINT64_MAX;
         for (size_t i = 0; i < k; i++)
             if (c[i].chosen && c[i].role == PDR_ROLE_PREFILL) cost = c[i].cost_us;
-        if (s.recorded.outcome > 0 && s.recorded.decode != PDR_NONE) { /* else: others were held and nobody free, no choice was made */
+        if (s.recorded.outcome > 0 && s.recorded.prefill != PDR_NONE) { /* else: others were held and nobody free, no choice was made, or it went to a decode server alone */
             assert_int_equal(cost, s.recorded.prefill_us);
             pdr_init_struct(&e, sizeof e);
             assert_int_equal(pdr_replay_endpoint(r, s.recorded.prefill, &e), PDR_OK);

@@ -70,6 +70,7 @@ class Role(enum.IntEnum):
 class EndpointFlag(enum.IntFlag):
     TLS = 1
     NULL_BOOTSTRAP_PORT = 2
+    ALONE = 4
 
 
 class State(enum.IntEnum):

@@ -1,0 +1,31 @@
+#include "alone.h"
+
+/* What the pair, or waiting for one, costs all. */
+static uint64_t pair_us(const pdr_view *v, uint64_t ahead_us, const pdr_choice *pair)
+{
+    if (pair->decode == PDR_NONE) return UINT64_MAX;
+    uint32_t          worker = pair->mode == PDR_MODE_PD ? pair->prefill : pair->decode;
+    pdr_prefill_terms x = pdr_prefill_terms_of(&v->targets[worker], v->rates, v->job, v->depth[worker], v->mean_queue_q10, v->now_ns);
+    return pair->cost + ahead_us + x.price;
+}
+
+int pdr_alone_choose(const pdr_registry *g, const pdr_view *v, uint64_t ahead_us, pdr_choice *pair)
+{
+    uint64_t least = pair_us(v, ahead_us, pair), possible = 0;
+    uint32_t best = PDR_NONE;
+    for (uint32_t i = 0; i < g->head->decode_n; i++) {
+        const pdr_target *t = &v->targets[g->decode[i]];
+        if (!pdr_serves_alone(&g->endpoints[t->endpoint]) || pdr_barred(t, v->job, v->now_ns) != PDR_BARRED_NO) continue;
+        pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[g->decode[i]], 1024u * (t->d_requests + t->d_foreign_requests), v->now_ns);
+        uint64_t          us = x.wait + x.work + x.price + pdr_decode_us(t, v->rates, v->job);
+        possible++;
+        if (us > least || (us == least && (best == PDR_NONE || t->d_last_pick >= v->targets[best].d_last_pick))) continue;
+        least = us;
+        best = g->decode[i];
+    }
+    if (best == PDR_NONE) return 0;
+    uint64_t decode = pdr_decode_us(&v->targets[best], v->rates, v->job);
+    *pair = (pdr_choice){.mode = PDR_MODE_SINGLE, .prefill = PDR_NONE, .decode = best, .alone = 1, .pairs = pair->pairs + possible,
+                         .prefill_cost = least - decode, .decode_cost = decode, .cost = least};
+    return 1;
+}
