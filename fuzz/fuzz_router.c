@@ -313,6 +313,8 @@ static void step(world *w, input *in)
                 pdr_booking_done(w->r, id, PDR_DONE_PREFILL, w->now);
                 break;
             }
+            pdr_place place = {.struct_size = sizeof place};
+            if (!pdr_ticket_place(w->r, id, w->now, &place, NULL) && place.place >= place.held) abort();
             if (op & 32)
                 pdr_ticket_cancel(w->r, id, w->now);
             else

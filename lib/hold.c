@@ -42,6 +42,8 @@ static uint64_t size_of_step(uint32_t step)
     return 1ull << top | (uint64_t)(step & (STEPS_PER_OCTAVE - 1)) << (top - STEP_BITS);
 }
 
+static uint32_t inverse_of(uint32_t step) { return (uint32_t)((1ull << 31) / size_of_step(step)); }
+
 static uint32_t account_of(uint64_t tenant) { return (uint32_t)(tenant ? pdr_mix64(tenant) % (PDR_TENANTS - 1) + 1 : 0); }
 
 static uint32_t *bucket_of(const pdr_hold *h, int64_t priority, uint32_t account, uint32_t step)
@@ -58,7 +60,7 @@ static uint32_t lane_for(const pdr_hold *h, const pdr_held *s)
     pdr_lane *l = &h->lanes[at];
     h->head->lane_free = l->chained;
     *l = (pdr_lane){.priority = s->priority, .account = account, .step = step, .first = PDR_NONE, .last = PDR_NONE, .chained = *bucket,
-                    .place = h->head->lanes, .cursor = PDR_NONE, .inverse = (uint32_t)((1ull << 31) / size_of_step(step))};
+                    .place = h->head->lanes, .cursor = PDR_NONE, .inverse = inverse_of(step)};
     *bucket = at;
     h->active[h->head->lanes++] = at;
     return at;
@@ -218,7 +220,10 @@ static uint64_t capped(uint64_t us) { return us < TIME_MOST_US ? us : TIME_MOST_
 static pdr_rank rank(const pdr_hold *h, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence, uint64_t ageing_us, uint64_t now_ns)
 {
     uint64_t t = capped(ageing_us) + capped(pdr_elapsed_us(now_ns, came_ns)), urgency = t * l->inverse >> 8;
-    if (h->head->tenants > 1) urgency = urgency / 1024 * h->head->account[l->account].fairness_q10;
+    if (h->head->tenants > 1) {
+        const pdr_account *a = &h->head->account[l->account];
+        urgency = urgency / 1024 * (a->held ? a->fairness_q10 : (uint32_t)FAIR_ALL);
+    }
     return (pdr_rank){l->priority, half_ns <= now_ns ? half_ns : UINT64_MAX, urgency, sequence};
 }
 
@@ -230,11 +235,15 @@ static inline int before(const pdr_rank *a, const pdr_rank *b)
     return a->sequence < b->sequence;
 }
 
-static pdr_rank rank_of(const pdr_hold *h, const pdr_lane *l, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)
+static pdr_rank rank_as(const pdr_hold *h, const pdr_lane *l, const pdr_held *s, uint64_t ageing_us, uint64_t now_ns)
 {
-    const pdr_held *s = &h->slots[slot];
     uint64_t        half = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
     return rank(h, l, s->enqueued_ns, half, s->sequence, ageing_us, now_ns);
+}
+
+static pdr_rank rank_of(const pdr_hold *h, const pdr_lane *l, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)
+{
+    return rank_as(h, l, &h->slots[slot], ageing_us, now_ns);
 }
 
 static void keep_rank(pdr_lane *l, const pdr_rank *r)
@@ -326,17 +335,25 @@ uint64_t pdr_hold_oldest_us(const pdr_hold *h, uint64_t now_ns)
     return most;
 }
 
-uint32_t pdr_hold_place(const pdr_hold *h, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)
+pdr_standing pdr_hold_standing(const pdr_hold *h, const pdr_held *s, uint64_t ageing_us, uint64_t now_ns)
 {
-    uint32_t place = 0;
-    pdr_rank mine = rank_of(h, &h->lanes[h->slots[slot].lane], slot, ageing_us, now_ns);
+    pdr_standing out = {0, 0};
+    pdr_lane     own = {.priority = s->priority, .account = account_of(s->tenant), .step = step_of(s->size_us)};
+    own.inverse = inverse_of(own.step);
+    pdr_rank mine = rank_as(h, &own, s, ageing_us, now_ns);
     for (uint32_t i = 0; i < h->head->high; i++) {
-        const pdr_held *s = &h->slots[i];
-        if (!s->booking || i == slot) continue;
-        pdr_rank r = rank_of(h, &h->lanes[s->lane], i, ageing_us, now_ns);
-        place += (uint32_t)before(&r, &mine);
+        const pdr_held *o = &h->slots[i];
+        if (!o->booking || o == s) continue;
+        const pdr_lane *l = &h->lanes[o->lane];
+        int             first = o->sequence < s->sequence; /* within a lane */
+        if (l->priority != own.priority || l->account != own.account || l->step != own.step) {
+            pdr_rank r = rank_as(h, l, o, ageing_us, now_ns);
+            first = before(&r, &mine);
+        }
+        out.place += (uint32_t)first;
+        out.ahead_us += first ? o->size_us : 0;
     }
-    return place;
+    return out;
 }
 
 uint32_t pdr_held_depth(const pdr_held *s, uint32_t sample_depth)

@@ -95,8 +95,12 @@ void     pdr_hold_pass(const pdr_hold *h, uint64_t now_ns);
 uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns);
 /* Work that is served before a request of that size, priority and tenant which comes now, as far as the queue knows. */
 uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority);
-/* Number in order of a held request: 0 is next. */
-uint32_t pdr_hold_place(const pdr_hold *h, uint32_t slot, uint64_t ageing_us, uint64_t now_ns);
+/*
+ * How many go before a request, and their sizes: as pdr_hold_next() would give them in the pass that was begun last. `s` is a slot, or one that is in no slot (a tenant of whom nothing
+ * is held counts as one who had no more than his share). O(held). Between requests of different deadlines in one lane the order is that of their arrival.
+ */
+typedef struct pdr_standing { uint32_t place; uint64_t ahead_us; } pdr_standing;
+pdr_standing pdr_hold_standing(const pdr_hold *h, const pdr_held *s, uint64_t ageing_us, uint64_t now_ns);
 /* How long the oldest has waited. */
 uint64_t pdr_hold_oldest_us(const pdr_hold *h, uint64_t now_ns);
 /* Leading blocks for a match depth over the samples. */

@@ -67,6 +67,8 @@ pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice
 void            pdr_log_end(pdr_books *b, pdr_log_record *r, const pdr_booking *k, uint32_t outcome, uint32_t lease, uint32_t attempt);
 /* Lets held requests go as far as workers are free. Cheap when none are held. */
 void pdr_release_held(pdr_books *b);
+/* The wait that doubles a request's urgency: as long as the whole backlog takes, and what comes meanwhile. */
+uint64_t pdr_ageing_us(const pdr_books *b);
 /* Ends a held request without a place: its owner hears `code`. */
 void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code);
 /* Gives back a booking in any state; a held one leaves the queue first. */

@@ -73,6 +73,75 @@ int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes,
     return code;
 }
 
+static void stand(pdr_books *b, const pdr_held *s, pdr_place *out)
+{
+    const pdr_registry_head *h = b->registry.head;
+    uint64_t                 servers = (uint64_t)h->prefill_n + h->single_n;
+    pdr_hold_pass(&b->hold, b->now_ns); /* the shares of tenants as they are now */
+    pdr_standing x = pdr_hold_standing(&b->hold, s, pdr_ageing_us(b), b->now_ns);
+    out->outcome = PDR_HELD;
+    out->place = x.place;
+    out->ahead_us = x.ahead_us / (servers ? servers : 1);
+    out->size_us = s->size_us;
+    out->waited_us = pdr_elapsed_us(b->now_ns, s->enqueued_ns);
+    out->left_us = pdr_elapsed_us(s->deadline_ns, b->now_ns);
+    out->priority = s->priority;
+}
+
+int pdr_ticket_place(pdr_router *r, uint64_t ticket, uint64_t now_ns, pdr_place *out, pdr_error *err)
+{
+    pdr_books b;
+    pdr_place p = {.struct_size = sizeof p};
+    if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the place's struct_size is not set");
+    int code = pdr_books_lock(&b, r, now_ns);
+    if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
+    const pdr_booking *k = pdr_booking_at(&b.ledger, ticket);
+    p.held = b.hold.head->held;
+    if (k && k->state == PDR_BOOKING_HELD)
+        stand(&b, &b.hold.slots[k->held], &p);
+    else
+        code = pdr_fail(err, PDR_E_NOT_FOUND, k ? "the ticket is held no more" : "no such ticket");
+    code = pdr_books_unlock(&b, code, err);
+    return code ? code : pdr_struct_out(out, &p, sizeof p, err);
+}
+
+/* A request that comes now, b->depth is filled. */
+static void arrive(pdr_books *b, const pdr_ask *a, const pdr_choice *choice, pdr_place *out)
+{
+    if (!pdr_must_wait(b, a, choice)) {
+        out->outcome = PDR_SEND;
+        return;
+    }
+    pdr_terms t = pdr_terms_of(b, a);
+    pdr_held  s = {.enqueued_ns = b->now_ns, .deadline_ns = t.deadline_ns, .size_us = t.size_us, .priority = t.priority, .sequence = UINT64_MAX,
+                   .tenant = a->request.tenant};
+    stand(b, &s, out);
+    if (pdr_admit(b, &t, &out->retry_after_ms)) out->outcome = PDR_E_QUEUE_FULL;
+}
+
+int pdr_explain_place(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request, pdr_place *out,
+                      pdr_error *err)
+{
+    pdr_books  b;
+    pdr_ask    ask;
+    pdr_choice choice;
+    uint64_t   retry_ms = 0;
+    pdr_place  p = {.struct_size = sizeof p};
+    if (!pdr_struct_ok(request, offsetof(pdr_request, deadline_ns))) return pdr_fail(err, PDR_E_INVALID, "the request is missing or its struct_size is not set");
+    if (!pdr_struct_ok(out, sizeof(uint32_t))) return pdr_fail(err, PDR_E_INVALID, "the place's struct_size is not set");
+    int code = pdr_books_lock(&b, r, request->now_ns);
+    if (code) return pdr_fail(err, code, "%s", pdr_strerror(code));
+    p.held = b.hold.head->held;
+    code = pdr_ask_make(&b, prompt, hashes, hashes_n, request, &ask, err);
+    if (!code) {
+        ask.request.flags &= ~(uint32_t)PDR_REQUEST_DRY;
+        code = pdr_decide(&b, &ask, &choice, &retry_ms, err);
+        if (!code) arrive(&b, &ask, &choice, &p);
+    }
+    code = pdr_books_unlock(&b, code, err);
+    return code ? code : pdr_struct_out(out, &p, sizeof p, err);
+}
+
 int pdr_log_read(pdr_router *r, uint64_t *cursor, pdr_log_record *out, uint64_t *lost)
 {
     pdr_books b;

@@ -46,11 +46,10 @@ void pdr_give_back(pdr_books *b, pdr_booking *k)
  */
 enum { AND_THOSE_WHO_COME = 2 };
 
-/* The wait that doubles a request's urgency: as long as the whole backlog takes, and what comes meanwhile. */
-static uint64_t ageing_us(const pdr_books *b)
+uint64_t pdr_ageing_us(const pdr_books *b)
 {
     uint64_t us = b->r->config.hold_ageing_ms * 1000ull;
-    if (!us) us = AND_THOSE_WHO_COME * (b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
+    if (!us) us = AND_THOSE_WHO_COME * (b->passing && b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
     return us ? us : 1;
 }
 
@@ -255,7 +254,7 @@ void pdr_release_held(pdr_books *b)
     }
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
-    uint64_t ageing = ageing_us(b);
+    uint64_t ageing = pdr_ageing_us(b);
     pdr_hold_pass(&b->hold, b->now_ns);
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;
     most = most > LOOK_MOST ? LOOK_MOST : most < LOOK_LEAST ? LOOK_LEAST : most;

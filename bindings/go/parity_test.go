@@ -25,7 +25,7 @@ var mirrored = map[string]any{
 	"pdr_load": Load{}, "pdr_span": Span{}, "pdr_prompt": Prompt{}, "pdr_request": Request{}, "pdr_decision": Decision{}, "pdr_slice": Slice{},
 	"pdr_response": Response{}, "pdr_event": Event{}, "pdr_action": Action{}, "pdr_exchange": Exchange{}, "pdr_candidate": Candidate{},
 	"pdr_log_record": LogRecord{}, "pdr_stats": Stats{}, "pdr_probe_stats": ProbeStats{}, "pdr_merge": Merge{}, "pdr_replay_choice": ReplayChoice{},
-	"pdr_replay_step": ReplayStep{},
+	"pdr_replay_step": ReplayStep{}, "pdr_place": Place{},
 }
 
 // The structs that are C's own in this package: cgo reads their layout from the header.

@@ -148,3 +148,43 @@ func TestGoroutines(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestPlaceInTheQueue(t *testing.T) {
+	r, lease := fleet(t, 1, 1)
+	var held []uint64
+	for i := 0; i < 3; i++ {
+		var (
+			q = Request{API: APIChat, Lease: lease, NowNs: 1001 * second}
+			p Prompt
+			d Decision
+		)
+		body := fmt.Sprintf(`{"messages": [{"role": "user", "content": "%s"}]}`, strings.Repeat(fmt.Sprint(i, " "), 10000*(i+1)))
+		if err := r.Route([]byte(body), &q, &p, &d); err != nil {
+			t.Fatal(err)
+		}
+		if d.Outcome == Held {
+			held = append(held, d.Booking)
+		}
+	}
+	if len(held) != 2 {
+		t.Fatal(held)
+	}
+	for i, ticket := range held {
+		p, err := r.TicketPlace(ticket, 1002*second)
+		if err != nil || p.Outcome != int32(Held) || p.Place != uint32(i) || p.Held != 2 || p.WaitedUs != 1_000_000 || p.SizeUs == 0 || (i == 1) != (p.AheadUs > 0) {
+			t.Fatalf("%+v %v", p, err)
+		}
+	}
+	if _, err := r.TicketPlace(12345, 1002*second); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	q := Request{API: APIChat, NowNs: 1002 * second}
+	prompt := Prompt{API: APIChat, Batch: 1, Samples: 1, PromptTokens: 64}
+	if p, err := r.ExplainPlace(&prompt, nil, &q); err != nil || p.Outcome != int32(Held) || p.Place != 0 || p.Held != 2 {
+		t.Fatalf("%+v %v", p, err)
+	}
+	q.Flags = RequestNoHold
+	if p, err := r.ExplainPlace(&prompt, nil, &q); err != nil || p.Outcome != int32(Send) {
+		t.Fatalf("%+v %v", p, err)
+	}
+}

@@ -56,6 +56,44 @@ func (r *Router) Explain(prompt *Prompt, hashes []uint64, q *Request, d *Decisio
 	}
 }
 
+// Place is where a request stands in the queue, as it would be gone over now.
+type Place struct {
+	size         uint32
+	Outcome      int32  // Held; of one that has not arrived also Send (the rest is 0), or ErrQueueFull
+	Place        uint32 // so many of those held go before it; 0: it is next
+	Held         uint32 // held now, itself included if it is
+	AheadUs      uint64 // prefill time of those before it, over all servers that compute prompts
+	SizeUs       uint64 // its own, where most of it is cached
+	WaitedUs     uint64 // so far
+	LeftUs       uint64 // until it is refused
+	Priority     int64
+	RetryAfterMs uint64 // with ErrQueueFull
+}
+
+func (p *Place) c() *C.pdr_place {
+	p.size = uint32(unsafe.Sizeof(*p))
+	return (*C.pdr_place)(unsafe.Pointer(p))
+}
+
+// TicketPlace gives the place of a held request; ErrNotFound: it is held no more. It looks at all that are held: for
+// people, not for every request.
+func (r *Router) TicketPlace(ticket, now uint64) (*Place, error) {
+	s, p := newScratch(), new(Place)
+	if err := s.done(C.pdr_ticket_place(r.c(), C.uint64_t(ticket), C.uint64_t(now), p.c(), &s.err)); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ExplainPlace gives the place that a request would get if it came now. It decides and books nothing.
+func (r *Router) ExplainPlace(prompt *Prompt, hashes []uint64, q *Request) (*Place, error) {
+	s, p := newScratch(), new(Place)
+	if err := s.done(C.pdr_explain_place(r.c(), prompt.c(), hashesOf(hashes), C.size_t(len(hashes)), q.c(), p.c(), &s.err)); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // LogCandidates is how many candidates a record keeps.
 const LogCandidates = C.PDR_LOG_CANDIDATES
 

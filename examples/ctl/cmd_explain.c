@@ -30,6 +30,7 @@ struct explained {
     uint32_t       milli_tokens_per_byte;
     int            code; /* what the router would answer */
     pdr_error      err;
+    pdr_place      place; /* outcome PDR_SEND: would not wait */
 };
 
 static int scan(struct explained *x, const pdr_config *config, uint64_t *hashes)
@@ -62,6 +63,26 @@ static void decide(struct ctl *c, struct explained *x, const uint64_t *hashes)
                               &x->err);
     } while (x->code == PDR_E_NOSPACE && x->candidates > cap);
     if (x->candidates > cap) x->candidates = cap;
+    pdr_init_struct(&x->place, sizeof x->place);
+    request.flags = 0;
+    if (!x->code && pdr_explain_place(c->router, &x->prompt, hashes, x->prompt.blocks, &request, &x->place, NULL)) x->place.outcome = PDR_SEND;
+}
+
+/* "place 3 of 17, 1.2 s of work before it per server" */
+static void print_place(const pdr_place *p, struct text *o)
+{
+    char n[SHORT_TEXT];
+    text_printf(o, "place %u of %u", p->place + 1, p->held);
+    text_printf(o, ", %s of work before it per server", text_us(n, p->ahead_us));
+    text_printf(o, ", its own %s", text_us(n, p->size_us));
+    if (p->priority) text_printf(o, ", priority %" PRId64, p->priority);
+}
+
+static void print_place_json(const pdr_place *p, struct text *o)
+{
+    text_printf(o, "{\"place\":%u,\"held\":%u,\"ahead_us\":%" PRIu64 ",\"size_us\":%" PRIu64 ",\"waited_us\":%" PRIu64 ",\"left_us\":%" PRIu64
+                ",\"priority\":%" PRId64 ",\"full\":%s,\"retry_after_ms\":%" PRIu64 "}", p->place, p->held, p->ahead_us, p->size_us, p->waited_us, p->left_us,
+                p->priority, p->outcome == PDR_E_QUEUE_FULL ? "true" : "false", p->retry_after_ms);
 }
 
 static const char *api_name(uint32_t api)
@@ -110,6 +131,15 @@ static void print_text(const struct ctl *c, const struct explained *x, struct te
         text_printf(o, ", transfer %s", text_us(n, d->transfer_us));
         text_printf(o, ", decode %s", text_us(n, d->decode_us));
     }
+    if (!x->code && x->place.outcome != PDR_SEND) {
+        pdr_place p = x->place;
+        p.held++; /* with itself */
+        text_puts(o, "\nqueue     ");
+        if (p.outcome == PDR_E_QUEUE_FULL)
+            text_printf(o, "full: it would be refused with %d (retry after %" PRIu64 " ms)", pdr_http_status(PDR_E_QUEUE_FULL), p.retry_after_ms);
+        else
+            text_puts(o, "it would wait: "), print_place(&p, o);
+    }
     text_puts(o, "\n\n");
     view_candidates(c, o, x->candidate, x->candidates, "");
 }
@@ -134,6 +164,7 @@ static void print_json(const struct ctl *c, const struct explained *x, struct te
         if (id == PDR_NONE) text_puts(o, "null");
         else ctl_endpoint_name(c->router, id, name), text_json(o, name, strlen(name));
     }
+    if (!x->code && x->place.outcome != PDR_SEND) text_puts(o, ",\"queue\":"), print_place_json(&x->place, o);
     text_printf(o, ",\"matched_tokens\":%" PRIu64 ",\"wait_us\":%" PRIu64 ",\"prefill_us\":%" PRIu64 ",\"transfer_us\":%" PRIu64
                 ",\"decode_us\":%" PRIu64 ",\"cost_us\":%" PRIu64 ",\"candidates\":[", d->matched_tokens, d->wait_us, d->prefill_us,
                 d->transfer_us, d->decode_us, d->cost_us);
@@ -172,23 +203,58 @@ static int explain(struct ctl *c, struct explained *x, const char *path, int jso
     return code ? code : x->code ? CTL_FAILED : CTL_OK;
 }
 
+/* Where a held request stands. */
+static int ticket(struct ctl *c, const char *number, int json)
+{
+    char        *end, n[SHORT_TEXT];
+    uint64_t     t = strtoull(number, &end, 0);
+    struct text  out = {0};
+    pdr_place    p;
+    pdr_error    err;
+    int          code;
+    if (!*number || *end) return ctl_misuse(c, "--ticket: '%s' is no number", number);
+    if ((code = ctl_open(c))) return code;
+    pdr_init_struct(&p, sizeof p);
+    pdr_init_struct(&err, sizeof err);
+    code = pdr_ticket_place(c->router, t, pdr_host_now_ns(), &p, &err);
+    if (code == PDR_E_NOT_FOUND) return ctl_fail("ticket %" PRIu64 ": %s", t, err.message);
+    if (code) return ctl_fail_block(c, code, &err);
+    if (json) {
+        print_place_json(&p, &out);
+        text_puts(&out, "\n");
+    } else {
+        text_printf(&out, "held      %s so far", text_us(n, p.waited_us));
+        text_printf(&out, ", at most %s more\nqueue     ", text_us(n, p.left_us));
+        print_place(&p, &out);
+        text_puts(&out, "\n");
+    }
+    code = ctl_print(&out);
+    text_free(&out);
+    return code;
+}
+
 int cmd_explain(struct ctl *c, int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"api", required_argument, NULL, 'a'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"api", required_argument, NULL, 'a'},
+                                            {"ticket", required_argument, NULL, 't'}, {NULL, 0, NULL, 0}};
+    const char      *number = NULL;
     struct explained x;
     int              o, code, json = 0;
     memset(&x, 0, sizeof x);
-    while ((o = ctl_option(c, argc, argv, "a:", options)) != -1) {
+    while ((o = ctl_option(c, argc, argv, "a:t:", options)) != -1) {
         if (o == 'j') {
             json = 1;
         } else if (o == 'a') {
             for (size_t i = 0; i < sizeof apis / sizeof *apis; i++)
                 if (!strcmp(optarg, apis[i].name)) x.api = apis[i].api;
             if (!x.api) return ctl_misuse(c, "--api: '%s' is not chat, completions or generate", optarg);
+        } else if (o == 't') {
+            number = optarg;
         } else {
             return ctl_option_exit(o);
         }
     }
+    if (number) return optind == argc && !x.api ? ticket(c, number, json) : ctl_misuse(c, "--ticket stands alone");
     if (optind + 1 != argc) return ctl_misuse(c, "one file with a request body is needed");
     if ((code = ctl_open(c))) return code;
     if (!(code = ctl_read_file(argv[optind], 1u << 30, &x.body))) {

@@ -77,10 +77,11 @@ static const struct command commands[] = {
      "  -f, --follow    go on as decisions are made\n"
      "  -v, --verbose   with the candidates of each\n"
      "      --json      one object per line\n"},
-    {"explain", "BODY.json [--api chat|completions|generate]", "where a request would go, and why", cmd_explain,
+    {"explain", "BODY.json [--api chat|completions|generate] | --ticket N", "where a request would go, and why", cmd_explain,
      "Reads a request body (- is standard input) and shows what the router would decide now, with every candidate and\n"
      "every term of its cost. Decides nothing, books nothing.\n\n"
      "      --api API    default: by the body's members\n"
+     "      --ticket N   where a request that is held stands in the queue (log has the numbers)\n"
      "      --json\n"},
     {"record", "FILE [--seconds N]", "write the gateways' decisions into a file", cmd_record,
      "Writes every decision with all that it saw, from now on until SIGINT or SIGTERM. The file holds hashes of prompts, no\n"

@@ -670,6 +670,24 @@ typedef struct pdr_candidate {
 PDR_API int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request,
                         pdr_decision *decision, pdr_candidate *out, size_t *n, pdr_error *err);
 
+/* Where a request stands in the queue, as it would be gone over now: arrivals, higher priorities and servers that hold its prompt change that. */
+typedef struct pdr_place {
+    uint32_t struct_size;
+    int32_t  outcome;            /* PDR_HELD: it waits, or would have to; of one that has not arrived also PDR_SEND (the rest is 0) or PDR_E_QUEUE_FULL */
+    uint32_t place;              /* so many of those held go before it; 0: it is next */
+    uint32_t held;               /* held now, itself included if it is */
+    uint64_t ahead_us;           /* prefill time of those before it, over all servers that compute prompts: about when its turn comes, beside what these are at now */
+    uint64_t size_us;            /* its own, where most of it is cached */
+    uint64_t waited_us, left_us; /* so far; until it is refused */
+    int64_t  priority;           /* the request's and its body's */
+    uint64_t retry_after_ms;     /* with PDR_E_QUEUE_FULL */
+} pdr_place;
+/* The place of a held request; PDR_E_NOT_FOUND: it is not held (any more). O(held): for people, not for every request. [any] since 0.1 */
+PDR_API int pdr_ticket_place(pdr_router *r, uint64_t ticket, uint64_t now_ns, pdr_place *out, pdr_error *err);
+/* The place that a request would get if it came now; errors as pdr_explain. Decides and books nothing. O(held). [any] since 0.1 */
+PDR_API int pdr_explain_place(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request, pdr_place *out,
+                              pdr_error *err);
+
 /* One decision as kept in the block. */
 #define PDR_LOG_CANDIDATES 12
 typedef struct pdr_log_record {

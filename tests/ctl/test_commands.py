@@ -254,6 +254,26 @@ def test_explain_shows_the_prefix(pd):
     r.close()
 
 
+def test_explain_shows_the_place_in_the_queue(pd):
+    r, body = Router(pd.block), pd.file("b.json", BODY)
+    assert "queue" not in pd("explain", body) and "queue" not in json.loads(pd("explain", "--json", body))
+    held = []
+    for i in range(5):  # two prefill servers
+        code, d = r.route(b'{"messages":[{"role":"user","content":"%s"}]}' % (b"%d " % i * 20000))
+        assert code == 0
+        held += [d.booking] if d.outcome == 2 else []
+    assert len(held) == 3
+    assert "it would wait: place 1 of 4" in pd("explain", body)  # it is the shortest
+    assert json.loads(pd("explain", "--json", body))["queue"]["held"] == 3
+    places = [json.loads(pd("explain", "--ticket", str(t), "--json")) for t in held]
+    assert sorted(p["place"] for p in places) == [0, 1, 2] and all(p["held"] == 3 and p["left_us"] > 0 for p in places)
+    assert re.search(r"held .* so far, at most .* more\nqueue +place [123] of 3, ", pd("explain", "--ticket", str(held[0])))
+    assert "no such ticket" in pd("explain", "--ticket", "12345", code=1)
+    pd("explain", "--ticket", "x", code=2)
+    pd("explain", "--ticket", str(held[0]), body, code=2)
+    r.close()
+
+
 def test_explain_apis(pd):
     assert json.loads(pd("explain", "--json", pd.file("c.json", '{"prompt": "x"}')))["api"] == "completions"
     assert json.loads(pd("explain", "--json", pd.file("g.json", '{"text": "x"}')))["api"] == "generate"

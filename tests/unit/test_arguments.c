@@ -104,6 +104,12 @@ static void nothing_where_something_is_needed(void **state)
     INVALID(pdr_explain(f.r, &p, NULL, 0, &q, &d, &candidate, NULL, &err));
     INVALID(pdr_explain(f.r, &p, NULL, 0, &q, &d, NULL, &one, &err));
     UNSIZED(pdr_explain(f.r, &p, NULL, 0, &unsized, &d, &candidate, &one, &err));
+    pdr_place place = {.struct_size = sizeof place}, bare = {.struct_size = 0};
+    INVALID(pdr_ticket_place(f.r, 1, 0, NULL, &err));
+    INVALID(pdr_ticket_place(f.r, 1, 0, &bare, &err));
+    INVALID(pdr_explain_place(f.r, &p, NULL, 0, NULL, &place, &err));
+    INVALID(pdr_explain_place(f.r, &p, NULL, 0, &q, NULL, &err));
+    INVALID(pdr_explain_place(f.r, NULL, NULL, 0, &q, &place, &err));
     INVALID(pdr_log_read(f.r, NULL, &record, NULL));
     INVALID(pdr_log_read(f.r, &cursor, NULL, NULL));
     INVALID(pdr_status_json(f.r, 0, NULL, 1, &need));
@@ -361,6 +367,9 @@ static void a_half_made_block_is_refused_by_all(void **state)
     INVALID(pdr_route_prompt(f.r, &p, NULL, 0, &q, &d, &err));
     INVALID(pdr_ticket_take(f.r, 1, NULL, 0, f.now, &d, &err));
     INVALID(pdr_ticket_cancel(f.r, 1, f.now));
+    pdr_place place = {.struct_size = sizeof place};
+    INVALID(pdr_ticket_place(f.r, 1, f.now, &place, &err));
+    INVALID(pdr_explain_place(f.r, &p, NULL, 0, &q, &place, &err));
     INVALID(pdr_released(f.r, f.lease, &ticket, &one));
     INVALID(pdr_booking_done(f.r, 1, PDR_DONE_ALL, f.now));
     INVALID(pdr_prefix_store(f.r, 0, 0, &hash, 1));

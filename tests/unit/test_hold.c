@@ -144,7 +144,7 @@ static void the_order_is_that_of_the_places(void **state)
         pdr_hold_charge(&q.h, draw(&q, 5), draw(&q, 2000000), q.now);
         pdr_hold_pass(&q.h, q.now);
         for (uint32_t i = 0; i < MAX; i++)
-            if (q.h.slots[i].booking) place[i] = pdr_hold_place(&q.h, i, W, q.now);
+            if (q.h.slots[i].booking) place[i] = pdr_hold_standing(&q.h, &q.h.slots[i], W, q.now).place;
         for (uint32_t i = 0; i < held; i++) {
             uint32_t slot = pdr_hold_next(&q.h, W, q.now), other = (uint32_t)draw(&q, MAX);
             assert_int_not_equal(slot, PDR_NONE);
@@ -229,7 +229,13 @@ static void what_comes_before(void **state)
     assert_int_equal(pdr_hold_ahead_us(&q.h, 5000, 0), 1000000);
     assert_int_equal(pdr_hold_ahead_us(&q.h, 5000, 6), 0);
     uint32_t slot = add(&q, 300000, 0, 0, 60 * SECOND);
-    assert_int_equal(pdr_hold_place(&q.h, slot, 1000000, q.now), 3);
+    pdr_standing x = pdr_hold_standing(&q.h, &q.h.slots[slot], 1000000, q.now);
+    assert_int_equal(x.place, 3);
+    assert_int_equal(x.ahead_us, 1110000);
+    pdr_held guest = {.enqueued_ns = q.now, .deadline_ns = q.now + 60 * SECOND, .size_us = 50000, .sequence = UINT64_MAX};
+    x = pdr_hold_standing(&q.h, &guest, 1000000, q.now); /* not in the queue */
+    assert_int_equal(x.place, 2);
+    assert_int_equal(x.ahead_us, 1010000);
     end(&q);
 }
 

@@ -741,6 +741,72 @@ static void explains_what_it_would_do(void **state)
     fleet_close(&f);
 }
 
+/* The place in the queue: of those that wait in the order they are released in, and of one that would come. */
+static void says_where_a_request_stands(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d, busy;
+    pdr_place    place, guest;
+    uint64_t     hashes[64], ticket[5], ahead = 0;
+    size_t       n;
+    fleet        f;
+    c.hold_max_wait_ms = 60000;
+    fleet_open(&f, &c, 1, 1);
+    pdr_init_struct(&place, sizeof place);
+    pdr_init_struct(&guest, sizeof guest);
+    pdr_prompt  p = fleet_prompt(4000, 9, 0, hashes, 31);
+    pdr_request q = fleet_request(&f);
+    assert_int_equal(pdr_explain_place(f.r, &p, hashes, 31, &q, &guest, NULL), PDR_OK);
+    assert_int_equal(guest.outcome, PDR_SEND);
+    assert_int_equal(guest.place + guest.held + guest.size_us + guest.left_us, 0);
+    assert_int_equal(fleet_route(&f, 9000, 0, 0, &busy), PDR_OK);
+    for (uint32_t i = 0; i < 5; i++) { /* each larger than the one before */
+        f.now += 10 * MS;
+        assert_int_equal(fleet_route(&f, 2000 + 3000 * i, i + 1, 0, &d), PDR_OK);
+        assert_int_equal(d.outcome, PDR_HELD);
+        ticket[i] = d.booking;
+    }
+    for (uint32_t i = 0; i < 5; i++) {
+        assert_int_equal(pdr_ticket_place(f.r, ticket[i], f.now, &place, NULL), PDR_OK);
+        assert_int_equal(place.outcome, PDR_HELD);
+        assert_int_equal(place.place, i);
+        assert_int_equal(place.held, 5);
+        assert_int_equal(place.ahead_us, ahead);
+        assert_int_equal(place.waited_us, (4 - i) * 10000);
+        assert_int_equal(place.left_us, 60000000 - place.waited_us);
+        ahead += place.size_us;
+    }
+    q.now_ns = f.now;
+    assert_int_equal(pdr_explain_place(f.r, &p, hashes, 31, &q, &guest, NULL), PDR_OK);
+    assert_int_equal(guest.outcome, PDR_HELD);
+    assert_int_equal(guest.place, 1); /* behind 2,000 tokens, before 5,000 */
+    assert_int_equal(guest.held, 5);
+    assert_int_equal(guest.waited_us, 0);
+    q.priority = 1;
+    assert_int_equal(pdr_explain_place(f.r, &p, hashes, 31, &q, &guest, NULL), PDR_OK);
+    assert_int_equal(guest.place, 0);
+    assert_int_equal(guest.priority, 1);
+    q.priority = -1;
+    q.deadline_ns = f.now + MS;
+    assert_int_equal(pdr_explain_place(f.r, &p, hashes, 31, &q, &guest, NULL), PDR_OK);
+    assert_int_equal(guest.outcome, PDR_E_QUEUE_FULL); /* what is served before takes longer than it may wait */
+    assert_true(guest.retry_after_ms > 0);
+    q.flags = PDR_REQUEST_NO_HOLD;
+    assert_int_equal(pdr_explain_place(f.r, &p, hashes, 31, &q, &guest, NULL), PDR_OK);
+    assert_int_equal(guest.outcome, PDR_SEND);
+    assert_int_equal(fleet_stats(&f).held_now, 5); /* nothing was decided */
+    assert_int_equal(pdr_booking_done(f.r, busy.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    uint64_t told[8];
+    n = 8;
+    assert_int_equal(pdr_released(f.r, f.lease, told, &n), PDR_OK);
+    assert_int_equal(told[0], ticket[0]); /* who was said to be next */
+    assert_int_equal(pdr_ticket_place(f.r, ticket[0], f.now, &place, NULL), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_ticket_place(f.r, 12345, f.now, &place, NULL), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_ticket_place(f.r, busy.booking, f.now, &place, NULL), PDR_E_NOT_FOUND);
+    fleet_close(&f);
+}
+
 static void keeps_a_log_of_decisions(void **state)
 {
     (void)state;
@@ -843,6 +909,7 @@ int main(void)
         cmocka_unit_test(a_refused_connect_takes_a_server_out_and_a_success_brings_it_back),
         cmocka_unit_test(usage_teaches_tokens_per_byte),
         cmocka_unit_test(explains_what_it_would_do),
+        cmocka_unit_test(says_where_a_request_stands),
         cmocka_unit_test(keeps_a_log_of_decisions),
         cmocka_unit_test(status_texts_are_whole_at_any_size),
         cmocka_unit_test(the_same_document_again_changes_nothing),

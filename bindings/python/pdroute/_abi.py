@@ -670,6 +670,23 @@ class Candidate(Struct):
         def __init__(self, *, endpoint: int = ..., rank: int = ..., role: int = ..., barred: int = ..., chosen: int = ..., matched_tokens: int = ..., uncached_tokens: int = ..., wait_us: int = ..., work_us: int = ..., price_us: int = ..., transfer_us: int = ..., cost_us: int = ...) -> None: ...
 
 
+class Place(Struct):
+    """pdr_place"""
+    struct_size: int
+    outcome: int
+    place: int
+    held: int
+    ahead_us: int
+    size_us: int
+    waited_us: int
+    left_us: int
+    priority: int
+    retry_after_ms: int
+    _fields_ = [("struct_size", c_uint32), ("outcome", c_int32), ("place", c_uint32), ("held", c_uint32), ("ahead_us", c_uint64), ("size_us", c_uint64), ("waited_us", c_uint64), ("left_us", c_uint64), ("priority", c_int64), ("retry_after_ms", c_uint64)]
+    if typing.TYPE_CHECKING:
+        def __init__(self, *, outcome: int = ..., place: int = ..., held: int = ..., ahead_us: int = ..., size_us: int = ..., waited_us: int = ..., left_us: int = ..., priority: int = ..., retry_after_ms: int = ...) -> None: ...
+
+
 class LogRecord(Struct):
     """pdr_log_record"""
     struct_size: int
@@ -938,6 +955,8 @@ CORE: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_prefix_clear": (c_int, [c_void_p, c_uint32, c_uint32]),
     "pdr_prefix_match": (c_int, [c_void_p, c_uint32, c_uint32, c_void_p, c_size_t, POINTER(c_size_t)]),
     "pdr_explain": (c_int, [c_void_p, POINTER(Prompt), c_void_p, c_size_t, POINTER(Request), POINTER(Decision), POINTER(Candidate), POINTER(c_size_t), POINTER(ErrorInfo)]),
+    "pdr_ticket_place": (c_int, [c_void_p, c_uint64, c_uint64, POINTER(Place), POINTER(ErrorInfo)]),
+    "pdr_explain_place": (c_int, [c_void_p, POINTER(Prompt), c_void_p, c_size_t, POINTER(Request), POINTER(Place), POINTER(ErrorInfo)]),
     "pdr_log_read": (c_int, [c_void_p, POINTER(c_uint64), POINTER(LogRecord), POINTER(c_uint64)]),
     "pdr_record_header": (c_int, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)]),
     "pdr_record_read": (c_int, [c_void_p, POINTER(c_uint64), c_uint64, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_uint64)]),

@@ -9,7 +9,7 @@ import typing
 from array import array
 from time import monotonic_ns
 
-from ._abi import (Api, Apply, ApplyReport, Candidate, Code, Config, Decision, Done, Endpoint, ErrorInfo, LoadField, Load, LogRecord, Prompt,
+from ._abi import (Api, Apply, ApplyReport, Candidate, Code, Config, Decision, Done, Endpoint, ErrorInfo, LoadField, Load, LogRecord, Place, Prompt,
                    Request, State, Stats, TargetStatus)
 from ._buffer import Buffer, View, start, words
 from ._library import core
@@ -378,6 +378,14 @@ class Router:
             raise error_of(code, error, decision.retry_after_ms)
         return decision
 
+    def place(self, ticket: int, now_ns: typing.Optional[int] = None) -> Place:
+        """Where a held request stands in the queue; NotFoundError: it is held no more. O(held): for people, not for every request."""
+        out, error = Place(), ErrorInfo()
+        code = core.pdr_ticket_place(self._handle, ticket, self.now(now_ns), out, error)
+        if code:
+            raise error_of(code, error)
+        return out
+
     def cancel(self, ticket: int, now_ns: typing.Optional[int] = None) -> None:
         """Gives up a held request, or a booking that was never sent. Idempotent."""
         check(core.pdr_ticket_cancel(self._handle, ticket, self.now(now_ns)))
@@ -441,6 +449,18 @@ class Router:
         if code:
             raise error_of(code, error, decision.retry_after_ms)
         return ExplainedPair(decision, [each.copy() for each in out[:n.value]])
+
+    def explain_place(self, prompt: Prompt, hashes: typing.Optional[Buffer] = None, api: typing.Optional[int] = None, *,
+                      now_ns: typing.Optional[int] = None, **more: typing.Any) -> Place:
+        """The place in the queue that route_prompt() would get now: outcome Outcome.HELD, Outcome.SEND (it would not wait) or Code.QUEUE_FULL."""
+        request = Request(api=prompt.api if api is None else api, now_ns=self.now(now_ns))
+        set_more(request, more)
+        out, error = Place(), ErrorInfo()
+        with View(hashes if hashes is not None else b"") as view:
+            code = core.pdr_explain_place(self._handle, prompt, view.address, words(view, "hashes"), request, out, error)
+        if code:
+            raise error_of(code, error)
+        return out
 
     def log(self, cursor: int = 0) -> typing.Iterator[tuple[int, LogRecord]]:
         """(cursor, record) of recent decisions, oldest first, from `cursor` on; ends at the newest. Go on later with the last cursor."""

@@ -8,7 +8,7 @@ from array import array
 
 import pdroute
 import pytest
-from pdroute import (Api, Barred, Config, Endpoint, Leg, Policy, Report, RequestFlag, Role, Router, State, config_from_json, hash_tokens, rewrite_pieces,
+from pdroute import (Api, Barred, Config, Endpoint, Leg, Outcome, Policy, Report, RequestFlag, Role, Router, State, config_from_json, hash_tokens, rewrite_pieces,
                      rewrite_tail, room, scan)
 
 CHAT = '{"model": "/models/Qwen3-32B", "bootstrap_room": 5, "messages": [{"role": "user", "content": "你好,这是一个测试"}], "max_tokens": 50 }'.encode()
@@ -167,6 +167,13 @@ def test_held_requests():
         held = router.route(LONG.replace(b"word", b"talk"), lease=lease)
         assert not first.held and held.held and not held.take() and router.stats().held_now == 1
         assert held.prefill == held.decode == ""
+        place = router.place(held.booking)
+        assert (place.outcome, place.place, place.held) == (Outcome.HELD, 0, 1) and place.size_us > 0 and place.left_us > 0
+        other = scan(LONG.replace(b"word", b"verb"), Api.CHAT)
+        place = router.explain_place(other.prompt, other.hashes)
+        assert (place.outcome, place.place, place.held) == (Outcome.HELD, 1, 1) and place.ahead_us > 0
+        assert router.explain_place(other.prompt, other.hashes, priority=1).place == 0
+        assert router.explain_place(other.prompt, other.hashes, flags=RequestFlag.NO_HOLD).outcome == Outcome.SEND
         first.done()
         assert router.wakeups() == [lease.id]
         assert router.released(lease) == [held.booking]
@@ -175,6 +182,8 @@ def test_held_requests():
         assert json.loads(held.rewrite(Leg.DECODE))["bootstrap_room"] == held.decision.room
         with pytest.raises(pdroute.NotFoundError):
             router.take(held.booking)
+        with pytest.raises(pdroute.NotFoundError, match="held no more"):
+            router.place(held.booking)
         with router.route(LONG.replace(b"word", b"sing"), lease=lease) as third:
             assert third.held
         assert router.stats().held_now == 0  # left: its place was given up
