@@ -6,7 +6,7 @@ static uint64_t pair_us(const pdr_view *v, uint64_t ahead_us, const pdr_choice *
     if (pair->decode == PDR_NONE) return UINT64_MAX;
     uint32_t          worker = pair->mode == PDR_MODE_PD ? pair->prefill : pair->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&v->targets[worker], v->rates, v->job, v->depth[worker], v->mean_queue_q10, v->now_ns);
-    return pair->cost + ahead_us + x.price;
+    return pair->cost + PDR_AND_THOSE_WHO_COME * ahead_us + (PDR_AND_THOSE_WHO_COME - 1) * x.price; /* once it is in the cost */
 }
 
 int pdr_alone_choose(const pdr_registry *g, const pdr_view *v, uint64_t ahead_us, pdr_choice *pair)
@@ -16,8 +16,9 @@ int pdr_alone_choose(const pdr_registry *g, const pdr_view *v, uint64_t ahead_us
     for (uint32_t i = 0; i < g->head->decode_n; i++) {
         const pdr_target *t = &v->targets[g->decode[i]];
         if (!pdr_serves_alone(&g->endpoints[t->endpoint]) || pdr_barred(t, v->job, v->now_ns) != PDR_BARRED_NO) continue;
-        pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[g->decode[i]], 1024u * (t->d_requests + t->d_foreign_requests), v->now_ns);
-        uint64_t          us = x.wait + x.work + x.price + pdr_decode_us(t, v->rates, v->job);
+        pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[g->decode[i]], 0, v->now_ns);
+        uint64_t          longer = pdr_prefill_us(v->rates, x.uncached, x.matched) - v->rates->base_us; /* its steps go anyway: they are longer by that */
+        uint64_t          us = x.wait + x.work + longer * ((uint64_t)t->d_requests + t->d_foreign_requests) + pdr_decode_us(t, v->rates, v->job);
         possible++;
         if (us > least || (us == least && (best == PDR_NONE || t->d_last_pick >= v->targets[best].d_last_pick))) continue;
         least = us;

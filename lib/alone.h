@@ -3,8 +3,8 @@
  *
  * Both ways are priced by what they cost everybody, a delay counting the same whosever it is:
  *
- *   pair    its cost as the policy has it, the prompts held that go before it, and once more the price: who waits behind, and as many who come meanwhile
- *   alone   wait + work there + decode, and the prompt's time for each request that decodes there: its steps stand still for so long
+ *   pair    its cost as the policy has it, twice the work held that goes before it, and once more the price: as many as are before and behind it come meanwhile
+ *   alone   wait + work there + decode, and the prompt's time but for a step's fixed part for each request that decodes there: its steps are longer by that
  *
  * Decided at arrival only: who is held is not looked at again, and the passes over the queue cost what they did. O(decode servers), and nothing at all
  * where no server has the flag.

@@ -14,6 +14,12 @@
 
 enum { PDR_COST_TOKENS_MAX = 1 << 20, PDR_OVERDUE_MAX_US = 600000000 };
 
+/*
+ * Where there is a queue about as much arrives as is served: while the backlog is served, as much again comes. So who is behind a prompt is not only who is held now, and
+ * who goes before it not either.
+ */
+enum { PDR_AND_THOSE_WHO_COME = 2 };
+
 /* What a choice must know about a request. */
 typedef struct pdr_job {
     uint64_t prompt_tokens;

@@ -40,16 +40,10 @@ void pdr_give_back(pdr_books *b, pdr_booking *k)
     if (held && slot != PDR_NONE) pdr_hold_remove(&b->hold, slot);
 }
 
-/*
- * Where there is a queue about as much arrives as is served: while the backlog is served, as much again comes. So who is behind a step is not only
- * who is held now, and the time until all who came before are served, smaller ones that come later first, is not only that of the backlog.
- */
-enum { AND_THOSE_WHO_COME = 2 };
-
 uint64_t pdr_ageing_us(const pdr_books *b)
 {
     uint64_t us = b->r->config.hold_ageing_ms * 1000ull;
-    if (!us) us = AND_THOSE_WHO_COME * (b->passing && b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
+    if (!us) us = PDR_AND_THOSE_WHO_COME * (b->passing && b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
     return us ? us : 1;
 }
 
@@ -91,7 +85,7 @@ static int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
     if (!step->requests) return pdr_gate_open(b, w);
     uint64_t base = base_us(b, t), more = x->work > base ? x->work - base : 0;
     if (step->tokens + x->uncached > b->r->config.hold_window_tokens) return 0;
-    return more * step->requests < AND_THOSE_WHO_COME * (base + (base * b->queue_q10 >> 10));
+    return more * step->requests < PDR_AND_THOSE_WHO_COME * (base + (base * b->queue_q10 >> 10));
 }
 
 /* Targets that something could still go to in this pass; *through_ns: when the next of the others should be through. */

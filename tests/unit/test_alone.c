@@ -163,15 +163,15 @@ static void both_ways_are_priced_for_all(void **state)
     pdr_view    v = {.targets = b.registry.targets, .depth = b.depth, .job = &job, .rates = &f.r->rates, .now_ns = f.now, .mean_queue_q10 = 3 * 1024};
     memset(b.depth, 0, c.max_endpoints * sizeof *b.depth);
     pdr_target *t = &b.registry.targets[target];
-    uint64_t    work = pdr_prefill_us(v.rates, 4000, 0), own = pdr_wait_us(t, f.now) + work + work * t->d_requests + pdr_decode_us(t, v.rates, &job);
-    pdr_choice  pair = {.mode = PDR_MODE_PD, .prefill = prefill, .decode = target, .cost = own - 3 * work - 1000 + 1};
+    uint64_t    work = pdr_prefill_us(v.rates, 4000, 0), own = pdr_wait_us(t, f.now) + work + (work - v.rates->base_us) * t->d_requests + pdr_decode_us(t, v.rates, &job);
+    pdr_choice  pair = {.mode = PDR_MODE_PD, .prefill = prefill, .decode = target, .cost = own - 3 * work - 2 * 1000 + 1};
     assert_int_equal(t->d_requests, 1);
     pdr_choice  x = pair;
     assert_int_equal(pdr_alone_choose(&b.registry, &v, 1000, &x), 1);
     assert_int_equal(x.mode, PDR_MODE_SINGLE);
     assert_int_equal(x.cost, own);
     x = pair;
-    assert_int_equal(pdr_alone_choose(&b.registry, &v, 999, &x), 0); /* equal: the pair */
+    assert_int_equal(pdr_alone_choose(&b.registry, &v, 999, &x), 0);
     assert_int_equal(x.mode, PDR_MODE_PD);
     pdr_books_unlock(&b, PDR_OK, NULL);
     fleet_close(&f);
