@@ -4,7 +4,7 @@
  * than its limit, every call that was opened is closed once, and nothing is left.
  */
 #include "../examples/ext_proc/grpc.c"
-#include "../examples/ext_proc/wire.c"
+#include "../examples/gate/wire.c"
 
 #include <sys/socket.h>
 

@@ -1,6 +1,6 @@
 /* Envoy's protobuf messages (examples/ext_proc): any bytes are read to an end, every view lies inside, and what the writer writes is read back. */
 #include "../examples/ext_proc/message.c"
-#include "../examples/ext_proc/wire.c"
+#include "../examples/gate/wire.c"
 
 #include <stdio.h>
 

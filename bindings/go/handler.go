@@ -152,7 +152,12 @@ func NewHandler(o HandlerOptions) (*Handler, error) {
 	if err := config.Resolve(); err != nil {
 		return nil, o.where(err)
 	}
-	p, err := OpenProcess(ProcessOptions{Path: o.Block, Config: config, Flags: o.Flags | OpenCreate | OpenRestore, Logger: o.Logger})
+	followed := func(r *Router) {
+		if _, err := r.Apply(o.Config, 0, Now()); err != nil {
+			o.Logger.Error("pdroute: the new block has no servers", "error", o.where(err))
+		}
+	}
+	p, err := OpenProcess(ProcessOptions{Path: o.Block, Config: config, Flags: o.Flags | OpenCreate | OpenRestore, Logger: o.Logger, Followed: followed})
 	if err != nil {
 		return nil, err
 	}

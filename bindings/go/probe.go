@@ -181,19 +181,19 @@ func (p *Prober) Stats() (*ProbeStats, error) {
 }
 
 // Probe probes the block's servers from this process until ctx is done or the process is closed (then the error is nil),
-// as soon as no other process of the block does.
+// as soon as no other process of the block does; of another block, when the file is another.
 func (p *Process) Probe(ctx context.Context, o ProbeOptions) error {
 	if !p.use() {
 		return nil
 	}
 	defer p.running.Done()
 	for {
-		job, err := p.block.Claim(JobProbe)
-		if err == nil {
-			defer job.Close()
-			break
+		block := p.Block()
+		again, err := p.probe(ctx, o, block)
+		if again && p.Block() != block {
+			continue
 		}
-		if !errors.Is(err, ErrBusy) {
+		if !again || err != nil {
 			return err
 		}
 		select {
@@ -204,21 +204,33 @@ func (p *Process) Probe(ctx context.Context, o ProbeOptions) error {
 		case <-time.After(time.Second):
 		}
 	}
-	prober, err := NewProber(p.Router(), o)
+}
+
+// probe probes one block. true: it, or its job, may be somebody else's now.
+func (p *Process) probe(ctx context.Context, o ProbeOptions, block *Block) (again bool, err error) {
+	job, err := block.Claim(JobProbe)
+	if errors.Is(err, ErrBusy) {
+		return true, nil
+	}
 	if err != nil {
-		return err
+		return true, err
+	}
+	defer job.Close()
+	prober, err := NewProber(block.Router(), o)
+	if err != nil {
+		return true, err
 	}
 	defer prober.Close()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && p.Block() == block {
 		select {
 		case <-p.quit:
-			return nil
+			return false, nil
 		default:
 		}
 		if _, err := prober.Step(tickInterval); err != nil {
-			return err
+			return true, err
 		}
-		p.block.WakePending()
+		block.WakePending()
 	}
-	return ctx.Err()
+	return ctx.Err() == nil, ctx.Err()
 }

@@ -20,13 +20,20 @@ type ProcessOptions struct {
 	Flags  OpenFlags
 	Name   string       // of the lease, for those who look at the block; "" names the program
 	Logger *slog.Logger // nil: slog.Default()
+	// Followed is called when the block is another, with an empty router that it may fill: the file was truncated, replaced
+	// or removed. nil: nobody is told.
+	Followed func(*Router)
 }
 
 // Process is one process's use of a block: the mapping, a lease that owns its bookings, a goroutine on the lease's wake
 // socket that passes released tickets to those who wait for them, and one that renews and ticks.
+//
+// A block file that was truncated, replaced or removed is followed, at once by who meets the loss, else with the next tick:
+// Block, Router and Lease are others then, so ask for them at each use and keep none for longer than a call. Whoever waits
+// gets in line anew; an Exchange goes on with the new router.
 type Process struct {
 	options ProcessOptions
-	block   *Block
+	block   atomic.Pointer[Block]
 	config  *Config
 	log     *slog.Logger
 	leaseID atomic.Uint32
@@ -39,7 +46,17 @@ type Process struct {
 	held   map[uint64]chan struct{}
 	closed bool
 	silent time.Time // when the log was last told that there is no lease
+	lost   time.Time // when it was told that the block cannot be followed
+	left   []leftBlock
 }
+
+// leftBlock is one that is not used any more, but may be inside a call of some goroutine.
+type leftBlock struct {
+	block *Block
+	ticks int // until it is closed; not a time, which passes while a process is stopped
+}
+
+const leftTicks = 600
 
 // OpenProcess opens the block and begins to use it. Where all leases are taken it goes on trying; until then requests
 // are refused with ErrLease.
@@ -51,7 +68,8 @@ func OpenProcess(o ProcessOptions) (*Process, error) {
 	if o.Name == "" {
 		o.Name = fmt.Sprintf("go process %d", os.Getpid())
 	}
-	p := &Process{options: o, block: block, log: o.Logger, held: make(map[uint64]chan struct{}), quit: make(chan struct{})}
+	p := &Process{options: o, log: o.Logger, held: make(map[uint64]chan struct{}), quit: make(chan struct{})}
+	p.block.Store(block)
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -68,10 +86,10 @@ func OpenProcess(o ProcessOptions) (*Process, error) {
 }
 
 // Block is the process's block.
-func (p *Process) Block() *Block { return p.block }
+func (p *Process) Block() *Block { return p.block.Load() }
 
 // Router is the block's router.
-func (p *Process) Router() *Router { return p.block.Router() }
+func (p *Process) Router() *Router { return p.block.Load().Router() }
 
 // Config is the block's, resolved.
 func (p *Process) Config() *Config { return p.config }
@@ -101,13 +119,75 @@ func (p *Process) Close() {
 	p.running.Wait()
 	if p.lease != nil {
 		p.lease.Close(Now())
-		p.block.WakePending() // what was given back may release others' requests
+		p.Block().WakePending() // what was given back may release others' requests
 	}
-	p.block.Close()
+	for _, l := range p.left {
+		l.block.Close()
+	}
+	p.Block().Close()
 }
 
-// renew opens or renews the lease. With the lock.
+// follow goes on with the block that the path names now, if that is another. With the lock.
+func (p *Process) follow() bool {
+	if p.closed || time.Since(p.lost) < time.Second {
+		return false
+	}
+	old := p.Block()
+	next, err := old.Follow(p.options.Config, p.options.Flags)
+	if err != nil {
+		p.lost = time.Now()
+		p.log.Error("pdroute: the block file was truncated, replaced or removed", "error", err)
+		return false
+	}
+	if next == nil {
+		return false
+	}
+	p.log.Warn("pdroute: the block file was truncated, replaced or removed: going on with what is there", "path", p.options.Path)
+	if p.options.Followed != nil {
+		p.options.Followed(next.Router())
+	}
+	lease := p.lease
+	p.dropWake()
+	p.lease = nil
+	p.leaseID.Store(0)
+	p.block.Store(next)
+	_ = p.renewLease()
+	if lease != nil {
+		lease.Close(Now())
+		old.WakePending() // others may still use that block
+	}
+	p.left = append(p.left, leftBlock{old, leftTicks})
+	for _, told := range p.held { // their tickets are not known there
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// dropLeft closes what nobody can be inside any more. With the lock.
+func (p *Process) dropLeft() {
+	kept := p.left[:0]
+	for _, l := range p.left {
+		if l.ticks--; l.ticks > 0 {
+			kept = append(kept, l)
+		} else {
+			l.block.Close()
+		}
+	}
+	p.left = kept
+}
+
+// renew opens or renews the lease, on another block if need be. With the lock.
 func (p *Process) renew() error {
+	if p.follow() && p.lease != nil {
+		return nil
+	}
+	return p.renewLease()
+}
+
+func (p *Process) renewLease() error {
 	if p.closed {
 		return ErrLease
 	}
@@ -121,7 +201,7 @@ func (p *Process) renew() error {
 			return err
 		}
 		p.dropWake() // a new lease with a new socket is in place
-	} else if p.lease, err = p.block.OpenLease(p.options.Name, Now()); err != nil {
+	} else if p.lease, err = p.Block().OpenLease(p.options.Name, Now()); err != nil {
 		p.lease = nil
 		if time.Since(p.silent) > time.Second {
 			p.silent = time.Now()
@@ -178,8 +258,10 @@ func (p *Process) tick() {
 		}
 		p.mu.Lock()
 		_ = p.renew()
+		p.dropLeft()
+		block := p.Block()
 		p.mu.Unlock()
-		if err := p.block.Tick(Now()); err != nil && !errors.Is(err, ErrBusy) {
+		if err := block.Tick(Now()); err != nil && !errors.Is(err, ErrBusy) {
 			p.log.Error("pdroute: tick", "error", err)
 		}
 		p.takeReleased()
@@ -250,10 +332,10 @@ func (p *Process) route(prompt *Prompt, hashes []uint64, q *Request, d *Decision
 	for again := true; ; again = false {
 		q.Lease, q.NowNs = p.Lease(), Now()
 		err := p.Router().RoutePrompt(prompt, hashes, q, d)
-		if !again || !errors.Is(err, ErrLease) {
+		if !again || !errors.Is(err, ErrLease) && !errors.Is(err, ErrBlockCorrupt) {
 			return err
 		}
-		// the process was stopped for so long that its lease ended
+		// the process was stopped for so long that its lease ended, or the block is another
 		p.mu.Lock()
 		renewed := p.renew()
 		p.mu.Unlock()
@@ -285,7 +367,7 @@ func (p *Process) await(ctx context.Context, hashes []uint64, d *Decision) error
 		case ErrBusy:
 			late.Reset(tickInterval)
 		default:
-			p.block.WakePending()
+			p.Block().WakePending()
 			return err
 		}
 		select {
@@ -298,7 +380,7 @@ func (p *Process) await(ctx context.Context, hashes []uint64, d *Decision) error
 				time.Sleep(tickInterval)
 				err = p.Router().CancelTicket(ticket, Now())
 			}
-			p.block.WakePending()
+			p.Block().WakePending()
 			return context.Cause(ctx)
 		}
 	}
@@ -311,7 +393,7 @@ func (p *Process) Apply(json []byte, flags ApplyFlags) (*ApplyReport, error) {
 		for _, w := range report.Warning {
 			p.log.Warn("pdroute: " + w)
 		}
-		p.block.WakePending()
+		p.Block().WakePending()
 	}
 	return report, err
 }

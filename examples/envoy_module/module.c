@@ -83,7 +83,7 @@ static thread *this_thread(module_config *config)
     if (!t) return NULL;
     pdr_init_struct(&err, sizeof err);
     (void)snprintf(name, sizeof name, "envoy %ld/%u", (long)getpid(), __atomic_fetch_add(&number, 1, __ATOMIC_RELAXED));
-    if (gate_open(&t->gate, &module_ops, config->host, config->router, name, &err) != PDR_OK) {
+    if (gate_open(&t->gate, &module_ops, config->used, name, &err) != PDR_OK) {
         gate_log("error", "%s", err.message);
         free(t);
         return NULL;
@@ -141,9 +141,9 @@ EXPORT void *HOOK(http_filter_config_new)(void *envoy, abi_text name, abi_text t
     for (module_config *each = configs; each; each = each->next) {
         if (strcmp(each->block, c->block) || strcmp(each->file, c->file) || strcmp(each->cluster, c->cluster)) continue;
         free(c); /* another listener, or the same once more: what the file says may have changed */
-        return !each->file[0] || gate_block_reload(each->router, each->file) == 0 ? each : NULL;
+        return !each->file[0] || gate_block_reload(each->used) == 0 ? each : NULL;
     }
-    if (!c->block[0] || gate_block_open(c->block, c->file[0] ? c->file : NULL, 0, &c->host, &c->router)) {
+    if (!c->block[0] || gate_block_open(c->block, c->file[0] ? c->file : NULL, 0, &c->used)) {
         if (!c->block[0]) gate_log("emerg", "block=FILE is missing");
         free(c);
         return NULL;

@@ -3,7 +3,7 @@
  *
  *   module.c   configuration, one gate per Envoy thread, what Envoy calls
  *   legs.c     both legs as streams that the filter starts, and the answer to the client
- *   ../ext_proc/gate.c, whole.c, subset.c, block.c, wire.c   what every gateway does
+ *   ../gate    what every gateway does
  *
  * The filter never lets a request pass: it answers. Both legs are streams of its own to an ORIGINAL_DST cluster, so that whatever happens can be answered as the
  * exchange says, with another pair as long as the client has seen nothing.
@@ -13,8 +13,8 @@
 
 #include <pthread.h>
 
-#include "../ext_proc/gate.h"
-#include "../ext_proc/subset.h"
+#include "../gate/gate.h"
+#include "../gate/subset.h"
 #include "abi.h"
 
 typedef struct request request;
@@ -22,8 +22,7 @@ typedef struct thread thread;
 
 typedef struct module_config {
     struct module_config *next; /* all that there are: one for each text, whatever number of listeners has it */
-    pdr_host *host;
-    pdr_router *router;
+    gate_block *used;
     char block[512], file[512], cluster[128];
 } module_config;
 

@@ -6,11 +6,8 @@
  *   grpc.c     gRPC over HTTP/2                         wire.c  the protobuf wire format
  *   message.c  Envoy's messages, read                   reply.c the same, written
  *   call.c     the conversation about one request       leg.c   requests of our own to workers (libcurl)
- *   whole.c    answers that take both legs'
- *   gate.c     scan, decide, hold, exchange: what every gateway does
  *   local.c    paths the gateway answers itself         health.c  grpc.health.v1
- *   subset.c   the data plane's subset hint
- *   scrape.c   the metrics port
+ *   scrape.c   the metrics port                         ../gate   what every gateway does
  *
  * The decode leg of a pair is Envoy's: it is sent by answering Envoy's questions about the request with a destination and the changed body.
  * The prefill leg is sent from here. Envoy is answered when prefill's connection stands, so that a server that refuses costs nothing.
@@ -20,10 +17,10 @@
 
 #include <curl/curl.h>
 
-#include "gate.h"
+#include "../gate/gate.h"
 #include "grpc.h"
-#include "subset.h"
-#include "wire.h"
+#include "../gate/subset.h"
+#include "../gate/wire.h"
 
 typedef struct call call;
 typedef struct worker worker;
@@ -231,7 +228,7 @@ struct worker {
     uint64_t requests, answers[6], held;
 };
 
-int worker_init(worker *w, const options *o, pdr_host *host, pdr_router *router, unsigned index, pdr_error *err);
+int worker_init(worker *w, const options *o, gate_block *block, unsigned index, pdr_error *err);
 void worker_run(void *worker_);
 void worker_give(worker *w, int fd); /* [any thread] */
 void worker_stop(worker *w);         /* [any thread]: finishes what is under way, then its thread ends */
@@ -247,6 +244,6 @@ void health_half_closed(grpc_stream *s);
 void health_closed(grpc_stream *s);
 
 /* The metrics port: runs on the main thread's loop. */
-int scrape_listen(uv_loop_t *loop, const char *host, unsigned port, worker *workers, unsigned n, pdr_router *router, const options *o);
+int scrape_listen(uv_loop_t *loop, const char *host, unsigned port, worker *workers, unsigned n, gate_block *block, const options *o);
 
 #endif

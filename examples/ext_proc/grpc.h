@@ -13,7 +13,7 @@
 #include <nghttp2/nghttp2.h>
 #include <uv.h>
 
-#include "wire.h"
+#include "../gate/wire.h"
 
 typedef struct grpc_loop grpc_loop;
 typedef struct grpc_conn grpc_conn;

@@ -162,7 +162,7 @@ static int listen_on(uv_loop_t *loop, const char *host, unsigned port)
 static void on_reload(uv_signal_t *handle, int number_)
 {
     (void)number_;
-    (void)gate_block_reload(handle->data, opts->config_file);
+    (void)gate_block_reload(handle->data);
 }
 
 static void on_signal(uv_signal_t *handle, int number_)
@@ -186,25 +186,36 @@ static void probe_event(void *context, const pdr_probe_event *ev)
     gate_log(ev->type == PDR_PROBE_DOWN ? "error" : "notice", "%s %s: %s", ev->name, ev->type <= PDR_PROBE_NOTE ? text[ev->type] : "", ev->message);
 }
 
-static void probe_run(void *context)
+/* Of one mapping, until it is another's turn: the block is another, or the process ends. */
+static void probe_map(gate_block *block, const gate_map *m)
 {
-    pdr_host *host = context;
     pdr_probe_options po;
     pdr_probe *p;
     pdr_error err;
     int fd = -1, rc;
 
     pdr_init_struct(&err, sizeof err);
-    while ((rc = pdr_host_claim(host, PDR_HOST_JOB_PROBE, &fd, &err)) == PDR_E_BUSY && !probe_stop) (void)usleep(200000);
+    while ((rc = pdr_host_claim(m->host, PDR_HOST_JOB_PROBE, &fd, &err)) == PDR_E_BUSY && !probe_stop && gate_block_is(block, m)) (void)usleep(200000);
     pdr_init_struct(&po, sizeof po);
     po.event = probe_event;
-    if (rc != PDR_OK || pdr_probe_new(pdr_host_router(host), &po, &p, &err) != PDR_OK) {
-        if (!probe_stop) gate_log("error", "no probing: %s", err.message);
-        return;
+    if (rc == PDR_OK && (rc = pdr_probe_new(m->router, &po, &p, &err)) == PDR_OK) {
+        while (!probe_stop && gate_block_is(block, m) && pdr_probe_run(p, 100, NULL, &err) == PDR_OK) continue;
+        pdr_probe_free(p);
     }
-    (void)pdr_probe_loop(p, &probe_stop, &err);
-    pdr_probe_free(p);
-    close(fd);
+    if (rc != PDR_OK && rc != PDR_E_BUSY) gate_log("error", "no probing: %s", err.message);
+    if (fd >= 0) close(fd);
+}
+
+static void probe_run(void *context)
+{
+    gate_block *block = context;
+
+    while (!probe_stop) {
+        gate_map *m = gate_block_take(block);
+        probe_map(block, m);
+        while (!probe_stop && gate_block_is(block, m)) (void)usleep(100000); /* it cannot be probed */
+        gate_block_leave(block, m);
+    }
 }
 
 static void close_handle(uv_handle_t *handle, void *context)
@@ -213,7 +224,7 @@ static void close_handle(uv_handle_t *handle, void *context)
     if (!uv_is_closing(handle)) uv_close(handle, NULL);
 }
 
-static int serve(const options *o, pdr_host *host, pdr_router *router)
+static int serve(const options *o, gate_block *block)
 {
     uv_loop_t loop;
     uv_signal_t signals[3];
@@ -225,22 +236,22 @@ static int serve(const options *o, pdr_host *host, pdr_router *router)
     workers = calloc(o->threads, sizeof *workers);
     if (!workers || uv_loop_init(&loop)) return -1;
     for (unsigned i = 0; i < o->threads; i++) {
-        if (worker_init(&workers[i], o, host, router, i, &err) == PDR_OK) continue;
+        if (worker_init(&workers[i], o, block, i, &err) == PDR_OK) continue;
         gate_log("emerg", "%s", err.message);
         return -1;
     }
     if (listen_on(&loop, o->host, o->grpc_port) || (o->health_port && listen_on(&loop, o->host, o->health_port)) ||
-        (o->metrics_port && scrape_listen(&loop, o->host, o->metrics_port, workers, o->threads, router, o)))
+        (o->metrics_port && scrape_listen(&loop, o->host, o->metrics_port, workers, o->threads, block, o)))
         return -1;
     for (unsigned i = 0; i < o->threads; i++) {
         if (uv_thread_create(&workers[i].thread, worker_run, &workers[i])) return -1;
     }
-    if (o->probe) probing = uv_thread_create(&probe, probe_run, host) == 0;
+    if (o->probe) probing = uv_thread_create(&probe, probe_run, block) == 0;
     for (int i = 0; i < 2; i++) {
         if (uv_signal_init(&loop, &signals[i]) || uv_signal_start(&signals[i], on_signal, i ? SIGTERM : SIGINT)) return -1;
     }
     if (uv_signal_init(&loop, &signals[2]) || uv_signal_start(&signals[2], on_reload, SIGHUP)) return -1;
-    signals[2].data = router;
+    signals[2].data = block;
     gate_log("notice", "%s: ext_proc on port %u, health %u, metrics %u, %u threads", pdr_version_string(), o->grpc_port, o->health_port,
              o->metrics_port, o->threads);
     (void)uv_run(&loop, UV_RUN_DEFAULT);
@@ -261,8 +272,7 @@ int main(int argc, char **argv)
 {
     options o = {.pool_name = "default", .pool_namespace = "default", .host = "0.0.0.0", .grpc_port = 9002, .health_port = 9003,
                  .metrics_port = 9090, .connect_timeout_ms = 5000, .metadata = 1, .take_over = 1};
-    pdr_host *host = NULL;
-    pdr_router *router = NULL;
+    gate_block *used = NULL;
     char block[512];
     int rc = parse(argc, argv, &o);
 
@@ -275,10 +285,10 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     if (o.block) (void)snprintf(block, sizeof block, "%s", o.block);
     else (void)snprintf(block, sizeof block, "/dev/shm/pdroute/%s", o.pool_name);
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || gate_block_open(block, o.config_file, (o.recreate ? GATE_BLOCK_RECREATE : 0u) | (o.check ? GATE_BLOCK_CHECK : 0u), &host, &router)) return 1;
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || gate_block_open(block, o.config_file, (o.recreate ? GATE_BLOCK_RECREATE : 0u) | (o.check ? GATE_BLOCK_CHECK : 0u), &used)) return 1;
     if (o.check) return 0;
-    rc = serve(&o, host, router);
-    pdr_host_close(host);
+    rc = serve(&o, used);
+    gate_block_close(used);
     curl_global_cleanup();
     return rc ? 1 : 0;
 }

@@ -16,7 +16,8 @@ static struct {
     uv_tcp_t listener;
     worker *workers;
     unsigned n;
-    pdr_router *router;
+    gate_block *block;
+    pdr_router *router; /* while a page is made */
     const options *o;
 } scrape;
 
@@ -148,12 +149,15 @@ static void answer(visitor *v)
     if (strncmp(v->in.data, "GET /metrics", 12) != 0) {
         put(&v->out, "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     } else {
+        gate_map *m = gate_block_take(scrape.block);
+        scrape.router = m->router;
         do {
             if (bytes_reserve(&body, need + need / 8 + 1024)) break;
             code = pdr_status_prometheus(scrape.router, pdr_host_now_ns(), body.data, body.cap, &need);
         } while (code == PDR_E_NOSPACE && need >= body.cap);
         body.len = body.failed ? 0 : need;
         standard(&body);
+        gate_block_leave(scrape.block, m);
         put(&v->out, "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", body.len);
         bytes_put(&v->out, body.data, body.len);
         bytes_free(&body);
@@ -174,14 +178,14 @@ static void on_visitor(uv_stream_t *listener, int status)
     if (uv_accept(listener, (uv_stream_t *)&v->tcp) || uv_read_start((uv_stream_t *)&v->tcp, on_alloc, on_read)) leave(v);
 }
 
-int scrape_listen(uv_loop_t *loop, const char *host, unsigned port, worker *workers, unsigned n, pdr_router *router, const options *o)
+int scrape_listen(uv_loop_t *loop, const char *host, unsigned port, worker *workers, unsigned n, gate_block *block, const options *o)
 {
     struct sockaddr_storage address;
     int rc;
 
     scrape.workers = workers;
     scrape.n = n;
-    scrape.router = router;
+    scrape.block = block;
     scrape.o = o;
     if (strchr(host, ':')) rc = uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)&address);
     else rc = uv_ip4_addr(host, (int)port, (struct sockaddr_in *)&address);

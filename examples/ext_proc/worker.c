@@ -87,7 +87,7 @@ static void on_async(uv_async_t *async)
     }
 }
 
-int worker_init(worker *w, const options *o, pdr_host *host, pdr_router *router, unsigned index, pdr_error *err)
+int worker_init(worker *w, const options *o, gate_block *block, unsigned index, pdr_error *err)
 {
     char name[64];
     int rc;
@@ -97,7 +97,7 @@ int worker_init(worker *w, const options *o, pdr_host *host, pdr_router *router,
     w->index = index;
     w->wake_fd = -1;
     (void)snprintf(name, sizeof name, "ext_proc %ld/%u", (long)getpid(), index);
-    if ((rc = gate_open(&w->gate, &call_ops, host, router, name, err)) != PDR_OK) return rc;
+    if ((rc = gate_open(&w->gate, &call_ops, block, name, err)) != PDR_OK) return rc;
     (void)snprintf(err->message, sizeof err->message, "the event loop cannot be made");
     if (grpc_loop_init(&w->loop, services, w) || uv_mutex_init(&w->lock)) return PDR_E_SYSTEM;
     if (leg_multi_init(w) || uv_timer_init(&w->loop.uv, &w->tick) || uv_async_init(&w->loop.uv, &w->accept, on_async)) return PDR_E_SYSTEM;

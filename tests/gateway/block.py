@@ -70,3 +70,13 @@ class Block:
 
     def __exit__(self, *_):
         self.library.pdr_host_close(self.host)
+
+
+def make_block(path, config_file):
+    """A block as a gateway with that configuration makes it, without servers."""
+    with Block.__new__(Block) as block:
+        block.library = _library or _load()
+        text, config, block.host = Path(config_file).read_bytes(), ctypes.create_string_buffer(1024), ctypes.c_void_p()
+        block.library.pdr_init_struct(config, 272)  # pdr_config of version 0.1
+        block.call("pdr_config_from_json", text, ctypes.c_size_t(len(text)), config)
+        block.call("pdr_host_open", str(path).encode(), config, 1, ctypes.byref(block.host), None)

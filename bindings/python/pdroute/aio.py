@@ -15,7 +15,7 @@ from time import monotonic_ns
 
 from ._abi import Config, HostFlag, RequestFlag
 from ._buffer import Buffer
-from .errors import Error, LeaseError, NotFoundError
+from .errors import BlockError, Error, LeaseError, NotFoundError
 from .exchange import Exchange
 from .host import Host, HostLease
 from .routed import Routed, routed_of
@@ -34,21 +34,26 @@ class Session:
     """
     Everything runs in the event loop in which start() was awaited; a Session is not for other threads. Gateways that do not want to await
     a held request call hold().
+
+    A block file that was truncated, replaced or removed is followed within a tick: `host`, `router` and lease are new then, whoever waited gets in line anew, and
+    on_follow is called to fill the new router (Router.apply()). Exchanges that began before go on with the old one. (A Host that was given is its owner's to follow.)
     """
 
     def __init__(self, block: typing.Union[str, Path, Host], config: typing.Optional[Config] = None, flags: int = HostFlag.CREATE,
                  name: str = "python") -> None:
         self._own = not isinstance(block, Host)
+        self._open_with = (config, flags)
         self.host = block if isinstance(block, Host) else Host(block, config, flags)
         self.router: Router = self.host.router
         self.name = name
         self.lease: typing.Optional[HostLease] = None
         self.lease_id = 0
         self.on_tick: list[typing.Callable[[], None]] = []
+        self.on_follow: list[typing.Callable[[], None]] = []
         self._held: dict[int, typing.Callable[[], None]] = {}
         self._fd = -1
         self._timer: typing.Optional[asyncio.TimerHandle] = None
-        self._refused = 0
+        self._refused = self._lost = 0
 
     # ------------------------------------------------------------------------------------------------------------ running
 
@@ -99,8 +104,35 @@ class Session:
             self._loop.remove_reader(self._fd)
             self._fd = -1
 
+    def follow(self) -> bool:
+        """Goes on with the block that the path names now, if that is another. Called with every tick, and by who met a BlockError."""
+        if not self._own or monotonic_ns() < self._lost:
+            return False
+        try:
+            found = self.host.follow(*self._open_with)
+        except Error as error:
+            self._lost = monotonic_ns() + 10**9
+            log.error("the block file was truncated, replaced or removed: %s", error)
+            return False
+        if found is None:
+            return False
+        log.warning("the block file was truncated, replaced or removed: going on with what is there")
+        old, held, self._held = self.lease, self._held, {}
+        self._unwatch()
+        self.host, self.router = found, found.router
+        self.lease, self.lease_id = None, 0
+        self._open()  # before the old one is closed: its socket has another number
+        if old is not None:
+            old.close()
+            old.host.wake_pending()  # others may still use that block
+        for call in [*self.on_follow, *held.values()]:  # who waited is told by take() that its ticket is not known
+            call()
+        return True
+
     def renew(self) -> None:
-        """Of the lease, or a new one in its place."""
+        """Of the lease, or a new one in its place; on another block, if need be."""
+        if self.follow():
+            return
         if self.lease is None:
             self._open()
             return
@@ -168,7 +200,11 @@ class Session:
         """A pair, booked. Waits if all are busy (hold=False: goes at once to the least busy); when cancelled, gives its place up."""
         if not hold:
             more["flags"] = more.get("flags", 0) | RequestFlag.NO_HOLD
-        routed = self.router.route_scanned(body, api, lease=self.lease_id, **more)
+        try:
+            routed = self.router.route_scanned(body, api, lease=self.lease_id, **more)
+        except (BlockError, LeaseError):
+            self.renew()
+            routed = self.router.route_scanned(body, api, lease=self.lease_id, **more)
         while routed.held:
             ticket, woken = routed.decision.booking, self._loop.create_future()
             self.hold(ticket, functools.partial(wake, woken))
@@ -178,6 +214,8 @@ class Session:
                 self.unhold(ticket)
                 raise
             try:
+                if routed.router is not self.router:
+                    raise NotFoundError("the block is another")
                 routed.take()
             except NotFoundError:  # its lease ended meanwhile: in line again
                 decision = self.router.route_prompt(routed.prompt, routed.hashes, api, lease=self.lease_id, **more)

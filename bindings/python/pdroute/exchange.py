@@ -81,6 +81,11 @@ class Exchange:
         done = core.pdr_exchange_rerouted(self.router._handle, self.struct, decision, code, self.router.now(now_ns), self._actions, self._n)
         return self._result(done)
 
+    def move(self, router: Router) -> None:
+        """Goes on with another block's router: before rerouted() with a decision of that one. What was booked on the old one ends with its lease."""
+        self.router = router
+        self._event = (router._handle, *self._event[1:])
+
     def deadline(self) -> typing.Optional[int]:
         """When EventType.TICK may do something (monotonic ns); None: never."""
         at = int(_deadline(self.struct))

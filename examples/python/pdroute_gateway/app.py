@@ -59,10 +59,8 @@ class Gateway:
         flags = HostFlag.CREATE | HostFlag.RESTORE | (HostFlag.RECREATE if settings.recreate else 0)
         try:
             self.session = Session(settings.block, config, flags, f"python gateway {os.getpid()}")
-            if text:
-                report = self.session.router.apply(text)
-                for i in range(min(report.warnings, 8)):
-                    log.warning("%s: %s", settings.config, report.warning[i].value.decode("utf-8", "replace"))
+            self.text = text
+            self.apply()
         except Error as error:
             raise RuntimeError(f"{settings.block}: {error.message}") from None
         self.config = self.session.router.config()
@@ -73,7 +71,21 @@ class Gateway:
             self.out = sys.stdout.buffer if settings.access_log == "-" else open(settings.access_log, "ab", buffering=0)
         self.idle = asyncio.Event()
         self.session.on_tick.append(self.tick)
+        self.session.on_follow.append(self.followed)
         await self.session.start()
+
+    def apply(self) -> None:
+        if self.text:
+            report = self.session.router.apply(self.text)
+            for i in range(min(report.warnings, 8)):
+                log.warning("%s: %s", self.settings.config, report.warning[i].value.decode("utf-8", "replace"))
+
+    def followed(self) -> None:
+        """The block is another, without our servers."""
+        try:
+            self.apply()
+        except Error as error:
+            log.error("%s: %s", self.settings.config, error.message)
 
     async def stop(self) -> None:
         """Answers of prefill that are still read are read to their end first."""

@@ -10,7 +10,7 @@ import re
 import typing
 from time import monotonic_ns
 
-from pdroute import (NONE, Act, ActionType, Api, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
+from pdroute import (NONE, Act, ActionType, Api, BlockError, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
                      Outcome, Prompt, PromptFlag, RequestFlag, ResponseKind, error_name, header_owned, merge_wanted, reason_name, reason_text, rewrite, rewrite_pieces,
                      tenant_hash)
 
@@ -104,7 +104,7 @@ class Job:
         exclude = self.exchange.exclude if self.exchange else ()
         try:
             return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude, tenant=self.tenant)
-        except LeaseError:  # this process was stopped for so long that its lease ended
+        except (BlockError, LeaseError):  # the block is another, or this process was stopped for so long that its lease ended
             session.renew()
             return session.router.route_prompt(self.prompt, self.hashes, self.api, lease=session.lease_id, flags=flags, exclude=exclude, tenant=self.tenant)
 
@@ -301,6 +301,8 @@ class Job:
             code = error.code
         if decision is not None:
             self.decided(decision)
+            if self.exchange.router is not self.gateway.session.router:
+                self.exchange.move(self.gateway.session.router)
         try:
             self.push(self.exchange.rerouted(decision, code))
         except Error as error:

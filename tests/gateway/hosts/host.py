@@ -17,6 +17,7 @@ FEATURES = {
     "reload": "reload() takes a changed configuration (write_config) while requests run",
     "workers": "several processes serve (option workers=2): worker_pids()",
     "restart": "stop() and start() again on the same block",
+    "recovers": "a block file that was truncated, replaced or removed is followed without a restart",
     "log": "log() has an entry per request: uri, status, prefill, decode, attempts, why",
     "config_check": "check() looks at a configuration without running, and leaves nothing behind",
     "h2": "h2_port speaks HTTP/2 without TLS",

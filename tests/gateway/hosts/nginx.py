@@ -73,7 +73,7 @@ class Gateway(Host):
     """`with Gateway(directory, endpoints) as gateway:` and gateway.url."""
 
     name = "nginx"
-    can = frozenset(FEATURES)
+    can = frozenset(FEATURES) - {"recovers"}  # its workers, who are not root, have the file from their master: a reload is needed
     # main, http, zone, location: text put into these places of the configuration; body_file: request bodies go through a file, or (False) never do; keepalive: seconds
     # for which connections to workers are kept; connections: of a process; recreate: a block of another configuration is replaced
     options = frozenset("main http connections zone location level body_file keepalive recreate".split())

@@ -4,8 +4,8 @@
  *
  * The router can leave out eight endpoints of a request (pdr_request.exclude); a hint that leaves out more than that is answered with 503.
  */
-#ifndef PDR_EXTPROC_SUBSET_H
-#define PDR_EXTPROC_SUBSET_H
+#ifndef PDR_GATE_SUBSET_H
+#define PDR_GATE_SUBSET_H
 
 #include "gate.h"
 

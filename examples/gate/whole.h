@@ -3,8 +3,8 @@
  * thrown away, decode's is held back until prefill has ended, and then passes through libpdroute: a JSON answer as one text, a stream event by event. What is
  * kept is bounded: an answer of more than WHOLE_TEXT_MAX passes as decode gave it. All other requests pay one test of a pointer.
  */
-#ifndef PDR_EXTPROC_WHOLE_H
-#define PDR_EXTPROC_WHOLE_H
+#ifndef PDR_GATE_WHOLE_H
+#define PDR_GATE_WHOLE_H
 
 #include "pdroute/pdroute.h"
 #include "wire.h"

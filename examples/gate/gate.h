@@ -3,14 +3,16 @@
  * one `gate_job` per request; the proxy gives what differs as `gate_ops`. No routing logic: pdr_route_prompt() chooses, pdr_exchange_*()
  * says what to do when something happens.
  *
+ *   decide.c   scan, decide, hold       gate.c     the exchange           lease.c    lease, ticks, another block
+ *   request.c  what is read and sent    refusal.c  answers of our own     block.c    the block that threads share
+ *
  * Everything here belongs to one thread and allocates only the block hashes of a request. A tick every 100 ms looks over all jobs, so
  * deadlines are met within that.
  */
-#ifndef PDR_EXTPROC_GATE_H
-#define PDR_EXTPROC_GATE_H
+#ifndef PDR_GATE_GATE_H
+#define PDR_GATE_GATE_H
 
-#include "pdroute/host.h"
-#include "pdroute/pdroute.h"
+#include "block.h"
 #include "whole.h"
 #include "wire.h"
 
@@ -40,8 +42,11 @@ typedef struct gate_ops {
 
 struct gate {
     const gate_ops *ops;
+    gate_block *block;
+    gate_map *map;       /* of it; host and router are its */
     pdr_host *host;
-    pdr_router *router;
+    pdr_router *router;  /* exchanges that began on another block go on with this one */
+    int moved;           /* the block is another: whoever waits is to get in line anew */
     pdr_config config;
     pdr_limits limits;
     pdr_host_lease lease;
@@ -91,15 +96,8 @@ struct gate_job {
     pdr_action actions[GATE_ACTIONS];
 };
 
-enum { GATE_BLOCK_RECREATE = 1, /* replace a block that was made with another configuration */
-       GATE_BLOCK_CHECK = 2 /* only look at the document */ };
-/* Opens the block at `path`; `file` (may be NULL): JSON with members of pdr_config, endpoints, pool, or Kubernetes objects. -1: logged. */
-int gate_block_open(const char *path, const char *file, unsigned flags, pdr_host **host, pdr_router **router);
-/* Endpoints of the file are added or updated; those that it does not name stay, for they may come from discovery. */
-int gate_block_reload(pdr_router *router, const char *file);
-
-/* PDR_E_*; the block must be open. Without a lease requests are refused until there is one. */
-int gate_open(gate *g, const gate_ops *ops, pdr_host *host, pdr_router *router, const char *name, pdr_error *err);
+/* PDR_E_*. Without a lease requests are refused until there is one. */
+int gate_open(gate *g, const gate_ops *ops, gate_block *block, const char *name, pdr_error *err);
 void gate_close(gate *g);
 /* Every GATE_TICK_MS. */
 void gate_tick(gate *g);

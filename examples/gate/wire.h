@@ -4,8 +4,8 @@
  * Envoy's messages are few and flat, and every header of every request would be allocated three times by a general runtime; read in place
  * they cost nothing. A field that is not known is skipped, as the format asks. Nothing read here points anywhere but into the input.
  */
-#ifndef PDR_EXTPROC_WIRE_H
-#define PDR_EXTPROC_WIRE_H
+#ifndef PDR_GATE_WIRE_H
+#define PDR_GATE_WIRE_H
 
 #include <stddef.h>
 #include <stdint.h>
