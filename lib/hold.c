@@ -253,30 +253,38 @@ static void keep_rank(pdr_lane *l, const pdr_rank *r)
     l->sequence = r->sequence;
 }
 
-static inline int lane_before(const pdr_hold *h, uint32_t a, uint32_t b)
+static inline int lane_before(const pdr_lane *x, const pdr_lane *y, int mixed)
 {
-    const pdr_lane *x = &h->lanes[a], *y = &h->lanes[b];
-    if (x->priority != y->priority) return x->priority > y->priority;
-    if (x->overdue_ns != y->overdue_ns) return x->overdue_ns < y->overdue_ns;
+    if (mixed && x->priority != y->priority) return x->priority > y->priority;
+    if (mixed && x->overdue_ns != y->overdue_ns) return x->overdue_ns < y->overdue_ns;
     if (x->urgency != y->urgency) return x->urgency > y->urgency;
     return x->sequence < y->sequence;
 }
 
+static inline void sink_as(const pdr_hold *h, uint32_t i, int mixed)
+{
+    const pdr_lane *lanes = h->lanes;
+    uint32_t       *heap = h->heap, n = h->head->ranks, x = heap[i];
+    for (uint32_t k; (k = i * 2 + 1) < n; i = k) {
+        if (k + 1 < n && lane_before(&lanes[heap[k + 1]], &lanes[heap[k]], mixed)) k++;
+        if (!lane_before(&lanes[heap[k]], &lanes[x], mixed)) break;
+        heap[i] = heap[k];
+    }
+    heap[i] = x;
+}
+
 static void sink(const pdr_hold *h, uint32_t i)
 {
-    uint32_t n = h->head->ranks, x = h->heap[i];
-    for (uint32_t k; (k = i * 2 + 1) < n; i = k) {
-        if (k + 1 < n && lane_before(h, h->heap[k + 1], h->heap[k])) k++;
-        if (!lane_before(h, h->heap[k], x)) break;
-        h->heap[i] = h->heap[k];
-    }
-    h->heap[i] = x;
+    if (h->head->mixed)
+        sink_as(h, i, 1);
+    else
+        sink_as(h, i, 0);
 }
 
 /* All lanes with somebody who was not looked at in this pass. */
 static void rank_lanes(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
 {
-    uint32_t n = 0;
+    uint32_t n = 0, mixed = 0;
     for (uint32_t i = 0; i < h->head->lanes; i++) {
         pdr_lane *l = &h->lanes[h->active[i]];
         pdr_rank  r;
@@ -287,9 +295,11 @@ static void rank_lanes(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
             r = rank_of(h, l, l->cursor, ageing_us, now_ns);
         }
         keep_rank(l, &r);
+        mixed |= (uint32_t)(r.overdue_ns != UINT64_MAX) | (uint32_t)(r.priority != h->lanes[h->active[0]].priority);
         h->heap[n++] = h->active[i];
     }
     h->head->ranks = n;
+    h->head->mixed = mixed;
     for (uint32_t i = n / 2; i-- > 0;) sink(h, i);
     h->head->ranked = h->head->pass;
 }
@@ -306,6 +316,7 @@ uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
     if (l->cursor != PDR_NONE) {
         pdr_rank r = rank_of(h, l, l->cursor, ageing_us, now_ns);
         keep_rank(l, &r);
+        if (r.overdue_ns != UINT64_MAX) d->mixed = 1; /* nobody else was: the heap is in order for both comparisons */
     } else {
         h->heap[0] = h->heap[--d->ranks];
     }

@@ -65,6 +65,7 @@ typedef struct pdr_hold_head {
     uint64_t plans;          /* 1 + the relists of the registry with which the last pass left nothing planned at any server; 0: there may be something */
     uint64_t ranked;         /* the pass whose lanes heap[] has: 0 none */
     uint32_t ranks, looked_at; /* in heap[]; the slot that pdr_hold_next() gave last */
+    uint32_t mixed, pad;     /* priorities differ, or somebody's half of the time is over: else only urgency and arrival decide */
     uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */
     uint64_t longest_us;     /* that anybody has waited so far */
     pdr_account account[PDR_TENANTS];

@@ -173,16 +173,35 @@ int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy)
     return policy == &pdr_policy_default && !h->hosts && !h->racks && !h->zones && !h->single_n;
 }
 
-int pdr_pair_with(const pdr_registry *g, const pdr_policy *policy, const pdr_view *v, const pdr_scratch *s, uint32_t prefill, uint64_t prefill_cost,
-                  uint32_t possible, pdr_choice *out)
+int pdr_pair_with(const pdr_registry *g, const pdr_view *v, uint32_t prefill, uint64_t prefill_cost, uint32_t possible, pdr_choice *out)
 {
+    const pdr_job     job = *v->job;
+    const pdr_rates   rates = *v->rates;
+    const pdr_target *targets = v->targets;
+    const uint32_t   *list = g->decode, n = g->head->decode_n, now = g->head->pick;
+    uint64_t          least = KEY_BARRED, least_cost = UINT64_MAX;
+    uint32_t          best = PDR_NONE, barred = 0;
     *out = (pdr_choice){.mode = PDR_MODE_PD, .prefill = prefill, .decode = PDR_NONE, .prefill_cost = prefill_cost, .cost = UINT64_MAX};
-    pdr_side d = price(v, g, g->decode, g->head->decode_n, policy, 1, s->decode_cost, &out->retry_ns);
-    out->pairs = (uint64_t)possible * d.possible;
+    for (uint32_t i = 0; i < n; i++) {
+        const pdr_target *t = &targets[list[i]];
+        uint64_t          us = pdr_decode_us(t, &rates, &job);
+        if (__builtin_expect(t->guarded != 0, 0) && pdr_barred(t, &job, v->now_ns) != PDR_BARRED_NO) {
+            barred++;
+            continue;
+        }
+        us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
+        if (us > least_cost) continue; /* its key is greater too */
+        uint64_t key = pdr_key_of(us, t->d_last_pick, now);
+        if (key >= least) continue;
+        least = key;
+        least_cost = us;
+        best = i;
+    }
+    out->pairs = (uint64_t)possible * (n - barred);
     if (!out->pairs) return PDR_E_NO_PAIR;
     uint64_t us = pdr_tier_us(v->rates, PDR_TIER_ZONE, v->job->prompt_tokens);
-    out->decode = g->decode[d.best];
-    out->decode_cost = s->decode_cost[d.best] >> PDR_TIE_BITS;
+    out->decode = list[best];
+    out->decode_cost = least_cost;
     out->transfer_us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
     out->cost = out->prefill_cost + out->decode_cost + out->transfer_us;
     return PDR_OK;

@@ -49,8 +49,7 @@ static inline uint64_t pdr_key_of(uint64_t cost, uint32_t last_pick, uint32_t no
 /* Whether the prefill of a pair can be found by itself under this policy (waits.h): transfers decide nothing and no server does both. */
 int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy);
 /* The rest of the choice where it was found so: as pdr_pair_choose() for a job without exclusions. `possible`: prefills that are not barred. */
-int pdr_pair_with(const pdr_registry *g, const pdr_policy *policy, const pdr_view *view, const pdr_scratch *s, uint32_t prefill, uint64_t prefill_cost,
-                  uint32_t possible, pdr_choice *out);
+int pdr_pair_with(const pdr_registry *g, const pdr_view *view, uint32_t prefill, uint64_t prefill_cost, uint32_t possible, pdr_choice *out);
 
 /*
  * `view` carries targets, depth, job, rates, time and numbers; lists come from the registry. PDR_OK, or PDR_E_NO_PAIR. `single_only`: no

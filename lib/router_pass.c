@@ -157,7 +157,7 @@ static uint32_t serve_apart(pdr_books *b, const pdr_held *s, uint32_t slot, cons
     pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
     if (!takes(b, best.target, &best.terms)) return stays(b, best.target, &best.terms); /* nothing is said of its decode, which only a recording would ask for */
-    if (pdr_pair_with(&b->registry, pdr_policy_of(b->r->config.policy), v, &b->scratch, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    if (pdr_pair_with(&b->registry, v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
     return go_or_stay(b, k, slot, choice, best.target, &best.terms);
 }
 

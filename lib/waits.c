@@ -2,7 +2,7 @@
 
 uint32_t pdr_wait_groups(uint32_t targets) { return (targets + PDR_WAIT_GROUP - 1) / PDR_WAIT_GROUP; }
 
-static inline int barred(const pdr_target *t, uint64_t now_ns) { return t->guarded && t->open_until_ns > now_ns; }
+static inline int barred(const pdr_target *t, uint64_t now_ns) { return __builtin_expect(t->open_until_ns > now_ns, 0) && t->guarded; }
 
 void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
@@ -24,7 +24,7 @@ void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
             sum += wait;
             at[list[i]] = i;
             us[i] = wait;
-            if (__builtin_expect(t->guarded != 0, 0) && barred(t, now_ns)) {
+            if (barred(t, now_ns)) {
                 us[i] = PDR_WAIT_BARRED;
                 w->possible--;
                 w->idle -= !t->requests;
