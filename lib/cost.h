@@ -51,13 +51,6 @@ static inline uint64_t pdr_scale_q10(uint64_t us, uint32_t q10) { return us * q1
 /* Speeds that differ by less than an eighth are one speed: measurements are not better than that, and noise must not decide. */
 static inline int pdr_same_speed(uint64_t a_q10, uint64_t b_q10) { return (a_q10 > b_q10 ? a_q10 - b_q10 : b_q10 - a_q10) * 8 < b_q10; }
 
-/* ns / 1000, by the short way for less than half a minute. */
-static inline uint64_t pdr_us(uint64_t ns)
-{
-    uint64_t eighths = ns >> 3; /* 274877907 is 2^35 / 125 and 7 / 125 more: exact below 2^32 */
-    return __builtin_expect(eighths <= UINT32_MAX, 1) ? eighths * 274877907u >> 35 : ns / 1000;
-}
-
 static inline uint64_t pdr_elapsed_us(uint64_t now_ns, uint64_t since_ns) { return now_ns > since_ns ? (now_ns - since_ns) / 1000 : 0; }
 
 /* When the one request in prefill at a target should have been computed. */
@@ -76,7 +69,7 @@ static inline uint64_t pdr_wait_us(const pdr_target *t, uint64_t now_ns)
 {
     uint64_t wait = 0;
     if (t->requests) {
-        uint64_t elapsed = now_ns > t->since_ns ? pdr_us(now_ns - t->since_ns) : 0;
+        uint64_t elapsed = pdr_elapsed_us(now_ns, t->since_ns);
         wait = elapsed <= t->work_us ? t->work_us - elapsed : elapsed - t->work_us;
         if (__builtin_expect(wait > PDR_OVERDUE_MAX_US, 0)) wait = PDR_OVERDUE_MAX_US;
     }

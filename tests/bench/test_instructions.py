@@ -21,9 +21,9 @@ BOUNDS = [
     ("route/132KB/64", "route", 250_000),
     # per call of the batch of 16 that the function makes
     ("hold/arrive/64/100", "arrivals", 3_500),
-    ("hold/complete/64/100", "completions", 33_700),
+    ("hold/complete/64/100", "completions", 36_800),
     ("hold/arrive/1024/10000", "arrivals", 7_200),
-    ("hold/complete/1024/10000", "completions", 62_400),
+    ("hold/complete/1024/10000", "completions", 60_700),
 ]
 
 
