@@ -419,9 +419,22 @@ static void merge(pdr_load *to, const pdr_load *from)
 static uint64_t least_of(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static uint64_t beyond(uint64_t reported, uint64_t ours) { return reported > ours ? reported - ours : 0; }
 
+/* Requests that decode for us, with the next one, over all that the reports know of, times 1024. */
+static uint64_t our_share_q10(const pdr_books *b)
+{
+    const pdr_registry *g = &b->registry;
+    uint64_t            ours = 1, others = 0;
+    for (uint32_t i = 0; i < g->head->decode_n; i++) {
+        ours += g->targets[g->decode[i]].d_requests;
+        others += g->infos[g->decode[i]].d_foreign_requests;
+    }
+    return (ours << 10) / (ours + others);
+}
+
 /*
  * Load that is not ours: what the engine reports beyond what we have booked, twice in a row, since a single report may be of the moment between an end and our
  * hearing of it. Prefill: only if it has more requests than we sent; their share of the waiting tokens.
+ * Decode: who else sends there sees the same reports. If each made up for all of a difference, they would all go where the report said it was empty; so each makes up for his share of it.
  */
 static void take_foreign(pdr_books *b, uint32_t target, const pdr_load *l)
 {
@@ -437,13 +450,15 @@ static void take_foreign(pdr_books *b, uint32_t target, const pdr_load *l)
     }
     if (l->have & (PDR_LOAD_RUNNING | PDR_LOAD_DECODE_PREALLOC)) {
         uint64_t more = beyond(there > UINT32_MAX ? UINT32_MAX : there, t->d_requests);
-        t->d_foreign_requests = (uint32_t)least_of(more, i->d_foreign_requests);
+        uint64_t twice = least_of(more, i->d_foreign_requests);
         i->d_foreign_requests = more;
+        t->d_foreign_requests = twice ? (uint32_t)((twice * our_share_q10(b) + 1023) >> 10) : 0;
     }
     if (l->have & PDR_LOAD_KV_USED) {
         uint64_t more = beyond(l->kv_used, t->d_tokens);
-        t->d_foreign_tokens = least_of(more, i->d_foreign_tokens);
+        uint64_t twice = least_of(more, i->d_foreign_tokens);
         i->d_foreign_tokens = more;
+        t->d_foreign_tokens = twice ? (twice >> 10) * our_share_q10(b) : 0;
     }
 }
 
