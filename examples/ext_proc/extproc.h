@@ -5,7 +5,8 @@
  *   worker.c   one thread: event loop, its lease, timers, and what connects them
  *   grpc.c     gRPC over HTTP/2                         wire.c  the protobuf wire format
  *   message.c  Envoy's messages, read                   reply.c the same, written
- *   call.c     the conversation about one request       leg.c   requests of our own to workers (libcurl)
+ *   call.c     the conversation about one request: request.c, response.c (decode's, by Envoy), dispatch.c (the gate's actions), own_leg.c
+ *   leg.c      requests of our own to workers (libcurl)
  *   local.c    paths the gateway answers itself         health.c  grpc.health.v1
  *   scrape.c   the metrics port                         ../gate   what every gateway does
  *
@@ -45,6 +46,8 @@ typedef struct options {
 
 #define HEADER_DESTINATION "x-gateway-destination-endpoint"
 #define HEADER_PREFILL     "x-pdroute-prefill" /* dispatch mirror */
+#define SERVED_SPACE       "envoy.lb"
+#define SERVED_KEY         "x-gateway-destination-endpoint-served" /* ip:port: which server the data plane used */
 #define HEADER_LENGTH      "x-pdroute-content-length"
 
 /* ---------------------------------------------------------------------------------------------------------- messages */
@@ -164,6 +167,7 @@ struct call {
     bytes held_body;            /* response body that came before its head was let pass */
     pdr_response response;
     char names[2][272];         /* of the servers of the present pair, address:port */
+    char destination[128];      /* that Envoy was told for decode */
 };
 
 grpc_stream *call_open(grpc_loop *loop);
@@ -225,7 +229,7 @@ struct worker {
     uv_thread_t thread;
     unsigned index;
     /* for the metrics port; written by this thread only */
-    uint64_t requests, answers[6], held;
+    uint64_t requests, answers[6], held, served_elsewhere;
 };
 
 int worker_init(worker *w, const options *o, gate_block *block, unsigned index, pdr_error *err);

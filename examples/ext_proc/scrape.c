@@ -80,13 +80,14 @@ static void look(pool *p)
 static void standard(bytes *b)
 {
     const char *name = scrape.o->pool_name;
-    uint64_t requests = 0, calls = 0;
+    uint64_t requests = 0, calls = 0, elsewhere = 0;
     pool p;
 
     look(&p);
     for (unsigned i = 0; i < scrape.n; i++) {
         requests += scrape.workers[i].requests;
         calls += scrape.workers[i].calls;
+        elsewhere += scrape.workers[i].served_elsewhere;
     }
     put(b, "# HELP inference_pool_ready_pods Servers that take requests.\n# TYPE inference_pool_ready_pods gauge\n"
            "inference_pool_ready_pods{name=\"%s\"} %" PRIu64 "\n", name, p.ready);
@@ -101,6 +102,8 @@ static void standard(bytes *b)
         p.targets ? (double)p.usage_permille / (double)p.targets / 1000 : 0.0);
     put(b, "# HELP pdroute_extproc_requests_total Requests that were complete and came to a decision.\n"
            "# TYPE pdroute_extproc_requests_total counter\npdroute_extproc_requests_total %" PRIu64 "\n", requests);
+    put(b, "# HELP pdroute_extproc_served_elsewhere_total Requests for which the data plane used another server than the one that was named.\n"
+           "# TYPE pdroute_extproc_served_elsewhere_total counter\npdroute_extproc_served_elsewhere_total %" PRIu64 "\n", elsewhere);
     put(b, "# HELP pdroute_extproc_calls Conversations with Envoy that are open, and requests whose prefill is still read.\n"
            "# TYPE pdroute_extproc_calls gauge\npdroute_extproc_calls %" PRIu64 "\n", calls);
 }

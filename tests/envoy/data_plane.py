@@ -124,9 +124,14 @@ class Call:
     def body(self, data, end=False):
         self.send(request_body={"body": data, "end_of_stream": end})
 
-    def response(self, status, end=False, **headers):
+    def response(self, status, end=False, served=None, details=None, **headers):
         listed = {":status": str(status), "x-envoy-upstream-service-time": "1", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        self.send(response_headers={"headers": {"headers": [{"key": k, "raw_value": v.encode()} for k, v in listed.items()]}, "end_of_stream": end})
+        request = M["ProcessingRequest"](response_headers={"headers": {"headers": [{"key": k, "raw_value": v.encode()} for k, v in listed.items()]}, "end_of_stream": end})
+        if details:
+            request.attributes["envoy.filters.http.ext_proc"].update({"response.code_details": details})
+        if served:
+            request.metadata_context.filter_metadata["envoy.lb"].update({"x-gateway-destination-endpoint-served": served})
+        self.send_bytes(frame(request))
 
     def pump(self, seconds):
         """Reads for at most that long, or until something came; 0 if nothing did."""

@@ -1,10 +1,15 @@
 """The conversation itself, with a data plane that says what a test wants said."""
 
 import re
+import socket
+import subprocess
+import tempfile
 import time
+import urllib.request
 
 import pytest
 from data_plane import FULL, NONE, Call, check
+from hosts.ext_proc import binary
 from sglang_sim.harness import wait_for
 from traffic import body, dumps, text_of
 
@@ -222,6 +227,51 @@ def test_garbage(garbage, picker):
 
 def test_metrics(picker):
     text = picker.metrics()
-    for name in ("inference_pool_ready_pods", "inference_pool_average_queue_size", "inference_pool_average_kv_cache_utilization", "pdroute_extproc_requests_total"):
+    for name in ("inference_pool_ready_pods", "inference_pool_average_queue_size", "inference_pool_average_kv_cache_utilization", "inference_pool_average_running_requests", "pdroute_extproc_requests_total",
+                 "pdroute_extproc_served_elsewhere_total", "pdroute_extproc_calls"):
         assert re.search(rf"^{name}(\{{name=\"default\"\}})? [\d.]+$", text, re.M), name
     assert "inference_pool_ready_pods{name=\"default\"} 4" in text and "pdroute_routed_total" in text
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["as named", "elsewhere"])
+def test_served_endpoint(elsewhere, start_picker, start_fleet):
+    """Failures of a server that the data plane took in place of ours open no breaker of ours; its own do."""
+    fleet = start_fleet(prefill=1, decode=2, speed=0)
+    picker = start_picker(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000, "retry_max": 2**32 - 1})
+    with Call(picker.grpc_port) as call:
+        named = ask(call, dumps(body("chat")))[0][DESTINATION]
+        other = next(name for name in decodes(fleet) if name != named)
+        call.response(503, end=True, served=other if elsewhere else named, details="upstream_reset_before_response_started{connection_failure}")
+        call.until(lambda c: c.kinds()[-1] in ("immediate_response", "response_headers"))
+        call.cancel()
+    assert wait_for(lambda: picker.stats()["bookings"] == 0, timeout=5)
+    assert f"pdroute_extproc_served_elsewhere_total {int(elsewhere)}" in picker.metrics()
+    states = [line for line in picker.metrics().splitlines() if "breakers_opened_total" in line and line[0] != "#"]
+    assert (int(states[0].split()[-1]) > 0) is not elsewhere, states
+
+
+def test_defaults_are_those_of_endpoint_pickers():
+    """--grpc-port 9002, --grpc-health-port 9003, metrics on 9090: as the help says, and as it listens if the ports are free."""
+    picker = binary("build", "PDROUTE_EXTPROC")
+    text = subprocess.run([picker, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for option, port in (("--grpc-port", 9002), ("--grpc-health-port", 9003), ("--metrics-port", 9090)):
+        assert re.search(rf"^ *{option} .*\(default {port}\b", text, re.M), option
+    for port in (9002, 9003, 9090):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                pytest.skip(f"SKIP: port {port} is somebody else's")
+    with tempfile.TemporaryDirectory() as directory:
+        process = subprocess.Popen([picker, "--host", "127.0.0.1", "--threads", "1", "--block", f"{directory}/block"], stderr=subprocess.PIPE, text=True)
+        try:
+            line = next(line for line in process.stderr if "ext_proc on port" in line)
+            assert "ext_proc on port 9002, health 9003, metrics 9090" in line
+            assert check(9003, "readiness") == (2, 0) == check(9002, "readiness")  # there is no server yet
+            with urllib.request.urlopen("http://127.0.0.1:9090/metrics", timeout=5) as answer:
+                assert b'inference_pool_ready_pods{name="default"} 0' in answer.read()
+        finally:
+            process.terminate()
+            process.wait()
+            process.stderr.close()

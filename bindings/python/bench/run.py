@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """
-What a call costs from Python beyond what it costs in C, both timed in turns in one process: the smallest of many short rounds of each.
+What a call costs from Python beyond what it costs in C, both timed in turns in one process, on one router with the same body: the smallest of many short
+rounds of each. Where Python holds many bookings at once (route_batch), C holds as many.
 
     PDROUTE_LIBDIR=build/lib bench/run.py [BYTES]      a body of that size [1024]
 """
@@ -16,10 +17,11 @@ from time import perf_counter_ns
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from pdroute import Api, Config, Endpoint, RequestFlag, Role, Router, rewrite  # noqa: E402
+from pdroute import Config, Endpoint, Role, Router, rewrite  # noqa: E402
+from pdroute.routed import Call  # noqa: E402
 
 ROUNDS, CALLS = 60, 300
-DRY = int(RequestFlag.DRY)
+ROUTE, FLOOR = "route + booking_done, bytes", "a call of seven arguments that does nothing"
 
 
 def compiled(directory):
@@ -29,7 +31,7 @@ def compiled(directory):
     found = next(p for p in (where / "libpdroute.so", where / "libpdroute.so.0") if p.exists())
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-I", HERE.parents[2] / "include", HERE / "c_cost.c", "-o", out, found], check=True)
     library = ctypes.CDLL(str(out))
-    for name in ("c_route", "c_route_done", "c_rewrite"):
+    for name in ("c_route", "c_route_done", "c_route_hold", "c_rewrite"):
         function = getattr(library, name)
         function.restype = ctypes.c_uint64
         function.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint32]
@@ -54,18 +56,6 @@ def main(size=1024):
     routed.done()
     views = {"bytes": body, "bytearray": bytearray(body), "memoryview": memoryview(body)}
 
-    def route(body):
-        for _ in range(CALLS):
-            router.route(body, Api.CHAT, lease=lease)
-
-    def plain():
-        for _ in range(CALLS):
-            router.route(body, lease=lease).done()
-
-    def dry(request=None):
-        for _ in range(CALLS):
-            router.route(body, lease=lease, flags=DRY)
-
     def batch():
         for each in router.route_batch([body] * CALLS, lease=lease):
             each.done()
@@ -84,11 +74,19 @@ def main(size=1024):
 
     with tempfile.TemporaryDirectory() as directory:
         c = compiled(directory)
-        rows = [("route + booking_done, bytes", 2, of("bytes"), c.c_route_done), ("… bytearray", 2, of("bytearray"), c.c_route_done),
-                ("… memoryview", 2, of("memoryview"), c.c_route_done), ("… route_batch", 2, batch, c.c_route_done), ("rewrite of one leg", 1, legs, c.c_rewrite)]
+        rows = [(ROUTE, 2, of("bytes"), c.c_route_done), ("… bytearray", 2, of("bytearray"), c.c_route_done),
+                ("… memoryview", 2, of("memoryview"), c.c_route_done), ("… route_batch, 300 at once", 2, batch, c.c_route_hold), ("rewrite of one leg", 1, legs, c.c_rewrite)]
+        nothing, call = c["c_nothing"], Call()
+        given = (router._handle, body, call.size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+
+        def floor():
+            for _ in range(CALLS):
+                nothing(*given)
+
+        rows.append((FLOOR, 1, floor, lambda *_: 1))
         result = {}
         gc.disable()
-        print(f"{len(body)} bytes, 64 endpoints      Python       C    more  more per call")
+        print(f"{len(body)} bytes, 64 endpoints                   Python       C    more  more per call")
         for name, calls, python, in_c in rows:
             best, least = 1 << 62, 1 << 62
             for _ in range(ROUNDS):
@@ -100,7 +98,8 @@ def main(size=1024):
                 least = min(least, took)
             best, least = best / CALLS, least / CALLS
             result[name] = (best - least) / calls
-            print(f"{name:30s} {best:7.0f} {least:7.0f} {best - least:7.0f} {(best - least) / calls:7.0f} ns")
+            print(f"{name:43s} {best:7.0f} {least:7.0f} {best - least:7.0f} {(best - least) / calls:7.0f} ns")
+        gc.enable()
     return result
 
 

@@ -1,0 +1,108 @@
+/* The client's request, as Envoy shows it: collected until it is complete, then the gate has it. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "parts.h"
+
+/* Headers of one connection; Envoy takes care of most. Those named by a Connection header are gone before it asks. */
+int header_stays(const call *c, const header *h)
+{
+    static const char *const names[] = {"connection", "keep-alive", "proxy-connection", "expect", "te", "trailer", "upgrade",
+                                        "http2-settings", "proxy-authorization", "x-prefiller-host-port", HEADER_PREFILL, HEADER_LENGTH};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (view_is(h->name, names[i])) return 1;
+    }
+    /* an answer whose usage is to be read cannot be compressed; Envoy's compressor does that for the client */
+    if (c->job.api != PDR_API_OTHER && view_is(h->name, "accept-encoding")) return 1;
+    return pdr_header_owned(h->name.data, h->name.len) == 1;
+}
+
+view call_body(const call *c)
+{
+    return (view){c->body.data + c->body_at, c->body.len - c->body_at};
+}
+
+static void read_head(call *c, view headers)
+{
+    view in;
+    header h;
+
+    c->head.len = 0;
+    bytes_put_view(&c->head, headers);
+    in = (view){c->head.data, c->head.len};
+    while (header_next(&in, &h) > 0) {
+        if (view_is(h.name, ":path")) c->target = h.value;
+        else if (view_is(h.name, ":method")) c->method = h.value;
+        else if (view_is(h.name, "content-type")) c->content_type = h.value;
+        gate_header(&c->job, h.name, h.value);
+    }
+    const char *query = memchr(c->target.data ? c->target.data : "", '?', c->target.len);
+    c->path = (view){c->target.data, query ? (size_t)(query - c->target.data) : c->target.len};
+}
+
+int view_mentions(view text, const char *word)
+{
+    const size_t n = strlen(word);
+    for (size_t i = 0; i + n <= text.len; i++) {
+        if (strncasecmp(text.data + i, word, n) == 0) return 1;
+    }
+    return 0;
+}
+
+static void keep_body(call *c, view part)
+{
+    if (part.len == 0) return;
+    if (c->body.len == 0 && grpc_keep(&c->grpc, part, &c->body)) { /* the message's memory: nothing to copy */
+        c->body_at = (size_t)(part.data - c->body.data);
+        c->body.len = c->body_at + part.len;
+        return;
+    }
+    bytes_put_view(&c->body, part);
+}
+
+void call_start(call *c)
+{
+    const view body = call_body(c);
+
+    c->started = 1;
+    c->w->requests++;
+    if (c->w->options->echo) {
+        c->job.api = gate_api(c->path);
+        reply_echo(c);
+        return;
+    }
+    if (c->subset_given && subset_apply(&c->job, (view){c->subset.data, c->subset.len})) {
+        gate_refuse(&c->job, &c->w->gate, PDR_E_NO_PAIR, SUBSET_NOBODY);
+        return;
+    }
+    gate_start(&c->job, &c->w->gate, c->job.api, body, view_mentions(c->content_type, "json"));
+}
+
+void request_headers(call *c, const message *m)
+{
+    if (c->head_seen) return;
+    c->head_seen = 1;
+    c->response_body_mode = m->response_body_mode;
+    c->request_body_mode = m->request_body_mode;
+    read_head(c, m->headers);
+    c->job.api = gate_api(c->path);
+    c->head_only = m->end != 0;
+    if (!c->w->options->echo && local_answer(c)) return;
+    if (c->head_only) call_start(c);
+}
+
+void request_body(call *c, const message *m)
+{
+    if (c->started || c->answered) return;
+    if (c->body.len - c->body_at + m->body.len > c->w->gate.config.max_body) {
+        char text[96];
+        (void)snprintf(text, sizeof text, "the body has more than %llu bytes", (unsigned long long)c->w->gate.config.max_body);
+        gate_refuse(&c->job, &c->w->gate, PDR_E_TOO_LARGE, text);
+        return;
+    }
+    keep_body(c, m->body);
+    if (c->body.failed) grpc_finish(&c->grpc, GRPC_RESOURCE_EXHAUSTED);
+    else if (m->end) call_start(c);
+}
