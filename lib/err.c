@@ -1,5 +1,7 @@
 #include "err.h"
 
+#include "text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,6 +78,7 @@ static void fill(pdr_error *err, int code, uint64_t offset, uint32_t line, const
     e.offset = offset;
     e.line = line;
     vsnprintf(e.message, sizeof e.message, format, args);
+    pdr_text_plain(e.message); /* it quotes what was given, and may have been cut within a character */
     if (size > sizeof e) size = sizeof e;
     memcpy(err, &e, size);
     ((char *)err)[size - 1] = 0;

@@ -1,6 +1,7 @@
 #include "gather.h"
 
 #include "similar.h"
+#include "text.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@ void pdr_gather_warn(pdr_gather *g, const char *format, ...)
     if (i >= sizeof g->report.warning / sizeof *g->report.warning) return;
     va_start(args, format);
     vsnprintf(g->report.warning[i], sizeof g->report.warning[i], format, args);
+    pdr_text_plain(g->report.warning[i]);
     va_end(args);
 }
 

@@ -1,6 +1,7 @@
 #include "registry.h"
 
 #include "err.h"
+#include "text.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -36,12 +37,14 @@ static int host_ok(const char *s)
     return 1;
 }
 
-/* Names go into logs, labels of metrics and terminals. */
+/* Names go into logs, labels of metrics and terminals. What is not UTF-8 would come out as U+FFFD, and two such names as
+ * the same series. */
 static int printable(const char *s)
 {
-    for (; *s; s++)
-        if ((unsigned char)*s < ' ' || *s == 0x7f) return 0;
-    return 1;
+    char copy[sizeof((pdr_endpoint *)0)->name];
+    snprintf(copy, sizeof copy, "%s", s);
+    pdr_text_plain(copy);
+    return !strcmp(copy, s);
 }
 
 int pdr_registry_validate(const pdr_endpoint *e, pdr_error *err)
@@ -51,9 +54,9 @@ int pdr_registry_validate(const pdr_endpoint *e, pdr_error *err)
         !terminated(e->topology_rack, sizeof e->topology_rack) || !terminated(e->topology_zone, sizeof e->topology_zone) ||
         !terminated(e->labels, sizeof e->labels))
         return pdr_fail(err, PDR_E_INVALID, "a text of the endpoint is not terminated");
-    if (!printable(e->name)) return pdr_fail(err, PDR_E_INVALID, "the endpoint's name has a control character");
+    if (!printable(e->name)) return pdr_fail(err, PDR_E_INVALID, "the endpoint's name has a control character, or is not UTF-8");
     if (!printable(e->topology_host) || !printable(e->topology_rack) || !printable(e->topology_zone))
-        return pdr_fail(err, PDR_E_INVALID, "the topology of endpoint \"%.64s\" has a control character", e->name);
+        return pdr_fail(err, PDR_E_INVALID, "the topology of endpoint \"%.64s\" has a control character, or is not UTF-8", e->name);
     if (!e->host[0] || !host_ok(e->host)) return pdr_fail(err, PDR_E_INVALID, "host \"%.64s\" is not a host name or address", e->host);
     if (!host_ok(e->bootstrap_host))
         return pdr_fail(err, PDR_E_INVALID, "bootstrap_host \"%.64s\" is not a host name or address", e->bootstrap_host);

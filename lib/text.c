@@ -102,6 +102,23 @@ void pdr_text_label(struct pdr_text *t, const char *s, size_t n)
     PDR_TEXT_LITERAL(t, "\"");
 }
 
+void pdr_text_plain(char *s)
+{
+    unsigned char *in = (unsigned char *)s, *out = in;
+    for (size_t n = strlen(s), length; n; n -= length, in += length) {
+        length = utf8_length(in, n);
+        if (!length || *in < 0x20 || *in == 0x7F || (in[0] == 0xC2 && in[1] < 0xA0) ||
+            (in[0] == 0xE2 && in[1] == 0x80 && (in[2] == 0xA8 || in[2] == 0xA9))) {
+            *out++ = '?';
+            length += !length;
+        } else {
+            memmove(out, in, length);
+            out += length;
+        }
+    }
+    *out = 0;
+}
+
 int pdr_text_end(const struct pdr_text *t, size_t *need)
 {
     if (need) *need = t->len;

@@ -8,7 +8,7 @@ static int print_report(const struct ctl *c, const struct documents *d, const pd
 {
     struct text out = {0};
     int         code;
-    for (uint32_t i = 0; i < r->warnings && i < 8; i++) fprintf(stderr, "pdroutectl: warning: %s\n", r->warning[i]);
+    for (uint32_t i = 0; i < r->warnings && i < 8; i++) ctl_line(stderr, "pdroutectl: warning: %s", r->warning[i]);
     if (r->warnings > 8) fprintf(stderr, "pdroutectl: warning: %u more\n", r->warnings - 8);
     text_printf(&out, "%s: %u document%s: %u added, %u updated, %u removed, %u unchanged", c->block, d->count,
                 d->count == 1 ? "" : "s", r->added, r->updated, r->removed, r->unchanged);

@@ -220,7 +220,7 @@ static int drain(struct ctl *c, char **names, int n, int on)
         pdr_init_struct(&e, sizeof e);
         if ((code = find(c, names[i], &id))) return code;
         if ((code = pdr_endpoint_drain(c->router, id, on, &e))) return ctl_fail_block(c, code, &e);
-        printf("%s %s (%llu under way)\n", names[i], on ? "draining" : "ready", (unsigned long long)in_flight(c, id));
+        ctl_line(stdout, "%s %s (%llu under way)", names[i], on ? "draining" : "ready", (unsigned long long)in_flight(c, id));
     }
     pdr_host_wake_pending(c->host);
     return CTL_OK;
@@ -270,7 +270,7 @@ int cmd_remove(struct ctl *c, int argc, char **argv)
         if (!code) code = pdr_endpoint_remove(c->router, id, &e);
         if (code == PDR_E_NOT_FOUND && missing_ok) continue;
         if (code) return ctl_fail_block(c, code, &e);
-        printf("%s removed\n", argv[i]);
+        ctl_line(stdout, "%s removed", argv[i]);
     }
     pdr_host_wake_pending(c->host);
     return CTL_OK;

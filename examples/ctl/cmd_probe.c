@@ -16,7 +16,7 @@ static void on_event(void *context, const pdr_probe_event *e)
     const int *quiet = context;
     char       when[SHORT_TEXT];
     if (*quiet) return;
-    printf("%s  %s  %s: %s\n", view_time(when, e->now_ns), e->name, e->type < 6 ? what[e->type] : "?", e->message);
+    ctl_line(stdout, "%s  %s  %s: %s", view_time(when, e->now_ns), e->name, e->type < 6 ? what[e->type] : "?", e->message);
     fflush(stdout);
 }
 

@@ -32,6 +32,8 @@ int ctl_option(struct ctl *c, int argc, char **argv, const char *letters, const 
 int ctl_option_exit(int option);
 
 /* "pdroutectl: …" on stderr; the first returns CTL_FAILED, the second CTL_USAGE and points at --help. */
+/* The same with nothing before it, to `to`: one line, whatever names are in it. */
+void ctl_line(FILE *to, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int ctl_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int ctl_misuse(const struct ctl *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "pdroutectl: <block>: <message>"; the message already has the path if the host library made it. */

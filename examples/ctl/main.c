@@ -111,13 +111,38 @@ volatile int ctl_stop;
 
 /* -------------------------------------------------------------------------------------------------------------- messages */
 
+static void say(FILE *to, const char *format, va_list args)
+{
+    va_list again;
+    char   *line;
+    int     n;
+    va_copy(again, args);
+    n = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    if (n < 0) return;
+    line = need(malloc((size_t)n + 1));
+    vsnprintf(line, (size_t)n + 1, format, args);
+    text_clean(line);
+    fputs(line, to);
+    free(line);
+}
+
+void ctl_line(FILE *to, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say(to, format, args);
+    va_end(args);
+    fputc('\n', to);
+}
+
 int ctl_fail(const char *format, ...)
 {
     va_list args;
     fflush(stdout);
     fputs("pdroutectl: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    say(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
     return CTL_FAILED;
@@ -128,7 +153,7 @@ int ctl_misuse(const struct ctl *c, const char *format, ...)
     va_list args;
     fprintf(stderr, "pdroutectl %s: ", c->command);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    say(stderr, format, args);
     va_end(args);
     fprintf(stderr, "\nTry 'pdroutectl %s --help'.\n", c->command);
     return CTL_USAGE;
@@ -382,7 +407,8 @@ int main(int argc, char **argv)
         return flushed(CTL_OK);
     }
     if (!(k = find_command(argv[optind]))) {
-        fprintf(stderr, "pdroutectl: there is no command '%s'\nTry 'pdroutectl --help'.\n", argv[optind]);
+        ctl_fail("there is no command '%s'", argv[optind]);
+        fputs("Try 'pdroutectl --help'.\n", stderr);
         return CTL_USAGE;
     }
     c.command = k->name;

@@ -92,6 +92,23 @@ void text_json(struct text *t, const char *bytes, size_t n)
     text_add(t, "\"", 1);
 }
 
+void text_clean(char *s)
+{
+    size_t out = 0;
+    for (size_t i = 0, n = strlen(s), len; i < n; i += len) {
+        uint32_t c = 0;
+        if (!(len = utf8_at((const unsigned char *)s + i, n - i, &c)) || c < 0x20 || (c >= 0x7F && c < 0xA0) ||
+            (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069)) { /* lines, and marks that turn the direction of writing */
+            s[out++] = '?';
+            len += !len;
+        } else {
+            memmove(s + out, s + i, len);
+            out += len;
+        }
+    }
+    s[out] = 0;
+}
+
 static int is_wide(uint32_t c)
 {
     return (c >= 0x1100 && c <= 0x115F) || (c >= 0x2E80 && c <= 0xA4CF) || (c >= 0xAC00 && c <= 0xD7A3) ||
@@ -131,8 +148,7 @@ void table_cell(struct table *t, const char *format, ...)
     va_start(args, format);
     vsnprintf(cell, (size_t)n + 1, format, args);
     va_end(args);
-    for (char *c = cell; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?'; /* a name must not steer the terminal */
+    text_clean(cell); /* a name must not steer the terminal */
     if (t->n == t->cap) {
         t->cap = t->cap ? 2 * t->cap : 64;
         t->cells = need(realloc(t->cells, t->cap * sizeof *t->cells));

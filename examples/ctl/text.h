@@ -39,6 +39,9 @@ const char *text_bytes(char buf[static SHORT_TEXT], uint64_t n);
 /* Columns that UTF-8 text takes: one per code point, two for wide East Asian ones. */
 size_t text_width(const char *s);
 
+/* In place: what steers a terminal, begins a line or is not UTF-8 becomes '?'. */
+void text_clean(char *s);
+
 void *need(void *p); /* p, or ends the program */
 
 #endif

@@ -222,7 +222,7 @@ typedef struct pdr_endpoint {
     uint32_t max_running;         /* requests at once; 0: unknown */
     uint32_t reserved;
     uint64_t kv_capacity;         /* tokens per rank; 0: unknown, learnt from reports */
-    char     name[128];
+    char     name[128];           /* UTF-8 without control characters; empty: host:port */
     char     host[256];           /* name or address; IPv6 without brackets */
     char     bootstrap_host[256]; /* where decode finds this prefill; empty: host */
     char     topology_host[64];   /* machine, rack, zone: any text, equal means same; empty: unknown */

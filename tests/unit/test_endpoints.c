@@ -55,6 +55,28 @@ static void an_address_has_one_name(void **state)
     fleet_close(&f);
 }
 
+/* Two names that are not UTF-8 would be the same series in the metrics. */
+static void a_name_is_text(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"\xff", "a\xe2\x82", "\xed\xa0\x80", "\xc2\x9b" "2J", "\x1b[2J", "a\nb", "\xe2\x80\xa8"};
+    pdr_config   c = fleet_config();
+    pdr_endpoint e;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        e = server(bad[i], "10.0.0.7", 8000, PDR_ROLE_PREFILL);
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_E_INVALID);
+        assert_non_null(strstr(err.message, "not UTF-8"));
+        e = server("fine", "10.0.0.7", 8000, PDR_ROLE_PREFILL);
+        snprintf(e.topology_rack, sizeof e.topology_rack, "%s", bad[i]);
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_E_INVALID);
+    }
+    e = server("\xc3\xbc\"\\{}=\xf0\x9f\x98\x80", "10.0.0.7", 8000, PDR_ROLE_PREFILL);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_OK);
+    fleet_close(&f);
+}
+
 static void what_is_no_server_is_refused(void **state)
 {
     (void)state;
@@ -695,6 +717,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(an_address_has_one_name, begin),
+        cmocka_unit_test_setup(a_name_is_text, begin),
         cmocka_unit_test_setup(what_is_no_server_is_refused, begin),
         cmocka_unit_test_setup(unknown_ids_are_told, begin),
         cmocka_unit_test_setup(all_are_walked_in_order_over_the_gaps, begin),

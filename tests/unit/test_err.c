@@ -38,6 +38,30 @@ static void error_is_filled_and_never_overrun(void **state)
     assert_int_equal(pdr_fail(NULL, PDR_E_FULL, "x"), PDR_E_FULL);
 }
 
+/* Messages quote what was given: they stay one line of UTF-8 that steers no terminal, wherever they are cut. */
+static void a_message_is_one_plain_line(void **state)
+{
+    (void)state;
+    static const struct { const char *given, *message; } rows[] = {
+        {"a\r\nb\tc", "a??b?c"},
+        {"\x1b[2J\x7f", "?[2J?"},
+        {"\xc2\x9b" "2J \xc2\xa0\xc3\xbc", "?2J \xc2\xa0\xc3\xbc"},
+        {"\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xaa", "??\xe2\x80\xaa"},
+        {"\xff\xc0\xaf\xed\xa0\x80", "??????"},
+        {"\xf0\x9f\x98\x80\xf0\x9f\x98", "\xf0\x9f\x98\x80???"},
+    };
+    pdr_error err;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pdr_init_struct(&err, sizeof err);
+        pdr_fail(&err, PDR_E_INVALID, "%s", rows[i].given);
+        assert_string_equal(err.message, rows[i].message);
+    }
+    char u[] = "\xc3\xbc\xc3\xbc\xc3\xbc";
+    pdr_init_struct(&err, sizeof err);
+    pdr_fail(&err, PDR_E_INVALID, "%.3s", u);
+    assert_string_equal(err.message, "\xc3\xbc?");
+}
+
 static void structs_of_other_versions(void **state)
 {
     (void)state;
@@ -61,6 +85,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_code_has_text_and_status),
         cmocka_unit_test(error_is_filled_and_never_overrun),
+        cmocka_unit_test(a_message_is_one_plain_line),
         cmocka_unit_test(structs_of_other_versions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

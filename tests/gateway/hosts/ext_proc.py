@@ -143,7 +143,7 @@ class Gateway(Host):
         with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.admin_port}/reopen_logs", method="POST"), timeout=5):
             pass
         time.sleep(0.05)
-        return self.access_log.read_text(errors="replace").splitlines() if self.access_log.exists() else []
+        return self.access_log.read_text(errors="replace").split("\n")[:-1] if self.access_log.exists() else []
 
     def log(self):
         entries = []

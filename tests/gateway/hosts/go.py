@@ -58,7 +58,7 @@ class Gateway(Host):
 
     def log(self):
         text = (self.dir / "access.log").read_text(errors="replace") if (self.dir / "access.log").exists() else ""
-        return [json.loads(line) for line in text.splitlines()[self.marked:] if line]
+        return [json.loads(line) for line in text.split("\n")[self.marked:] if line]
 
     def mark(self):
-        self.marked = len((self.dir / "access.log").read_text().splitlines()) if (self.dir / "access.log").exists() else 0
+        self.marked = (self.dir / "access.log").read_text(errors="replace").count("\n") if (self.dir / "access.log").exists() else 0

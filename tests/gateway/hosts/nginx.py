@@ -122,10 +122,10 @@ class Gateway(Host):
 
     def log(self):
         text = (self.dir / "access.log").read_text(errors="replace")
-        return [json.loads(line) for line in text.splitlines()[self.marked:] if line]
+        return [json.loads(line) for line in text.split("\n")[self.marked:] if line]
 
     def mark(self):
-        self.marked = len((self.dir / "access.log").read_text().splitlines())
+        self.marked = (self.dir / "access.log").read_text(errors="replace").count("\n")
 
     def alerts(self):
         return [line for line in self.errors().splitlines() if re.search(r"\[(alert|crit|emerg)\]|signal 11|signal 6|ERROR: AddressSanitizer", line)]

@@ -77,11 +77,11 @@ class Gateway(Host):
     def log(self):
         path = self.dir / "access.log"
         text = path.read_text(errors="replace") if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines()[self.marked:] if line]
+        return [json.loads(line) for line in text.split("\n")[self.marked:] if line]
 
     def mark(self):
         path = self.dir / "access.log"
-        self.marked = len(path.read_text().splitlines()) if path.exists() else 0
+        self.marked = path.read_text(errors="replace").count("\n") if path.exists() else 0
 
     def alerts(self):
         lines = self.errors().splitlines()
