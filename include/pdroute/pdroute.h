@@ -205,8 +205,7 @@ PDR_API int pdr_router_check(pdr_router *r, pdr_error *err);
 enum { PDR_ROLE_PREFILL = 1, PDR_ROLE_DECODE = 2, PDR_ROLE_BOTH = 3 };
 enum { PDR_ENDPOINT_TLS = 1u << 0,              /* https */
        PDR_ENDPOINT_NULL_BOOTSTRAP_PORT = 1u << 1, /* send bootstrap_port: null */
-       PDR_ENDPOINT_ALONE = 1u << 2             /* a decode server that may also do a request alone, its prompt included, where that is sooner for all. Not for
-                                                   SGLang's: in decode mode they abort a request without a room. since 0.1 */ };
+       PDR_ENDPOINT_ALONE = 1u << 2 /* a decode server that may also do a whole request alone; not SGLang's, which abort one without a room. since 0.1 */ };
 enum { PDR_STATE_READY = 0, PDR_STATE_DRAINING = 1, PDR_STATE_DOWN = 2 /* health or breaker */, PDR_STATE_REMOVED = 3 };
 
 #define PDR_NONE UINT32_MAX /* "no endpoint", "no rank" */
