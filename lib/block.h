@@ -24,7 +24,7 @@
 
 #include <setjmp.h>
 
-#define PDR_LAYOUT_VERSION 9
+#define PDR_LAYOUT_VERSION 10
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {

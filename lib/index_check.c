@@ -57,12 +57,13 @@ static int check_table(const pdr_index *ix, const report *to)
     return blocks == ix->blocks ? 0 : bad(to, "prefix index: %u blocks, counted %u", ix->blocks, blocks);
 }
 
-static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, const report *to)
+static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, uint32_t *used, const report *to)
 {
     const pdr_run *r = &pdr_runs_of(ix)[run];
     uint32_t pieces = 0;
     for (uint32_t s = r->set; s != PDR_NIL; s = pdr_sets_of(ix)[s].next) {
         if (s >= ix->sets || pieces++ > ix->words) return bad(to, "prefix index: run %u has a bad set", run);
+        ++*used;
         const pdr_set *set = &pdr_sets_of(ix)[s];
         for (uint32_t i = 0; i < PDR_SET_WORDS; i++) {
             if (set->word[i] == PDR_NO_ID) continue;
@@ -81,7 +82,17 @@ static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, const
     return 0;
 }
 
-static int check_run(const pdr_index *ix, uint32_t run, const report *to)
+/* Pieces are a run's or spare: a spare one that a run has as well would be given away a second time. */
+static int check_spare_sets(const pdr_index *ix, uint32_t used, const report *to)
+{
+    uint32_t spare = 0;
+    for (uint32_t s = ix->free_set; s != PDR_NIL; s = pdr_sets_of(ix)[s].next)
+        if (s >= ix->sets || pdr_sets_of(ix)[s].word[0] != PDR_SPARE || spare++ >= ix->sets)
+            return bad(to, "prefix index: bad list of spare sets");
+    return used + spare == ix->sets ? 0 : bad(to, "prefix index: %u sets, %u used and %u spare", ix->sets, used, spare);
+}
+
+static int check_run(const pdr_index *ix, uint32_t run, uint32_t *sets, const report *to)
 {
     const pdr_run *r = &pdr_runs_of(ix)[run];
     uint32_t shares = r->share.id != PDR_NO_ID, before = PDR_NIL;
@@ -98,7 +109,7 @@ static int check_run(const pdr_index *ix, uint32_t run, const report *to)
         if (extra->run != run || extra->share.id == PDR_NO_ID || !extra->listed || extra->list_prev != before)
             return bad(to, "prefix index: run %u has a wrong share in its list", run);
     }
-    if (check_sets(ix, run, &shares, to)) return -1;
+    if (check_sets(ix, run, &shares, sets, to)) return -1;
     if (shares != r->shares || !shares)
         return bad(to, "prefix index: run %u has %u shares, counted %u", run, r->shares, shares);
     if (shares == 1 && (r->share.id == PDR_NO_ID || r->set != PDR_NIL || !(r->share.mask >> (r->len - 1) & 1)))
@@ -118,10 +129,10 @@ static int check_heads(const pdr_index *ix, const report *to)
 
 static int check_runs(const pdr_index *ix, const report *to)
 {
-    uint32_t free_runs = 0, free_extras = 0;
+    uint32_t free_runs = 0, free_extras = 0, sets = 0;
     for (uint32_t i = 0; i < ix->runs; i++)
         if (pdr_runs_of(ix)[i].live) {
-            if (check_run(ix, i, to)) return -1;
+            if (check_run(ix, i, &sets, to)) return -1;
         } else {
             free_runs++;
             if (pdr_runs_of(ix)[i].share.id != PDR_NO_ID) return bad(to, "prefix index: free run %u is held", i);
@@ -136,6 +147,7 @@ static int check_runs(const pdr_index *ix, const report *to)
             pdr_run_share(ix, x->run, x->share.id) != ix->runs + i)
             return bad(to, "prefix index: share %u cannot be found", i);
     }
+    if (check_spare_sets(ix, sets, to)) return -1;
     if (free_runs != ix->free_runs || free_extras != ix->free_extras)
         return bad(to, "prefix index: free runs or shares counted wrongly");
     for (uint32_t at = ix->free_run; at != PDR_NIL; at = pdr_runs_of(ix)[at].share.next)

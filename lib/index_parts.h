@@ -40,6 +40,7 @@ enum {
     PDR_NO_ID = 0xffff,
     PDR_SET_WORDS = 6,    /* words of ids per set piece */
     PDR_MAX_WORDS = 1024, /* of 64 ids */
+    PDR_SPARE = 0xfffe,   /* first word of a piece that no run has */
     PDR_SET_FROM = 3      /* shares from which on a run has a set */
 };
 

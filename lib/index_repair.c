@@ -176,6 +176,7 @@ static void repair_free(pdr_index *ix)
         ix->free_extras++;
     }
     for (uint32_t i = ix->sets; i-- > 0;) {
+        pdr_sets_of(ix)[i].word[0] = PDR_SPARE;
         pdr_sets_of(ix)[i].next = ix->free_set;
         ix->free_set = i;
     }

@@ -70,6 +70,7 @@ static void free_sets(pdr_index *ix, pdr_run *run)
     while (run->set != PDR_NIL) {
         pdr_set *set = &pdr_sets_of(ix)[run->set];
         uint32_t next = set->next;
+        set->word[0] = PDR_SPARE;
         set->next = ix->free_set;
         ix->free_set = run->set;
         run->set = next;

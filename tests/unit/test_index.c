@@ -439,6 +439,33 @@ static void check_names_what_is_broken(void **state)
     free(ix);
 }
 
+/* Found by the fuzzer of damaged blocks: the list of spare pieces led into a run's set, and the next run to need one took it. */
+static void a_set_is_not_spare_as_well(void **state)
+{
+    (void)state;
+    char why[160];
+    pdr_index *ix = fresh(2000, 8);
+    for (uint32_t t = 0; t < 6; t++) store_chain(ix, t, 1, 16);
+    check(ix);
+    uint32_t used = PDR_NIL, spare = ix->free_set;
+    for (uint32_t i = 0; i < ix->runs && used == PDR_NIL; i++)
+        if (pdr_runs_of(ix)[i].live) used = pdr_runs_of(ix)[i].set;
+    assert_true(used < ix->sets && spare < ix->sets);
+    ix->free_set = used;
+    assert_int_not_equal(pdr_index_check(ix, why, sizeof why), 0);
+    ix->free_set = spare;
+    check(ix);
+    uint32_t next = pdr_sets_of(ix)[spare].next;
+    pdr_sets_of(ix)[spare].next = PDR_NIL; /* some are lost */
+    assert_int_not_equal(pdr_index_check(ix, why, sizeof why), 0);
+    pdr_sets_of(ix)[spare].next = spare; /* no end */
+    assert_int_not_equal(pdr_index_check(ix, why, sizeof why), 0);
+    pdr_sets_of(ix)[spare].next = next;
+    for (uint32_t t = 0; t < 6; t++) pdr_index_remove(ix, t, hashes, 16);
+    check(ix); /* the piece is spare again */
+    free(ix);
+}
+
 /* ---- killed in the middle */
 
 typedef struct shared {
@@ -551,6 +578,7 @@ int main(void)
         cmocka_unit_test(ids_at_the_limit),
         cmocka_unit_test(a_hash_at_two_positions_is_not_overcounted),
         cmocka_unit_test(check_names_what_is_broken),
+        cmocka_unit_test(a_set_is_not_spare_as_well),
         cmocka_unit_test(survives_being_killed),
         cmocka_unit_test(repair_keeps_all_when_nothing_was_cut),
     };
