@@ -234,7 +234,7 @@ static __attribute__((noinline)) void meddle_in(twin *x, const meddling *m, uint
     const pdr_registry_head *h = b.registry.head;
     const uint32_t          *list = m->what == 3 ? b.registry.decode : b.registry.prefill;
     uint32_t                 n = m->what == 3 ? h->decode_n : h->prefill_n;
-    if (m->what == 0) b.registry.head->foreseen = (uint32_t)m->at & 1;
+    if (m->what == 0) b.registry.head->foreseen = (uint32_t)m->at & 1, b.r->rates.reload_ns = m->at & 2 ? 10000u * (uint32_t)(m->at >> 2) : 0; /* cached may be dearer than not */
     if (m->what && n) {
         pdr_target *y = &b.registry.targets[list[m->at % n]];
         if (m->what == 1) y->slowness_q10 = m->slow;
