@@ -59,7 +59,7 @@ static void an_address_has_one_name(void **state)
 static void a_name_is_text(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"\xff", "a\xe2\x82", "\xed\xa0\x80", "\xc2\x9b" "2J", "\x1b[2J", "a\nb", "\xe2\x80\xa8"};
+    static const char *const bad[] = {"\xff", "a\xe2\x82", "\xed\xa0\x80", "\302\2332J", "\x1b[2J", "a\nb", "\xe2\x80\xa8"};
     pdr_config   c = fleet_config();
     pdr_endpoint e;
     fleet        f;
