@@ -177,6 +177,79 @@ static void both_ways_are_priced_for_all(void **state)
     fleet_close(&f);
 }
 
+static void tell(const fleet *f, pdr_exchange *x, uint32_t type, uint32_t leg)
+{
+    pdr_action a[8];
+    size_t     n = 8;
+    pdr_event  ev;
+    pdr_init_struct(&ev, sizeof ev);
+    ev.type = type;
+    ev.leg = leg;
+    ev.status = 200;
+    ev.now_ns = f->now;
+    assert_int_equal(pdr_exchange_event(f->r, x, &ev, a, &n), PDR_OK);
+}
+
+/* What a prompt takes between steps of decode says how slow prompts are there, and nothing about prefill servers. */
+static void its_prompts_teach_nothing_about_others(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision d;
+    fleet        f;
+    fleet_open(&f, &c, 1, 1);
+    for (int marked = 0; marked < 2; marked++) {
+        if (marked) allow(&f, 0);
+        uint64_t samples = f.r->learnt.fit.samples, linear = f.r->rates.linear_ns;
+        pdr_exchange x;
+        pdr_action   actions[8];
+        size_t       n = 8;
+        assert_int_equal(fleet_route(&f, 9000, 1 + (uint32_t)marked, 0, &d), PDR_OK);
+        assert_int_equal(alone(&d), marked);
+        pdr_init_struct(&x, sizeof x);
+        assert_int_equal(pdr_exchange_begin(f.r, &x, &d, f.lease, f.now, actions, &n), PDR_OK);
+        f.now += 3000 * MS; /* much longer than the prior has it */
+        for (uint32_t leg = marked ? PDR_LEG_DECODE : PDR_LEG_PREFILL; leg <= PDR_LEG_DECODE; leg++) {
+            tell(&f, &x, PDR_EV_HEAD, leg);
+            tell(&f, &x, PDR_EV_BODY, leg);
+            if (leg == PDR_LEG_DECODE) tell(&f, &x, PDR_EV_SENT, leg);
+            tell(&f, &x, PDR_EV_END, leg);
+        }
+        assert_int_equal(fleet_stats(&f).bookings, 0);
+        assert_int_equal(f.r->learnt.fit.samples, samples + !marked);
+        assert_int_equal(f.r->rates.linear_ns != linear, !marked);
+    }
+    fleet_close(&f);
+}
+
+/* Of two that cost the same the one that rested longest; a tie with the pair is the pair's. */
+static void ties(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    pdr_books  b;
+    fleet_open(&f, &c, 1, 3);
+    for (int i = 0; i < 3; i++) allow(&f, i);
+    assert_int_equal(pdr_books_lock(&b, f.r, f.now), PDR_OK);
+    pdr_job  job = {.prompt_tokens = 4000, .output_tokens = 300, .api = PDR_API_CHAT, .samples = 1};
+    pdr_view v = {.targets = b.registry.targets, .depth = b.depth, .job = &job, .rates = &f.r->rates, .now_ns = f.now};
+    memset(b.depth, 0, c.max_endpoints * sizeof *b.depth);
+    for (uint32_t longest = 0; longest < 3; longest++) {
+        for (uint32_t i = 0; i < 3; i++) b.registry.targets[b.registry.decode[i]].d_last_pick = i == longest ? 3 : 5;
+        pdr_choice x = {.prefill = PDR_NONE, .decode = PDR_NONE}; /* no pair */
+        assert_int_equal(pdr_alone_choose(&b.registry, &v, 0, &x), 1);
+        assert_int_equal(x.decode, b.registry.decode[longest]);
+        assert_int_equal(x.pairs, 3);
+        pdr_choice whole = {.mode = PDR_MODE_SINGLE, .prefill = PDR_NONE, .decode = b.registry.decode[0], .cost = x.cost};
+        assert_int_equal(pdr_alone_choose(&b.registry, &v, 0, &whole), 0);
+        whole.cost = x.cost + 1; /* a server of role both that takes longer */
+        assert_int_equal(pdr_alone_choose(&b.registry, &v, 0, &whole), 1);
+    }
+    pdr_books_unlock(&b, PDR_OK, NULL);
+    fleet_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +259,8 @@ int main(void)
         cmocka_unit_test(what_was_transferred_is_known),
         cmocka_unit_test(the_role_must_be_decode),
         cmocka_unit_test(both_ways_are_priced_for_all),
+        cmocka_unit_test(its_prompts_teach_nothing_about_others),
+        cmocka_unit_test(ties),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
