@@ -38,6 +38,16 @@ static int get_target(void *f, void *s) { return pdr_target_get(((fleet *)f)->r,
 static int put_load(void *f, void *s) { return pdr_load_put(((fleet *)f)->r, 0, 0, s, ((fleet *)f)->now, NULL); }
 static int get_stats(void *f, void *s) { return pdr_stats_get(((fleet *)f)->r, s); }
 
+static int explain_place(void *f, void *s)
+{
+    uint64_t    hashes[8];
+    pdr_prompt  p = fleet_prompt(1000, 1, 0, hashes, 7);
+    pdr_request q = fleet_request(f);
+    return pdr_explain_place(((fleet *)f)->r, &p, hashes, 7, &q, s, NULL);
+}
+static uint64_t held;
+static int ticket_place(void *f, void *s) { return pdr_ticket_place(((fleet *)f)->r, held, ((fleet *)f)->now, s, NULL); }
+
 static int apply(void *f, void *s)
 {
     static const char text[] = "{\"endpoints\":[{\"name\":\"p0\",\"host\":\"10.0.0.1\",\"port\":8000,\"role\":\"prefill\"}]}";
@@ -294,6 +304,11 @@ static void what_the_router_takes_and_gives(void **state)
     check_output(apply, &f, sizeof(pdr_apply_report), sizeof(uint32_t));
     assert_int_equal(fleet_route(&f, 900, 1, 0, &d), PDR_OK);
     check_output(read_log, &f, sizeof(pdr_log_record), sizeof(uint32_t));
+    for (uint32_t i = 0; i < 6 && d.outcome == PDR_SEND; i++) assert_int_equal(fleet_route(&f, 900, 2 + i, 0, &d), PDR_OK);
+    assert_int_equal(d.outcome, PDR_HELD);
+    held = d.booking;
+    check_output(explain_place, &f, sizeof(pdr_place), sizeof(uint32_t));
+    check_output(ticket_place, &f, sizeof(pdr_place), sizeof(uint32_t));
     fleet_close(&f);
 }
 
