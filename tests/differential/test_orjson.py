@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import sys
 
 import pytest
 from test_rewrite_python import OWNED, Prompt, decision, lib, rewrite, struct
@@ -15,6 +16,15 @@ orjson = pytest.importorskip("orjson", reason="orjson is not installed (PyPI): a
 Error = struct("Error", ("struct_size", C.c_uint32), ("code", C.c_int32), ("offset", C.c_uint64), ("line", C.c_uint32), ("reserved", C.c_uint32), ("message", C.c_char * 232))
 COUNT = 4000 * int(os.environ.get("PDROUTE_EXAMPLES", "1"))
 DEPTH = 128  # max_depth of the library's defaults
+
+
+@pytest.fixture(autouse=True)
+def digits():
+    """Python's limit as it is by default; another module of this folder lifts it."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(4300)
+    yield
+    sys.set_int_max_str_digits(before)
 
 
 def by_python(body):
