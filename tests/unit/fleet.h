@@ -136,4 +136,18 @@ static inline pdr_target_status fleet_target(const fleet *f, uint32_t endpoint)
     return s;
 }
 
+/* An event of an exchange's first attempt, of status 200. */
+static inline void fleet_tell(const fleet *f, pdr_exchange *x, uint32_t type, uint32_t leg)
+{
+    pdr_action a[8];
+    size_t     n = 8;
+    pdr_event  ev;
+    pdr_init_struct(&ev, sizeof ev);
+    ev.type = type;
+    ev.leg = leg;
+    ev.status = 200;
+    ev.now_ns = f->now;
+    assert_int_equal(pdr_exchange_event(f->r, x, &ev, a, &n), PDR_OK);
+}
+
 #endif

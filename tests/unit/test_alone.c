@@ -177,19 +177,6 @@ static void both_ways_are_priced_for_all(void **state)
     fleet_close(&f);
 }
 
-static void tell(const fleet *f, pdr_exchange *x, uint32_t type, uint32_t leg)
-{
-    pdr_action a[8];
-    size_t     n = 8;
-    pdr_event  ev;
-    pdr_init_struct(&ev, sizeof ev);
-    ev.type = type;
-    ev.leg = leg;
-    ev.status = 200;
-    ev.now_ns = f->now;
-    assert_int_equal(pdr_exchange_event(f->r, x, &ev, a, &n), PDR_OK);
-}
-
 /* What a prompt takes between steps of decode says how slow prompts are there, and nothing about prefill servers. */
 static void its_prompts_teach_nothing_about_others(void **state)
 {
@@ -210,10 +197,10 @@ static void its_prompts_teach_nothing_about_others(void **state)
         assert_int_equal(pdr_exchange_begin(f.r, &x, &d, f.lease, f.now, actions, &n), PDR_OK);
         f.now += 3000 * MS; /* much longer than the prior has it */
         for (uint32_t leg = marked ? PDR_LEG_DECODE : PDR_LEG_PREFILL; leg <= PDR_LEG_DECODE; leg++) {
-            tell(&f, &x, PDR_EV_HEAD, leg);
-            tell(&f, &x, PDR_EV_BODY, leg);
-            if (leg == PDR_LEG_DECODE) tell(&f, &x, PDR_EV_SENT, leg);
-            tell(&f, &x, PDR_EV_END, leg);
+            fleet_tell(&f, &x, PDR_EV_HEAD, leg);
+            fleet_tell(&f, &x, PDR_EV_BODY, leg);
+            if (leg == PDR_LEG_DECODE) fleet_tell(&f, &x, PDR_EV_SENT, leg);
+            fleet_tell(&f, &x, PDR_EV_END, leg);
         }
         assert_int_equal(fleet_stats(&f).bookings, 0);
         assert_int_equal(f.r->learnt.fit.samples, samples + !marked);

@@ -5,19 +5,6 @@
 
 typedef struct trip { pdr_decision d; pdr_exchange x; } trip;
 
-static void tell(fleet *f, trip *t, uint32_t type, uint32_t leg)
-{
-    pdr_action a[8];
-    size_t     n = 8;
-    pdr_event  ev;
-    pdr_init_struct(&ev, sizeof ev);
-    ev.type = type;
-    ev.leg = leg;
-    ev.status = 200;
-    ev.now_ns = f->now;
-    assert_int_equal(pdr_exchange_event(f->r, &t->x, &ev, a, &n), PDR_OK);
-}
-
 static int send(fleet *f, trip *t, uint64_t tokens, uint32_t s)
 {
     uint64_t    hashes[256];
@@ -36,18 +23,18 @@ static int send(fleet *f, trip *t, uint64_t tokens, uint32_t s)
 
 static void prefill_answers(fleet *f, trip *t)
 {
-    tell(f, t, PDR_EV_HEAD, PDR_LEG_PREFILL);
-    tell(f, t, PDR_EV_BODY, PDR_LEG_PREFILL);
-    tell(f, t, PDR_EV_END, PDR_LEG_PREFILL);
+    fleet_tell(f, &t->x, PDR_EV_HEAD, PDR_LEG_PREFILL);
+    fleet_tell(f, &t->x, PDR_EV_BODY, PDR_LEG_PREFILL);
+    fleet_tell(f, &t->x, PDR_EV_END, PDR_LEG_PREFILL);
 }
 
 static void decode_answers(fleet *f, trip *t)
 {
-    tell(f, t, PDR_EV_HEAD, PDR_LEG_DECODE);
-    tell(f, t, PDR_EV_BODY, PDR_LEG_DECODE);
-    tell(f, t, PDR_EV_SENT, PDR_LEG_DECODE);
+    fleet_tell(f, &t->x, PDR_EV_HEAD, PDR_LEG_DECODE);
+    fleet_tell(f, &t->x, PDR_EV_BODY, PDR_LEG_DECODE);
+    fleet_tell(f, &t->x, PDR_EV_SENT, PDR_LEG_DECODE);
     f->now += 50 * MS;
-    tell(f, t, PDR_EV_END, PDR_LEG_DECODE);
+    fleet_tell(f, &t->x, PDR_EV_END, PDR_LEG_DECODE);
 }
 
 /* A prompt of 4,000 tokens takes 243 ms by the prior, its transfer 26 ms. */
