@@ -1,0 +1,155 @@
+"""kill -9 and SIGSTOP under load: nginx's workers, its master, the probe, pdroutectl and clients, on one block (kills.py).
+
+Some twenty kills and four stops by default; PDROUTE_LONG=1 (tests/run --long gateway): a thousand kills, forty stops of 1 to 30 s.
+"""
+
+import collections
+import os
+import random
+import statistics
+import subprocess
+import time
+
+import pytest
+from block import Block
+from hosts.host import endpoints_of
+from kills import CTL, THREADS, Stage
+from sglang_sim.harness import wait_for
+from table import SLACK
+
+LONG = bool(os.environ.get("PDROUTE_LONG"))
+KILLS, STOPS = (1000, 40) if LONG else (20, 4)
+PROMISED, LOCK = 0.1, 3.0  # seconds: until others route after a kill; for which a stopped process that has the lock holds up a call
+CONFIG = {"lease_ttl_ms": 4000, "hold_window_tokens": 6000, "max_held": 64, "hold_max_wait_ms": 20000, "breaker_open_ms": 200}
+
+pytestmark = [pytest.mark.only("nginx"), pytest.mark.skipif(CTL is None, reason="pdroutectl is not built")]
+
+
+@pytest.fixture
+def stage(start_fleet, make_gateway):
+    fleet = start_fleet(prefill=3, decode=3, speed=0.1, records=200)
+    spare = [fleet.prefills[2], fleet.decodes[2]]  # put, drained and removed by pdroutectl all the time
+    gw = make_gateway([e for e in endpoints_of(fleet) if e["port"] not in [w.port for w in spare]], workers=3, config=CONFIG, keepalive=1)
+    gw.expect_alerts = True  # "exited on signal 9"
+    seed = int(os.environ.get("PDROUTE_SEED", random.randrange(1 << 30)))
+    print(f"PDROUTE_SEED={seed}")
+    stage = Stage(gw, fleet, spare, random.Random(seed))
+    yield stage
+    stage.abandon()
+
+
+def connections(ports):
+    """Of this machine, to these ports: the state of each that is not merely waiting for its time to pass."""
+    found = []
+    for line in open("/proc/net/tcp").read().splitlines()[1:]:
+        _, _, remote, state = line.split()[:4]
+        if int(remote.split(":")[1], 16) in ports and state not in ("06", "0A"):
+            found.append(line)
+    return found
+
+
+def explained(request, events):
+    """Why this request may have ended without an answer, None: it may not."""
+    began, ended, how, what, _ = request
+    for e in events:
+        if e.at > ended or e.until < began:
+            continue
+        if e.whom == "worker" and e.how == "kill" and how == "closed" and began <= e.at + e.died + 0.05 and ended <= e.at + 2:
+            return "a worker was killed"
+        if e.whom == "master" and e.how == "kill" and how in ("closed", "refused"):
+            return "nginx was killed and started again"
+        if e.held_lock and how == "error" and what == "503 internal_error":
+            return "a process was stopped with the lock"
+    return None
+
+
+def account(stage):
+    """Each request: an answer, a client that left, or an end that a death explains. Counts of all ends."""
+    ended, unfinished = stage.requests()
+    counts = collections.Counter()
+    unexplained = []
+    for request in ended:
+        if request[2] in ("answer", "left"):
+            counts[request[2]] += 1
+            continue
+        why = explained(request, stage.events)
+        counts[f"{request[2]} {request[3]}".strip() + f": {why}"] += 1
+        if why is None:
+            unexplained.append(request)
+    kills_of_clients = sum(e.whom == "client" and e.how == "kill" for e in stage.events)
+    counts["killed with its client"] = len(unfinished)
+    assert not unexplained, (len(unexplained), unexplained[:10], [e for e in stage.events if e.at - 2 < unexplained[0][1]][-5:])
+    assert len(unfinished) <= kills_of_clients * THREADS, "requests without an end"
+    assert counts["answer"] > (20 if LONG else 10) * len(stage.events)
+    return counts
+
+
+def nothing_is_left(stage):
+    """Of all that were killed nobody's booking, room, ticket, lease or connection."""
+    gw, last = stage.gw, None
+
+    def clean():
+        nonlocal last
+        with Block(gw.block) as block:
+            s = block.stats()
+        last = {k: s[k] for k in ("bookings", "rooms_live", "held_now", "leases")}, [w.state()["open"] for w in stage.fleet.workers]
+        return not any(last[0][k] for k in ("bookings", "rooms_live", "held_now")) and last[0]["leases"] == gw.workers and not any(last[1])
+
+    assert wait_for(clean, timeout=10), f"left over: {last}"
+    ports = {w.port for w in stage.fleet.workers}
+    assert wait_for(lambda: not connections(ports), timeout=5), connections(ports)
+    for words in (["check"], ["check", "--ready"]):
+        done = subprocess.run([CTL, "--block", gw.block, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    gw.stop()
+    with Block(gw.block) as block:
+        assert block.stats()["leases"] == 0
+        block.check()
+
+
+def report(stage, counts, took):
+    kills, stops = ([e for e in stage.events if e.how == how and e.until and (e.call or how == "stop")] for how in ("kill", "stop"))
+
+    def ms(values):
+        values = sorted(1000 * v for v in values)
+        return f"{statistics.median(values):.1f} (worst {values[-1]:.1f}, {sum(v > 100 for v in values)} of {len(values)} over 100)" if values else "none"
+
+    print(f"\n{len(kills)} kills {dict(collections.Counter(e.whom for e in kills))}, {len(stops)} stops {dict(collections.Counter(e.whom for e in stops))}, in {took:.0f} s")
+    print(f"ms from death until another process's call on the block returned: {ms([e.call for e in kills])}")
+    print(f"ms from death until others routed: {ms([e.routed for e in kills])}")
+    print(f"ms from the signal to death: {ms([e.died for e in kills])}; to nginx's next worker: {ms([e.respawn for e in kills if e.respawn])}; "
+          f"of nginx's restart: {ms([e.restart for e in kills if e.restart])}")
+    print(f"stops: longest ms in which nobody routed: {ms([e.longest for e in stops])}; with the lock {sum(e.held_lock for e in stops)}; afterwards: {ms([e.after for e in stops])}")
+    s = stage.watch.block.stats()
+    print(f"commands: {stage.commands.done}; " + ", ".join(f"{k} {s[k]}" for k in ("routed", "held", "released", "retried", "lock_recoveries", "leases_expired")))
+    for how, n in sorted(counts.items(), key=lambda c: -c[1]):
+        print(f"{n:8} {how}")
+
+
+def test_kills_and_stops_under_load(stage):
+    began = time.monotonic()
+    stops = sorted(stage.rng.sample(range(KILLS), STOPS))
+    for k in range(KILLS):
+        time.sleep(stage.rng.random() * 0.2)
+        stage.kill()
+        if k not in stops:
+            continue
+        seconds = 30 if LONG and k in stops[:2] else 1 + stage.rng.random() * (10 if LONG else 0.5)
+        time.sleep(0.1)
+        if k in stops[1::4]:  # one in four, and the second of thirty seconds
+            stage.stop_holder(max(seconds, 3))
+        else:
+            stage.stop(seconds)
+        if k % 20 == 10:
+            stage.watch.block.check()
+    stage.end()
+    counts = account(stage)
+    report(stage, counts, time.monotonic() - began)
+    assert not stage.commands.failed, stage.commands.failed[:5]
+    kills = [e for e in stage.events if e.how == "kill" and e.call]
+    assert statistics.median(e.routed for e in kills) < PROMISED
+    assert sum(e.routed > PROMISED + SLACK for e in kills) <= len(kills) // 100, [e for e in kills if e.routed > PROMISED + SLACK]
+    for e in stage.events:
+        if e.how == "stop":  # one that has the lock holds up each call that begins meanwhile for the lock's time; one that has it not, nobody
+            assert e.longest < (LOCK + SLACK if e.held_lock else 1 + SLACK) and e.after < 1 + SLACK, e
+    nothing_is_left(stage)
