@@ -3,10 +3,12 @@
 enum { WINDOW = 32, WINDOW_LEAST = 16 };
 #define OPEN_MOST_NS 30000000000u
 
-void pdr_breaker_open_until(pdr_target *t, uint32_t guard, uint64_t until_ns)
+void pdr_breaker_open_until(const pdr_registry *g, uint32_t target, uint32_t guard, uint64_t until_ns)
 {
+    pdr_target *t = &g->targets[target];
     t->open_until_ns = until_ns;
     t->guarded = until_ns ? guard : PDR_GUARD_NONE;
+    pdr_board_renew(g, target);
 }
 
 static void note(pdr_endpoint_rec *rec, uint32_t failed)
@@ -20,8 +22,8 @@ void pdr_breaker_close(const pdr_registry *g, uint32_t target)
     pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
     rec->opened_ns = 0;
     for (uint32_t i = 0; i < rec->targets; i++) {
-        pdr_target *t = &g->targets[rec->first_target + i];
-        if (t->guarded == PDR_GUARD_BREAKER) pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
+        uint32_t t = rec->first_target + i;
+        if (g->targets[t].guarded == PDR_GUARD_BREAKER) pdr_breaker_open_until(g, t, PDR_GUARD_NONE, 0);
     }
 }
 
@@ -84,7 +86,7 @@ int pdr_breaker_failure(const pdr_registry *g, uint32_t target, uint32_t kind, c
     rec->openings++;
     rec->opened_ns = now_ns;
     rec->outcomes = rec->window = 0; /* when it is back it is judged by what it does then */
-    for (uint32_t i = 0; i < rec->targets; i++) pdr_breaker_open_until(&g->targets[rec->first_target + i], PDR_GUARD_BREAKER, now_ns + open_ns);
+    for (uint32_t i = 0; i < rec->targets; i++) pdr_breaker_open_until(g, rec->first_target + i, PDR_GUARD_BREAKER, now_ns + open_ns);
     return 1;
 }
 
@@ -127,6 +129,6 @@ int pdr_breaker_relent(const pdr_registry *g, const uint32_t *list, uint32_t n, 
     }
     if (!oldest) return 0;
     oldest->opened_ns = now_ns; /* so that a burst sends one */
-    for (uint32_t i = 0; i < oldest->targets; i++) pdr_breaker_open_until(&g->targets[oldest->first_target + i], PDR_GUARD_BREAKER, now_ns);
+    for (uint32_t i = 0; i < oldest->targets; i++) pdr_breaker_open_until(g, oldest->first_target + i, PDR_GUARD_BREAKER, now_ns);
     return 1;
 }

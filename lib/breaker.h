@@ -32,7 +32,7 @@ enum { PDR_FAILURE_REFUSED = 1, /* nothing could be sent at all */ PDR_FAILURE_P
        PDR_FAILURE_DOUBTFUL = 4, /* counts, but alone takes nobody out before four times as many */ PDR_FAILURE_SLOW = 5 /* after a success: it took much too long */ };
 
 /* One target's guard. 0: none. */
-void pdr_breaker_open_until(pdr_target *t, uint32_t guard, uint64_t until_ns);
+void pdr_breaker_open_until(const pdr_registry *g, uint32_t target, uint32_t guard, uint64_t until_ns);
 /* An answer that is good to its end. */
 void pdr_breaker_success(const pdr_registry *g, uint32_t target);
 /* It has begun to answer: the breaker closes, failures stay counted. */

@@ -418,8 +418,11 @@ uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, siz
 {
     walk w;
     uint32_t i = 0;
-    memset(depth, 0, ix->targets * sizeof *depth);
     if (!n) return 0;
+    if (blocks / n == 1) { /* the first sample is the first block */
+        pdr_key first = pdr_index_key(ix, hashes[0]);
+        if (!*pdr_root_cell(ix, first.bucket, first.hi)) return 0;
+    }
     begin_walk(&w, ix, depth, holders);
     spread s = {.step = blocks / n, .rest = blocks % n, .over = blocks % n, .block = blocks / n, .samples = n < 65535 ? (uint32_t)n : 65535};
     while (i < s.samples && alive(&w)) {

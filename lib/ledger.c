@@ -164,7 +164,11 @@ void pdr_booking_charge(const pdr_ledger *l, pdr_booking *b, uint32_t state, uin
     }
     __atomic_store_n(&b->state, state, __ATOMIC_RELEASE);
     add_sums(l, b);
-    if (b->prefill != PDR_NONE) through_at(l, &l->registry->targets[b->prefill]);
+    if (b->prefill != PDR_NONE) {
+        through_at(l, &l->registry->targets[b->prefill]);
+        pdr_board_renew(l->registry, b->prefill);
+    }
+    if (b->decode != PDR_NONE && b->decode != b->prefill) pdr_board_renew(l->registry, b->decode);
 }
 
 static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
@@ -178,6 +182,7 @@ static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
     uint64_t lag_ns = b->lag_us * 1000u, ended = now_ns > lag_ns ? now_ns - lag_ns : 0; /* who is behind it has been computed since */
     t->since_ns = !t->requests ? now_ns : ended > t->since_ns ? ended : t->since_ns;
     through_at(l, t);
+    pdr_board_renew(l->registry, b->prefill);
 }
 
 void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
@@ -205,6 +210,7 @@ void pdr_booking_free(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
             pdr_target *t = &l->registry->targets[b->decode];
             t->d_tokens -= b->context_tokens;
             t->d_requests--;
+            pdr_board_renew(l->registry, b->decode);
             endpoint_d = t->endpoint;
             l->registry->endpoints[endpoint_d].bookings--;
         }

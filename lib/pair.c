@@ -173,35 +173,56 @@ int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy)
     return policy == &pdr_policy_default && !h->hosts && !h->racks && !h->zones && !h->single_n;
 }
 
+/* The cheapest decode, found by groups; how many are barred is only counted. */
+typedef struct pdr_decode_found {
+    uint64_t cost, key;
+    uint32_t at, barred;
+} pdr_decode_found;
+
+static inline void look_at_decode(pdr_decode_found *f, const pdr_registry *g, const pdr_view *v, uint32_t at, uint64_t us)
+{
+    const pdr_target *t = &g->targets[g->decode[at]];
+    us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
+    if (us > f->cost) return; /* its key is greater too */
+    if (__builtin_expect(t->guarded != 0, 0) && pdr_barred(t, v->job, v->now_ns) != PDR_BARRED_NO) return;
+    uint64_t key = pdr_key_of(us, t->d_last_pick, g->head->pick);
+    if (key > f->key || (key == f->key && at > f->at)) return;
+    *f = (pdr_decode_found){us, key, at, f->barred};
+}
+
+/* What decoding costs there, as pdr_decode_us(): by the board. */
+static inline uint64_t decode_us(uint64_t output, int64_t need, uint64_t step, uint64_t over, int64_t room)
+{
+    return output * step + over + (need > room ? (uint64_t)(need - room) * 100 : 0);
+}
+
+static pdr_decode_found find_decode(const pdr_registry *g, const pdr_view *v)
+{
+    const pdr_board *b = &g->board;
+    const uint32_t   n = g->head->decode_n;
+    const uint64_t   output = v->job->output_tokens;
+    const int64_t    need = (int64_t)(v->job->prompt_tokens + output);
+    const int        bounded = output < 1u << 24; /* else products of it could wrap, and a bound of a wrapped number is none */
+    pdr_decode_found f = {UINT64_MAX, UINT64_MAX, PDR_NONE, 0};
+    for (uint32_t i = pdr_bits_next(b->guarded, 0, n); i < n; i = pdr_bits_next(b->guarded, i + 1, n)) f.barred += g->targets[g->decode[i]].open_until_ns > v->now_ns;
+    for (uint32_t i = 0, group = 0; i < n; i = ++group * PDR_BOARD_GROUP) {
+        int bound = bounded && b->least_step[group] >> 36 == 0 && b->most_room[group] > -(1ll << 50);
+        if (bound && decode_us(output, need, b->least_step[group], b->least_over[group], b->most_room[group]) > f.cost) continue;
+        uint32_t end = n - i < PDR_BOARD_GROUP ? n : i + PDR_BOARD_GROUP;
+        for (; i < end; i++) look_at_decode(&f, g, v, i, decode_us(output, need, b->step_us[i], b->over_us[i], b->room[i]));
+    }
+    return f;
+}
+
 int pdr_pair_with(const pdr_registry *g, const pdr_view *v, uint32_t prefill, uint64_t prefill_cost, uint32_t possible, pdr_choice *out)
 {
-    const pdr_job     job = *v->job;
-    const pdr_rates   rates = *v->rates;
-    const pdr_target *targets = v->targets;
-    const uint32_t   *list = g->decode, n = g->head->decode_n, now = g->head->pick;
-    uint64_t          least = KEY_BARRED, least_cost = UINT64_MAX;
-    uint32_t          best = PDR_NONE, barred = 0;
+    pdr_decode_found d = find_decode(g, v);
     *out = (pdr_choice){.mode = PDR_MODE_PD, .prefill = prefill, .decode = PDR_NONE, .prefill_cost = prefill_cost, .cost = UINT64_MAX};
-    for (uint32_t i = 0; i < n; i++) {
-        const pdr_target *t = &targets[list[i]];
-        uint64_t          us = pdr_decode_us(t, &rates, &job);
-        if (__builtin_expect(t->guarded != 0, 0) && pdr_barred(t, &job, v->now_ns) != PDR_BARRED_NO) {
-            barred++;
-            continue;
-        }
-        us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
-        if (us > least_cost) continue; /* its key is greater too */
-        uint64_t key = pdr_key_of(us, t->d_last_pick, now);
-        if (key >= least) continue;
-        least = key;
-        least_cost = us;
-        best = i;
-    }
-    out->pairs = (uint64_t)possible * (n - barred);
-    if (!out->pairs) return PDR_E_NO_PAIR;
+    out->pairs = (uint64_t)possible * (g->head->decode_n - d.barred);
+    if (!out->pairs || d.at == PDR_NONE) return PDR_E_NO_PAIR;
     uint64_t us = pdr_tier_us(v->rates, PDR_TIER_ZONE, v->job->prompt_tokens);
-    out->decode = list[best];
-    out->decode_cost = least_cost;
+    out->decode = g->decode[d.at];
+    out->decode_cost = d.cost;
     out->transfer_us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
     out->cost = out->prefill_cost + out->decode_cost + out->transfer_us;
     return PDR_OK;

@@ -8,6 +8,7 @@
 #ifndef PDR_REGISTRY_H
 #define PDR_REGISTRY_H
 
+#include "board.h"
 #include "patience.h"
 
 #include "pdroute/pdroute.h"
@@ -93,6 +94,8 @@ typedef struct pdr_registry_head {
     uint64_t through_ns;                /* no target that is busy is through before this, as foreseen: a lower bound */
     uint32_t alone_n;                   /* of the decode list: may also do a request alone */
     uint32_t relists;                   /* times that the lists were made anew */
+    pdr_board_head board;
+    uint32_t plain, reserved;           /* plain: choices compare everything (tests) */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
 } pdr_registry_head;
@@ -105,6 +108,7 @@ typedef struct pdr_registry {
     uint8_t           *taken;           /* per target: in use */
     uint32_t          *prefill, *decode, *single; /* candidate lists: target numbers, by endpoint */
     uint32_t          *listed;          /* per target: 1 if it computes prompts and is in a list */
+    pdr_board          board;
 } pdr_registry;
 
 void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets);

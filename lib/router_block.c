@@ -35,9 +35,10 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
         [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
-        /* a wait, a position, a holder and one that was touched per target, two numbers per group */
-        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * (sizeof(uint64_t) + 3 * sizeof(uint32_t)) +
+        /* a wait, a holder and one that was touched per target, two numbers per group */
+        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * (sizeof(uint64_t) + 2 * sizeof(uint32_t)) +
                              (uint64_t)pdr_wait_groups(c->max_targets) * (sizeof(uint64_t) + sizeof(uint32_t)),
+        [PDR_REGION_BOARD] = pdr_board_size(c->max_targets),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
         /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
@@ -102,6 +103,7 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->registry.decode = b->registry.prefill + targets;
     b->registry.single = b->registry.decode + targets;
     b->registry.listed = b->registry.single + targets;
+    pdr_board_open(&b->registry.board, region(r, PDR_REGION_BOARD), targets);
     b->ledger.head = region(r, PDR_REGION_LEDGER);
     b->ledger.leases = region(r, PDR_REGION_LEASES);
     b->ledger.bookings = region(r, PDR_REGION_BOOKINGS);
@@ -137,8 +139,7 @@ void pdr_books_open_pass(pdr_books *b)
     b->waits.us = region(b->r, PDR_REGION_WAITS);
     b->waits.least = b->waits.us + targets;
     b->waits.slow = (uint32_t *)(void *)(b->waits.least + groups);
-    b->waits.at = b->waits.slow + groups;
-    b->waits.touched = b->waits.at + targets;
+    b->waits.touched = b->waits.slow + groups;
     b->holders = b->waits.touched + targets;
 }
 
@@ -187,6 +188,8 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     pdr_room_init(&r->room, c.seed);
     pdr_books_open(&b, r);
     pdr_registry_init(&b.registry, c.max_endpoints, c.max_targets);
+    b.registry.head->board.us_per_request = r->rates.decode_us_per_request;
+    b.registry.head->board.ps_per_token = r->rates.decode_ps_per_token;
     pdr_ledger_init(&b.ledger, c.max_bookings, c.max_leases, salt_of(c.seed));
     pdr_hold_init(&b.hold, c.max_held);
     pdr_log_init(&b.log, c.log_entries);
@@ -272,6 +275,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     __atomic_store_n(&r->ready, 0u, __ATOMIC_RELEASE);
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
     b.registry.head->grouping = 1;
+    b.registry.head->prefill_n = b.registry.head->decode_n = b.registry.head->single_n = 0; /* made anew below */
     pdr_registry_repair(&b.registry); /* it may have been saved in the middle of a call */
     pdr_hold_init(&b.hold, r->config.max_held);
     pdr_ledger_init(&b.ledger, r->config.max_bookings, r->config.max_leases, salt_of(seed));
@@ -282,7 +286,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
         if (b.registry.endpoints[i].slot == PDR_SLOT_LEAVING) pdr_registry_reap(&b.registry, i);
     }
     for (uint32_t i = 0; i < r->config.max_targets; i++) {
-        pdr_breaker_open_until(&b.registry.targets[i], PDR_GUARD_NONE, 0);
+        pdr_breaker_open_until(&b.registry, i, PDR_GUARD_NONE, 0);
         b.registry.targets[i].since_ns = 0;
         b.registry.targets[i].foreign_us = b.registry.targets[i].foreign_ns = 0;
         b.registry.targets[i].d_foreign_tokens = b.registry.targets[i].d_foreign_requests = 0;

@@ -226,13 +226,14 @@ int pdr_must_wait(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice
 }
 
 /* What a target is guarded against begins anew when a request is let in: a breaker that has run out lets in one, the others wait for what becomes of it. */
-static void let_in(const pdr_books *b, pdr_target *t)
+static void let_in(const pdr_books *b, uint32_t target)
 {
+    const pdr_target *t = &b->registry.targets[target];
     if (t->guarded == PDR_GUARD_BREAKER) {
         b->registry.endpoints[t->endpoint].opened_ns = b->now_ns; /* it is being tried: what was sent before tells nothing new */
-        pdr_breaker_open_until(t, PDR_GUARD_BREAKER, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
+        pdr_breaker_open_until(&b->registry, target, PDR_GUARD_BREAKER, b->now_ns + b->r->config.breaker_open_ms * 1000000ull);
     } else {
-        pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
+        pdr_breaker_open_until(&b->registry, target, PDR_GUARD_NONE, 0);
     }
 }
 
@@ -279,8 +280,8 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     if (k->prefill != PDR_NONE) b->registry.infos[k->prefill].legs++;
     if (k->decode != k->prefill) b->registry.infos[k->decode].legs++;
     pdr_target *d = &b->registry.targets[choice->decode];
-    if (w->guarded) let_in(b, w);
-    if (d != w && d->guarded) let_in(b, d);
+    if (w->guarded) let_in(b, worker);
+    if (d != w && d->guarded) let_in(b, choice->decode);
     pdr_booking_charge(&b->ledger, k, state, b->now_ns);
     pdr_remember(b, k, hashes, n);
     b->r->stats.prompt_tokens += k->prompt_tokens;

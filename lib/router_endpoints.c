@@ -28,10 +28,11 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
         info->learnt_ns = info->took_us = info->expected_us = info->cache_blocks = 0;
         info->foreign_tokens = info->d_foreign_requests = info->d_foreign_tokens = 0;
         info->measurements = info->own = 0;
-        pdr_breaker_open_until(t, PDR_GUARD_NONE, 0);
+        pdr_breaker_open_until(&b->registry, rec->first_target + i, PDR_GUARD_NONE, 0);
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
         info->report_ns = 0;
+        pdr_board_renew(&b->registry, rec->first_target + i);
     }
 }
 
@@ -422,13 +423,9 @@ static uint64_t beyond(uint64_t reported, uint64_t ours) { return reported > our
 /* Requests that decode for us, with the next one, over all that the reports know of, times 1024. */
 static uint64_t our_share_q10(const pdr_books *b)
 {
-    const pdr_registry *g = &b->registry;
-    uint64_t            ours = 1, others = 0;
-    for (uint32_t i = 0; i < g->head->decode_n; i++) {
-        ours += g->targets[g->decode[i]].d_requests;
-        others += g->infos[g->decode[i]].d_foreign_requests;
-    }
-    return (ours << 10) / (ours + others);
+    const pdr_board_head *h = &b->registry.head->board;
+    uint64_t              ours = 1 + h->ours;
+    return (ours << 10) / (ours + h->others);
 }
 
 /*
@@ -452,6 +449,7 @@ static void take_foreign(pdr_books *b, uint32_t target, const pdr_load *l)
         uint64_t more = beyond(there > UINT32_MAX ? UINT32_MAX : there, t->d_requests);
         uint64_t twice = least_of(more, i->d_foreign_requests);
         i->d_foreign_requests = more;
+        pdr_board_renew(&b->registry, target);
         t->d_foreign_requests = twice ? (uint32_t)((twice * our_share_q10(b) + 1023) >> 10) : 0;
     }
     if (l->have & PDR_LOAD_KV_USED) {
@@ -472,6 +470,7 @@ static void take_load(pdr_books *b, uint32_t target, const pdr_load *l)
     if (l->have & PDR_LOAD_KV_CAPACITY && l->kv_capacity) t->kv_capacity = l->kv_capacity;
     if (l->have & PDR_LOAD_MAX_RUNNING && l->max_running) t->max_running = l->max_running;
     take_foreign(b, target, l);
+    pdr_board_renew(&b->registry, target);
     /* speed straight from the engine's own counters, where enough was prefilled since the last report */
     if (l->have & before.have & PDR_LOAD_PREFILL_SPEED && l->prefill_uncached_total > before.prefill_uncached_total + 2048 &&
         l->prefill_busy_us_total > before.prefill_busy_us_total) {
@@ -491,6 +490,7 @@ static int load_changed_capacity(const pdr_endpoint_rec *rec, uint64_t capacity,
         pdr_target *t = &b->registry.targets[rec->first_target + i];
         if (capacity) t->kv_capacity = capacity;
         if (max_running) t->max_running = max_running;
+        pdr_board_renew(&b->registry, rec->first_target + i);
         pdr_fit_capacity(b, rec->first_target + i);
     }
     return PDR_OK;

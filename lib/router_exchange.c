@@ -93,10 +93,10 @@ static void count_failure(pdr_books *b, const pdr_booking *k, uint32_t target, u
 /* 429, or 503 with Retry-After: it is left alone for as long as it asks, within reason. */
 static void pause_target(const pdr_books *b, uint32_t target, uint64_t retry_after_ms)
 {
-    pdr_target *t = &b->registry.targets[target];
-    uint64_t    rest = retry_after_ms ? retry_after_ms : PAUSE_UNSAID_MS;
+    const pdr_target *t = &b->registry.targets[target];
+    uint64_t          rest = retry_after_ms ? retry_after_ms : PAUSE_UNSAID_MS;
     if (rest > PAUSE_MOST_MS) rest = PAUSE_MOST_MS;
-    if (t->open_until_ns < b->now_ns + rest * 1000000) pdr_breaker_open_until(t, PDR_GUARD_PAUSE, b->now_ns + rest * 1000000);
+    if (t->open_until_ns < b->now_ns + rest * 1000000) pdr_breaker_open_until(&b->registry, target, PDR_GUARD_PAUSE, b->now_ns + rest * 1000000);
 }
 
 static void apply_verdict(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg *leg, uint32_t target)

@@ -60,6 +60,7 @@ void pdr_measured(pdr_books *b, uint32_t target, uint64_t expected_us, uint64_t 
     if (i->measurements < MEASURED_LEAST) return;
     i->measured_q10 = (uint32_t)in_range(i->took_us * PDR_AS_THE_POOL / (i->expected_us ? i->expected_us : 1), SLOWNESS_LEAST, SLOWNESS_MOST);
     t->slowness_q10 = settled(i->measured_q10, t->slowness_q10);
+    pdr_board_renew(&b->registry, target);
 }
 
 /* Retries get their allowance of a second; and what was not measured for long may have recovered, and is not found out as long as nothing is sent there: halfway to the pool's speed. */
@@ -76,6 +77,7 @@ void pdr_relax_speeds(pdr_books *b)
         info->took_us = (info->took_us + info->expected_us) / 2;
         info->measured_q10 = (info->measured_q10 + PDR_AS_THE_POOL) / 2;
         t->slowness_q10 = settled(info->measured_q10, t->slowness_q10);
+        pdr_board_renew(&b->registry, i);
     }
 }
 

@@ -47,6 +47,7 @@ uint64_t pdr_ageing_us(const pdr_books *b)
     return us ? us : 1;
 }
 
+/* Fills depth[], which is all zero before. */
 static void match_sample(pdr_books *b, const pdr_held *s)
 {
     b->holding = pdr_index_match_sample(b->index, s->sample, s->samples, s->blocks, b->depth, b->holders);
@@ -54,6 +55,12 @@ static void match_sample(pdr_books *b, const pdr_held *s)
         uint32_t w = b->holders[i];
         if (b->registry.listed[w]) b->depth[w] = (uint16_t)pdr_held_depth(s, b->depth[w]);
     }
+}
+
+static void forget_match(pdr_books *b)
+{
+    for (uint32_t i = 0; i < b->holding; i++) b->depth[b->holders[i]] = 0;
+    b->holding = 0;
 }
 
 static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice, uint64_t work_us)
@@ -142,51 +149,56 @@ static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 }
 
 /* It goes there, if it is taken; else it waits for that target. */
-static uint32_t go_or_stay(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice, uint32_t w, const pdr_prefill_terms *x)
+static uint32_t go_or_stay(pdr_books *b, uint32_t slot, const pdr_choice *choice, uint32_t w, const pdr_prefill_terms *x)
 {
-    if (!takes(b, w, x) || release(b, k, slot, choice, x->work)) return stays(b, w, x);
+    if (!takes(b, w, x) || release(b, pdr_booking_at(&b->ledger, b->hold.slots[slot].booking), slot, choice, x->work)) return stays(b, w, x);
     booked_into_step(b, w, x);
     if (b->apart) pdr_waits_renew(&b->waits, &b->registry, w, 0, b->now_ns); /* nothing is planned where somebody goes */
     return PDR_SERVED_RELEASED;
 }
 
-/* As serve(), from the prefill side; a decode is looked for only once it may go. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
-static uint32_t serve_apart(pdr_books *b, const pdr_held *s, uint32_t slot, const pdr_view *v, pdr_booking *k, pdr_choice *choice)
+/* As serve_all(), from the prefill side; a decode is looked for only once it may go. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
+static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
-    if (!b->apart || s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
-    pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, v, b->holders, b->holding);
+    const pdr_held *s = &b->hold.slots[slot];
+    if (s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
+    pdr_view v = {.depth = b->depth, .job = &s->job, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = pdr_mean_queue_q10(b)};
+    pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
     if (!takes(b, best.target, &best.terms)) return stays(b, best.target, &best.terms); /* nothing is said of its decode, which only a recording would ask for */
-    if (pdr_pair_with(&b->registry, v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
-    return go_or_stay(b, k, slot, choice, best.target, &best.terms);
+    if (pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    return go_or_stay(b, slot, choice, best.target, &best.terms);
 }
 
-/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
-static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
+static uint32_t serve_all(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
     const pdr_held   *s = &b->hold.slots[slot];
     const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
-    pdr_booking      *k = pdr_booking_at(&b->ledger, s->booking);
-    if (b->replay)
-        pdr_replay_match(b, slot);
-    else
-        match_sample(b, s);
-    pdr_view v = pdr_view_of(b, &s->job);
+    pdr_view          v = pdr_view_of(b, &s->job);
     v.planned_us = b->planned_us;
-    uint32_t served = serve_apart(b, s, slot, &v, k, choice);
-    if (served != PDR_NONE) return served;
     if (!policy->topology) {
         plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
         plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
     }
     if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, choice)) {
         if (choice->retry_ns) return PDR_SERVED_WAITS;
-        pdr_refuse_held(b, k, PDR_E_NO_PAIR);
+        pdr_refuse_held(b, pdr_booking_at(&b->ledger, s->booking), PDR_E_NO_PAIR);
         return PDR_SERVED_REFUSED;
     }
     uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
-    return go_or_stay(b, k, slot, choice, w, &x);
+    return go_or_stay(b, slot, choice, w, &x);
+}
+
+/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
+static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
+{
+    if (b->replay)
+        pdr_replay_match(b, slot);
+    else
+        match_sample(b, &b->hold.slots[slot]);
+    uint32_t served = b->apart ? serve_apart(b, slot, choice) : PDR_NONE;
+    return served == PDR_NONE ? serve_all(b, slot, choice) : served;
 }
 
 /*
@@ -213,7 +225,7 @@ static void begin_pass(pdr_books *b)
     const pdr_registry_head *h = b->registry.head;
     pdr_books_open_pass(b);
     b->queue_q10 = pdr_mean_held_q10(b);
-    b->apart = !pdr_recording(b) && !b->replay && h->prefill_n && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
+    b->apart = !pdr_recording(b) && !b->replay && !h->plain && h->prefill_n && b->now_ns < PDR_BOARD_MOST_NS && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
     if (!b->apart || b->hold.head->plans != b->registry.head->relists + 1) clear_plans(b);
     b->hold.head->plans = 0;
     if (b->apart) pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
@@ -248,6 +260,8 @@ void pdr_release_held(pdr_books *b)
     }
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
+    b->holding = 0;
+    memset(b->depth, 0, b->r->config.max_targets * sizeof *b->depth);
     uint64_t ageing = pdr_ageing_us(b);
     pdr_hold_pass(&b->hold, b->now_ns);
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;
@@ -260,6 +274,7 @@ void pdr_release_held(pdr_books *b)
         uint32_t result = serve(b, slot, &choice);
         if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
         if (b->replay) pdr_replay_served(b, slot, ticket, &choice, result);
+        forget_match(b);
         looked = result == PDR_SERVED_WAITS ? looked + 1 : 0;
     }
     b->passing = 0;

@@ -82,6 +82,7 @@ static void forget_stale_reports(pdr_books *b)
         if (!b->registry.taken[i] || b->registry.infos[i].report_ns + stale_ns > b->now_ns) continue;
         t->foreign_us = t->d_foreign_tokens = 0;
         t->d_foreign_requests = 0;
+        pdr_board_renew(&b->registry, i);
     }
 }
 

@@ -2,70 +2,95 @@
 
 uint32_t pdr_wait_groups(uint32_t targets) { return (targets + PDR_WAIT_GROUP - 1) / PDR_WAIT_GROUP; }
 
+static void least_of_group(const pdr_waits *w, uint32_t group, uint32_t n)
+{
+    uint32_t i = group * PDR_WAIT_GROUP, end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
+    uint64_t least = PDR_WAIT_BARRED;
+    for (; i < end; i++) least = w->us[i] < least ? w->us[i] : least;
+    w->least[group] = least;
+}
+
 static inline int barred(const pdr_target *t, uint64_t now_ns) { return __builtin_expect(t->open_until_ns > now_ns, 0) && t->guarded; }
+
+/* Those of whom the end of their work does not say all; the groups' least is found again. */
+static void begin_odd(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
+{
+    const uint32_t n = g->head->prefill_n;
+    for (uint32_t i = pdr_bits_next(g->board.odd, 0, n); i < n; i = pdr_bits_next(g->board.odd, i + 1, n)) {
+        const pdr_target *t = &g->targets[g->prefill[i]];
+        uint64_t          wait = pdr_wait_us(t, now_ns);
+        w->sum_us += wait - w->us[i];
+        w->us[i] = wait;
+        if (barred(t, now_ns)) {
+            w->us[i] = PDR_WAIT_BARRED;
+            w->possible--;
+            w->idle -= !t->requests;
+        }
+        least_of_group(w, i / PDR_WAIT_GROUP, n);
+    }
+}
+
+static void begin_uneven(pdr_waits *w, const pdr_registry *g)
+{
+    const uint32_t n = g->head->prefill_n, *slow = g->board.slow;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t *least = &w->slow[i / PDR_WAIT_GROUP];
+        *least = i % PDR_WAIT_GROUP && *least < slow[i] ? *least : slow[i];
+    }
+}
 
 void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
-    const pdr_target *const targets = g->targets;
-    const uint32_t *const   list = g->prefill;
-    uint64_t *const         us = w->us;
-    uint32_t *const         at = w->at;
-    const uint32_t          n = g->head->prefill_n;
-    uint64_t                sum = 0;
+    const uint64_t *const end = g->board.end, now = pdr_board_time(now_ns, 0);
+    uint64_t *const       us = w->us;
+    const uint32_t        n = g->head->prefill_n;
+    uint64_t              sum = 0;
     w->possible = n;
     w->idle = g->head->idle; /* here no others are listed */
     w->decode = w->touched_n = 0;
+    w->first = PDR_NONE;
+    w->even = !g->head->board.uneven;
     for (uint32_t i = 0, group = 0; i < n; group++) {
         uint64_t least = PDR_WAIT_BARRED;
-        uint32_t slow = UINT32_MAX, end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
-        for (; i < end; i++) {
-            const pdr_target *t = &targets[list[i]];
-            uint64_t          wait = pdr_wait_us(t, now_ns);
+        uint32_t to = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
+        for (; i < to; i++) {
+            uint64_t wait = pdr_board_wait_us(end[i], now, PDR_OVERDUE_MAX_US);
             sum += wait;
-            at[list[i]] = i;
             us[i] = wait;
-            if (barred(t, now_ns)) {
-                us[i] = PDR_WAIT_BARRED;
-                w->possible--;
-                w->idle -= !t->requests;
-                continue;
-            }
             least = wait < least ? wait : least;
-            slow = t->slowness_q10 < slow ? t->slowness_q10 : slow;
         }
         w->least[group] = least;
-        w->slow[group] = slow;
     }
     w->sum_us = sum;
+    begin_odd(w, g, now_ns);
+    if (!w->even) begin_uneven(w, g);
 }
 
 static void change(pdr_waits *w, const pdr_registry *g, uint32_t at, uint64_t us)
 {
-    uint32_t group = at / PDR_WAIT_GROUP, i = group * PDR_WAIT_GROUP, end = i + PDR_WAIT_GROUP;
-    uint64_t was = w->us[at], least = PDR_WAIT_BARRED;
+    uint32_t group = at / PDR_WAIT_GROUP;
+    uint64_t was = w->us[at];
     w->us[at] = us;
-    if (us <= w->least[group]) {
+    if (at == w->first || us <= was) w->first = PDR_NONE;
+    if (us <= w->least[group])
         w->least[group] = us;
-    } else if (was == w->least[group]) {
-        if (end > g->head->prefill_n) end = g->head->prefill_n;
-        for (; i < end; i++) least = w->us[i] < least ? w->us[i] : least;
-        w->least[group] = least;
-    }
+    else if (was == w->least[group])
+        least_of_group(w, group, g->head->prefill_n);
 }
 
 void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t planned_us, uint64_t now_ns)
 {
     const pdr_target *t = &g->targets[target];
-    uint32_t          at = w->at[target];
+    uint32_t          at = g->board.place[target];
     int               was = w->us[at] != PDR_WAIT_BARRED, is = !barred(t, now_ns);
     w->possible = w->possible + (uint32_t)is - (uint32_t)was;
-    if (is && t->slowness_q10 < w->slow[at / PDR_WAIT_GROUP]) w->slow[at / PDR_WAIT_GROUP] = t->slowness_q10;
+    w->first = PDR_NONE; /* a pick changes who rested longest */
     change(w, g, at, is ? pdr_wait_us(t, now_ns) + planned_us : PDR_WAIT_BARRED);
 }
 
 void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us)
 {
-    uint32_t at = w->at[target];
+    uint32_t at = g->board.place[target];
     if (w->us[at] != PDR_WAIT_BARRED) change(w, g, at, w->us[at] + us);
 }
 
@@ -73,6 +98,29 @@ int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
     while (w->decode < g->head->decode_n && barred(&g->targets[g->decode[w->decode]], now_ns)) w->decode++;
     return w->decode < g->head->decode_n;
+}
+
+/* Where all speeds are equal: who has the least wait, of equal ones who rested longest. Kept until a change may matter. PDR_NONE: all are barred. */
+static uint32_t find_first(pdr_waits *w, const pdr_registry *g)
+{
+    const uint32_t n = g->head->prefill_n, groups = pdr_wait_groups(n), pick = g->head->pick;
+    uint64_t       least = PDR_WAIT_BARRED;
+    uint32_t       best = PDR_NONE, rested = 0;
+    for (uint32_t i = 0; i < groups; i++) least = w->least[i] < least ? w->least[i] : least;
+    if (least == PDR_WAIT_BARRED) return PDR_NONE;
+    for (uint32_t group = 0; group < groups; group++) {
+        if (w->least[group] != least) continue;
+        uint32_t i = group * PDR_WAIT_GROUP, end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
+        for (; i < end; i++) {
+            if (w->us[i] != least) continue;
+            uint32_t since = pick - g->targets[g->prefill[i]].last_pick;
+            since = since < PDR_TIE_MOST ? since : PDR_TIE_MOST;
+            if (best != PDR_NONE && since <= rested) continue;
+            best = i;
+            rested = since;
+        }
+    }
+    return best;
 }
 
 /* The best so far. */
@@ -93,18 +141,58 @@ static inline void offer(found *f, const pdr_target *t, uint64_t us, uint32_t at
 /* With a longer wait it costs more than `cost`, if the rest is `more` at least. */
 static inline uint64_t most_us(uint64_t cost, uint64_t more) { return cost < PDR_KEY_COST_MOST ? cost - more : PDR_WAIT_BARRED - 1; }
 
-pdr_wait_best pdr_waits_best(const pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding)
+/* Of those who hold nothing of it, priced group by group. */
+static void offer_groups(found *f, const pdr_waits *w, const pdr_registry *g, const pdr_view *v, uint64_t cold, uint64_t price)
+{
+    const uint64_t   *us = w->us;
+    const uint32_t    pick = g->head->pick, n = g->head->prefill_n;
+    const uint32_t   *list = g->prefill;
+    const pdr_target *targets = g->targets;
+    for (uint32_t i = 0, group = 0; i < n; i = ++group * PDR_WAIT_GROUP) {
+        uint64_t least = w->least[group];
+        if (least == PDR_WAIT_BARRED) continue;
+        least += (w->even ? cold : pdr_scale_q10(cold, w->slow[group])) + price;
+        if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f->cost) continue;
+        uint32_t end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
+        uint64_t more = least - w->least[group], most = most_us(f->cost, more);
+        for (; i < end; i++) {
+            if (us[i] > most || v->depth[list[i]]) continue;
+            offer(f, &targets[list[i]], us[i] + pdr_scale_q10(cold, targets[list[i]].slowness_q10) + price, i, pick);
+            most = most_us(f->cost, more);
+        }
+    }
+}
+
+/*
+ * The same where all have the speed of the pool: then it is the one with the least wait, whatever the prompt. If that one holds some of it and is no dearer for that, it was offered
+ * before and nobody who holds nothing is better. 0: the groups must be looked at.
+ */
+static int offer_first(found *f, pdr_waits *w, const pdr_registry *g, const pdr_view *v, uint64_t cold, uint64_t price)
+{
+    if (!w->even) return 0;
+    if (w->first == PDR_NONE && (w->first = find_first(w, g)) == PDR_NONE) return 1;
+    uint32_t target = g->prefill[w->first], depth = v->depth[target];
+    uint64_t us = w->us[w->first] + cold + price;
+    if (us >= PDR_KEY_COST_MOST) return 0;
+    if (!depth) {
+        offer(f, &g->targets[target], us, w->first, g->head->pick);
+        return 1;
+    }
+    uint64_t matched = pdr_matched_tokens(v->job, depth), pool = pdr_prefill_us(v->rates, v->job->prompt_tokens - matched, matched);
+    return pool <= cold;
+}
+
+pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding)
 {
     const pdr_job    *job = v->job;
     const uint64_t    mean = v->mean_queue_q10, *us = w->us;
-    const uint32_t    pick = g->head->pick, n = g->head->prefill_n;
-    const uint32_t   *list = g->prefill;
+    const uint32_t    pick = g->head->pick;
     const pdr_target *targets = g->targets;
     found             f = {UINT64_MAX, UINT64_MAX, PDR_NONE};
     uint64_t          pool = 0, price = 0;
     for (uint32_t i = 0, last = 0; i < holding; i++) {
         uint32_t target = holders[i], at, depth = v->depth[target];
-        if (!g->listed[target] || us[at = w->at[target]] == PDR_WAIT_BARRED) continue;
+        if (!g->listed[target] || us[at = g->board.place[target]] == PDR_WAIT_BARRED) continue;
         if (depth != last) { /* holders often hold the same */
             uint64_t matched = pdr_matched_tokens(job, depth);
             pool = pdr_prefill_us(v->rates, job->prompt_tokens - matched, matched);
@@ -114,22 +202,10 @@ pdr_wait_best pdr_waits_best(const pdr_waits *w, const pdr_registry *g, const pd
         offer(&f, &targets[target], us[at] + pdr_scale_q10(pool, targets[target].slowness_q10) + price, at, pick);
     }
     const uint64_t cold = pdr_prefill_us(v->rates, job->prompt_tokens, 0), cold_price = cold * mean >> 10;
-    for (uint32_t i = 0, group = 0; i < n; i = ++group * PDR_WAIT_GROUP) {
-        uint64_t least = w->least[group];
-        if (least == PDR_WAIT_BARRED) continue;
-        least += pdr_scale_q10(cold, w->slow[group]) + cold_price;
-        if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f.cost) continue;
-        uint32_t end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
-        uint64_t more = least - w->least[group], most = most_us(f.cost, more);
-        for (; i < end; i++) {
-            if (us[i] > most || v->depth[list[i]]) continue;
-            offer(&f, &targets[list[i]], us[i] + pdr_scale_q10(cold, targets[list[i]].slowness_q10) + cold_price, i, pick);
-            most = most_us(f.cost, more);
-        }
-    }
+    if (!offer_first(&f, w, g, v, cold, cold_price)) offer_groups(&f, w, g, v, cold, cold_price);
     pdr_wait_best best = {.target = PDR_NONE};
     if (f.at == PDR_NONE) return best;
-    best.target = list[f.at];
+    best.target = g->prefill[f.at];
     best.cost = f.cost;
     best.terms.matched = pdr_matched_tokens(job, v->depth[best.target]);
     best.terms.uncached = job->prompt_tokens - best.terms.matched;

@@ -20,13 +20,14 @@ typedef struct pdr_waits {
     /* scratch */
     uint64_t *us;            /* by position in the prefill list: wait and what is planned there; PDR_WAIT_BARRED: not to be used */
     uint64_t *least;         /* per group: the least of us */
-    uint32_t *slow;          /* per group: the least slowness_q10 */
-    uint32_t *at;            /* by target: its position */
+    uint32_t *slow;          /* per group: the least slowness_q10; only where speeds differ */
     uint32_t *touched;       /* where the pass has planned or opened something: each once */
     /* of the pass */
     uint32_t touched_n;
     uint64_t sum_us;         /* of all waits, nothing planned, barred ones included */
     uint32_t possible, idle; /* not barred; idle: of those, with nothing in prefill by our books */
+    uint32_t even;           /* all have the speed of the pool */
+    uint32_t first;          /* then: the position of the least us; PDR_NONE: not known */
     uint32_t decode;         /* first decode in its list that may be possible */
 } pdr_waits;
 
@@ -46,6 +47,6 @@ void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64
 /* Some decode target may be used. */
 int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
 /* Where v->job is prefilled best. `holders`: those with a v->depth. */
-pdr_wait_best pdr_waits_best(const pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding);
+pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding);
 
 #endif

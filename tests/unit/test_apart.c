@@ -133,6 +133,7 @@ static __attribute__((noinline)) void meddle_in(fleet *f, const meddling *m)
     if (m->what == 0) b.registry.head->foreseen = (uint32_t)m->at & 1;
     if (m->what == 1) x->slowness_q10 = m->slow;
     if (m->what >= 2) x->guarded = 1, x->open_until_ns = b.now_ns + m->until;
+    pdr_board_renew(&b.registry, w);
     pdr_books_unlock(&b, PDR_OK, NULL);
 }
 

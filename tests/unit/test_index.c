@@ -63,6 +63,7 @@ static uint32_t random_chain(uint32_t alphabet, uint32_t longest)
 static uint32_t holds(const pdr_index *ix, uint32_t t, uint32_t node)
 {
     uint32_t holders[MODEL_TARGETS];
+    memset(depth, 0, sizeof depth);
     pdr_index_match_sample(ix, &m.node[node].hash, 1, m.node[node].depth, depth, holders);
     return depth[t];
 }
@@ -143,6 +144,7 @@ static void sampled_match_equals_the_model(void **state)
             uint32_t at = (j + 1) * n / k - 1;
             sample[j] = hashes[at], sample_nodes[j] = nodes[at];
         }
+        memset(depth, 0, sizeof depth);
         uint32_t holding = pdr_index_match_sample(ix, sample, k, n, depth, holders), some = 0;
         for (uint32_t t = 0; t < 20; t++) {
             uint32_t want = model_depth(&m, t, sample_nodes, k);

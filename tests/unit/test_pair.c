@@ -17,6 +17,7 @@ typedef struct world {
     uint64_t          prefill_cost[MAX], decode_cost[MAX];
     uint32_t          host[MAX], rack[MAX], zone[MAX];
     uint16_t          depth[MAX];
+    uint64_t          board[16 * MAX];
     pdr_registry      g;
     pdr_scratch       s;
     pdr_rates         rates;
@@ -30,7 +31,8 @@ static uint64_t draw(uint64_t n) { return pdr_random_at(seed, ++drawn) % n; }
 static void make_world(world *w, int topology)
 {
     memset(w, 0, sizeof *w);
-    w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single, w->listed};
+    w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single, w->listed, .board = {0}};
+    pdr_board_open(&w->g.board, w->board, MAX);
     w->s = (pdr_scratch){w->prefill_cost, w->decode_cost, w->host, w->rack, w->zone};
     w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500, 0};
     pdr_registry_init(&w->g, MAX, MAX);
@@ -55,7 +57,7 @@ static void make_world(world *w, int topology)
         t->d_tokens = t->d_requests * draw(9000);
         t->kv_capacity = draw(2) ? 200000 : 0;
         t->slowness_q10 = 512 + (uint32_t)draw(2048);
-        pdr_breaker_open_until(t, PDR_GUARD_BREAKER, draw(8) ? 0 : 1001 * SECOND);
+        pdr_breaker_open_until(&w->g, id, PDR_GUARD_BREAKER, draw(8) ? 0 : 1001 * SECOND);
         w->depth[id] = (uint16_t)draw(60);
     }
     pdr_registry_relist(&w->g);
