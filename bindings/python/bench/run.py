@@ -22,6 +22,7 @@ from pdroute.routed import Call  # noqa: E402
 
 ROUNDS, CALLS = 60, 300
 ROUTE, FLOOR = "route + booking_done, bytes", "a call of seven arguments that does nothing"
+BYTEARRAY, MEMORYVIEW, PART, BATCH, REWRITE = "… bytearray", "… memoryview", "… memoryview of a part", "… route_batch, 300 at once", "rewrite of one leg"
 
 
 def compiled(directory):
@@ -54,7 +55,7 @@ def main(size=1024):
     routed = router.route(body, lease=lease)
     decision, prompt = routed.decision, routed.prompt
     routed.done()
-    views = {"bytes": body, "bytearray": bytearray(body), "memoryview": memoryview(body)}
+    views = {"bytes": body, "bytearray": bytearray(body), "memoryview": memoryview(body), "part": memoryview(b" " + body)[1:]}
 
     def batch():
         for each in router.route_batch([body] * CALLS, lease=lease):
@@ -74,10 +75,11 @@ def main(size=1024):
 
     with tempfile.TemporaryDirectory() as directory:
         c = compiled(directory)
-        rows = [(ROUTE, 2, of("bytes"), c.c_route_done), ("… bytearray", 2, of("bytearray"), c.c_route_done),
-                ("… memoryview", 2, of("memoryview"), c.c_route_done), ("… route_batch, 300 at once", 2, batch, c.c_route_hold), ("rewrite of one leg", 1, legs, c.c_rewrite)]
+        rows = [(ROUTE, 2, of("bytes"), c.c_route_done), (BYTEARRAY, 2, of("bytearray"), c.c_route_done),
+                (MEMORYVIEW, 2, of("memoryview"), c.c_route_done), (PART, 2, of("part"), c.c_route_done), (BATCH, 2, batch, c.c_route_hold),
+                (REWRITE, 1, legs, c.c_rewrite)]
         nothing, call = c["c_nothing"], Call()
-        given = (router._handle, body, call.size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+        given = (router._handle, body, call.size, *call.refs)
 
         def floor():
             for _ in range(CALLS):

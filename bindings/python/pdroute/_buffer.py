@@ -61,6 +61,55 @@ class View:
             self._held = None
 
 
+class FastView:
+    """
+    The same for callers that keep one and use it often: hold(), then `at` and `length` are arguments for C, then release(). One user at a time.
+    """
+
+    __slots__ = ("at", "length", "ref")
+
+    def __init__(self) -> None:
+        held = PyBuffer()
+        self.at = ctypes.c_void_p.from_buffer(held, PyBuffer.buf.offset)  # type: ignore[union-attr]
+        self.length = ctypes.c_size_t.from_buffer(held, PyBuffer.len.offset)  # type: ignore[attr-defined]
+        self.ref = ctypes.byref(held)
+
+    def hold(self, obj: typing.Any) -> None:
+        if isinstance(obj, str):
+            raise TypeError("text must be encoded: bytes, bytearray or memoryview are taken")
+        _raw_get(obj, self.ref, 0)
+
+    def release(self) -> None:
+        _raw_release(self.ref)
+
+
+_raw_get = ctypes.pythonapi["PyObject_GetBuffer"]
+_raw_get.argtypes = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int]
+_raw_release = ctypes.pythonapi["PyBuffer_Release"]
+_raw_release.restype = None
+
+# An array is passed as its address. Of no items: a buffer may be as short as that.
+array_at: typing.Any = (ctypes.c_char * 0).from_buffer
+
+
+def pointer(obj: typing.Any) -> typing.Any:
+    """
+    What a function without argument types takes for the address of a whole buffer, len(obj) or obj.nbytes bytes long, at less than a Py_buffer costs;
+    None: only that will do.
+    """
+    kind = obj.__class__
+    if kind is bytes:
+        return obj
+    if kind is memoryview:
+        if not obj.c_contiguous:
+            return None
+        if obj.readonly:
+            owner = obj.obj  # its bytes, if it is all of them
+            return owner if owner.__class__ is bytes and len(owner) == obj.nbytes else None
+        return array_at(obj)
+    return array_at(obj) if kind is bytearray else None
+
+
 def words(view: View, what: str, size: int = 8) -> int:
     """Number of items in a buffer of integers."""
     if view.size % size:

@@ -6,7 +6,7 @@ import typing
 from array import array
 
 from ._abi import MAX_SLICES, Api, Code, Config, Decision, ErrorInfo, Limits, Prompt, Slice
-from ._buffer import Buffer, View, start, words
+from ._buffer import Buffer, FastView, View, pointer, start, words
 from ._library import core
 from .errors import check
 
@@ -107,47 +107,57 @@ def rewrite_pieces(decision: Decision, prompt: Prompt, leg: int, body: Buffer) -
 
 
 class _Out:
-    """Where C writes a short body to: taken from and given back to a list, so that threads do not share one."""
+    """
+    Where C writes a short body to, and the arguments that go with it: taken from and given back to a list, so that threads do not share one.
+    """
 
-    __slots__ = ("view", "ref", "need", "need_ref")
+    __slots__ = ("buffer", "ref", "size", "need", "need_ref", "view")
 
     def __init__(self) -> None:
-        buffer = (ctypes.c_char * SHORT)()
-        self.view = memoryview(buffer)
-        self.ref = ctypes.byref(buffer)
+        self.buffer = (ctypes.c_char * SHORT)()
+        self.ref = ctypes.byref(self.buffer)
+        self.size = ctypes.c_size_t()
         self.need = ctypes.c_size_t()
         self.need_ref = ctypes.byref(self.need)
+        self.view = FastView()
 
 
 SHORT = 32768
+_short = ctypes.c_size_t(SHORT)
 _outs: list[_Out] = []
-_rewrite = core.pdr_rewrite
+_rewrite = core["pdr_rewrite"]  # without argument types: what it gets is prepared, and what it cannot check is checked below
+_byref = ctypes.byref
 
 
 def rewrite(decision: Decision, prompt: Prompt, leg: int, body: Buffer) -> bytes:
     """The rewritten body in one piece."""
-    if type(body) is not bytes:
-        with View(body) as view:
-            return rewrite_at(decision, prompt, leg, view.address, view.size)
-    return rewrite_at(decision, prompt, leg, body, len(body))
-
-
-def rewrite_at(decision: typing.Any, prompt: typing.Any, leg: int, address: typing.Any, size: int) -> bytes:
+    if not isinstance(decision, Decision) or not isinstance(prompt, Prompt):
+        raise TypeError(f"a Decision and a Prompt are taken, not {type(decision).__name__} and {type(prompt).__name__}")
     try:
         out = _outs.pop()
     except IndexError:
         out = _Out()
-    code = _rewrite(decision, prompt, leg, address, size, out.ref, SHORT, out.need_ref)
+    at = body if body.__class__ is bytes else pointer(body)
+    if at is not None:
+        out.size.value = body.nbytes if body.__class__ is memoryview else len(body)  # type: ignore[union-attr]
+        code = _rewrite(_byref(decision), _byref(prompt), leg, at, out.size, out.ref, _short, out.need_ref)
+    else:
+        out.view.hold(body)
+        try:
+            code = _rewrite(_byref(decision), _byref(prompt), leg, out.view.at, out.view.length, out.ref, _short, out.need_ref)
+        finally:
+            out.view.release()
+    need = out.need.value
     if not code:
-        result = out.view[:out.need.value].tobytes()
+        result = typing.cast(bytes, out.buffer[:need])
         _outs.append(out)
         return result
+    _outs.append(out)
     if code != NOSPACE:
         check(code)
-    need = out.need
-    _outs.append(out)
-    long = bytearray(need.value)
-    check(_rewrite(decision, prompt, leg, address, size, start(long), len(long), ctypes.byref(ctypes.c_size_t())))
+    long = bytearray(need)
+    with View(body) as view:
+        check(core.pdr_rewrite(decision, prompt, leg, view.address, view.size, start(long), need, ctypes.c_size_t()))
     return bytes(long)
 
 

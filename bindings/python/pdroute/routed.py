@@ -4,12 +4,13 @@ from __future__ import annotations
 import ctypes
 import struct
 import typing
+from time import monotonic_ns
 
 from ._abi import Decision, Done, ErrorInfo, Mode, Outcome, Prompt, Request
-from ._buffer import Buffer, View
+from ._buffer import Buffer, FastView
 from ._library import core
 from .errors import Error, error_of
-from .prompt import address, rewrite_at, rewrite_pieces
+from .prompt import address, rewrite, rewrite_pieces
 
 if typing.TYPE_CHECKING:
     from array import array
@@ -18,30 +19,39 @@ if typing.TYPE_CHECKING:
 
 ALL, HELD, SEND, SINGLE = int(Done.ALL), int(Outcome.HELD), int(Outcome.SEND), int(Mode.SINGLE)
 REQUEST_SIZE, PROMPT_SIZE, DECISION_SIZE = ctypes.sizeof(Request), ctypes.sizeof(Prompt), ctypes.sizeof(Decision)
-OUTCOME_AND_BOOKING = struct.Struct("=IQ")
+OUTCOME = struct.Struct("=I")
 
 
-class Call(ctypes.Structure):
-    """
-    What one pdr_route() reads and writes, with everything that a call needs prepared: converting arguments and making structs would cost more than
-    the decision. The router keeps a list of them, so that threads do not share one; results are copied out as bytes.
-    """
+class Structs(ctypes.Structure):
     _fields_ = [("request", Request), ("prompt", Prompt), ("decision", Decision), ("error", ErrorInfo)]
-    request: Request
-    prompt: Prompt
-    decision: Decision
-    error: ErrorInfo
+
+
+class Call:
+    """
+    What one pdr_route() or pdr_booking_done() reads and writes, with everything that a call needs prepared: converting arguments and making structs would
+    cost more than the decision. The router keeps a list of them, so that threads do not share one; results are copied out as bytes.
+
+    Its ctypes integers are places in the structs: what is set in one is in the request, and one that is given as an argument has the value that is there
+    at the time of the call. Slots, because those of a ctypes structure itself are slow to look up.
+    """
+    __slots__ = ("structs", "request", "decision", "error", "results", "now", "booking", "size", "refs", "api", "lease", "view")
 
     def __init__(self) -> None:
-        super().__init__(Request(), Prompt(), Decision(), ErrorInfo())
-        view = memoryview(self).cast("B")
-        self.results = view[REQUEST_SIZE:REQUEST_SIZE + PROMPT_SIZE + DECISION_SIZE]
-        self.u32, self.u64 = view[:REQUEST_SIZE].cast("I"), view[:REQUEST_SIZE].cast("Q")
-        self.request_ref = ctypes.byref(self)
-        self.prompt_ref = ctypes.byref(self, REQUEST_SIZE)
-        self.decision_ref = ctypes.byref(self, REQUEST_SIZE + PROMPT_SIZE)
-        self.error_ref = ctypes.byref(self, REQUEST_SIZE + PROMPT_SIZE + DECISION_SIZE)
+        structs = self.structs = Structs(Request(), Prompt(), Decision(), ErrorInfo())
+        self.request: Request = structs.request
+        self.decision: Decision = structs.decision
+        self.error: ErrorInfo = structs.error
+        self.results = (ctypes.c_char * (PROMPT_SIZE + DECISION_SIZE)).from_buffer(structs, REQUEST_SIZE)
+        self.now = ctypes.c_uint64.from_buffer(structs, NOW_AT)
+        self.booking = ctypes.c_uint64.from_buffer(structs, BOOKING_AT)
         self.size = ctypes.c_size_t()
+        self.refs = tuple(ctypes.byref(structs, at) for at in (0, REQUEST_SIZE, REQUEST_SIZE + PROMPT_SIZE, REQUEST_SIZE + PROMPT_SIZE + DECISION_SIZE))
+        self.api = self.lease = 0  # as the request has them
+        self.view = FastView()
+
+    def set_whose(self, api: int, lease: int) -> None:
+        """Seldom another than the last: not written for every request."""
+        self.request.api, self.request.lease = self.api, self.lease = api, lease
 
     def error_of(self, code: int) -> Error:
         """What it met; no text of it is left behind."""
@@ -51,17 +61,18 @@ class Call(ctypes.Structure):
 
     def clean(self, code: int) -> typing.Optional[Error]:
         """As made, for the next."""
-        ctypes.memmove(ctypes.addressof(self), ctypes.addressof(BLANK), REQUEST_SIZE)
+        ctypes.memmove(ctypes.addressof(self.structs), ctypes.addressof(BLANK), REQUEST_SIZE)
+        self.api = self.lease = 0
         return self.error_of(code) if code else None
 
 
 BLANK = Request()
 
 
-API_AT, LEASE_AT, NOW_AT = Request.api.offset // 4, Request.lease.offset // 4, Request.now_ns.offset // 8  # type: ignore[attr-defined]
+NOW_AT = Request.now_ns.offset  # type: ignore[attr-defined]
+BOOKING_AT = REQUEST_SIZE + PROMPT_SIZE + Decision.booking.offset  # type: ignore[attr-defined]
 DECISION_AT = PROMPT_SIZE  # in Routed.data
 OUTCOME_AT = DECISION_AT + Decision.outcome.offset  # type: ignore[attr-defined]
-assert Decision.booking.offset == Decision.outcome.offset + 4  # type: ignore[attr-defined]
 
 
 class Routed:
@@ -71,10 +82,12 @@ class Routed:
     `with router.route(body, lease=lease) as routed:` gives everything back at the end (`done()`, or `cancel()` if it still waits).
     """
 
-    __slots__ = ("router", "body", "hashes", "data", "_prompt", "_decision")
+    __slots__ = ("router", "body", "hashes", "booking", "data", "_prompt", "_decision")
     router: Router
     body: Buffer
     hashes: typing.Optional[array[int]]
+    booking: int
+    """Number of the booking, or of the ticket of a held request."""
     data: bytes  # pdr_prompt and pdr_decision
     _prompt: Prompt
     _decision: Decision
@@ -96,14 +109,9 @@ class Routed:
             return self._decision
 
     @property
-    def booking(self) -> int:
-        """Number of the booking, or of the ticket of a held request."""
-        return typing.cast(int, OUTCOME_AND_BOOKING.unpack_from(self.data, OUTCOME_AT)[1])
-
-    @property
     def held(self) -> bool:
         """It waits: `take()` fetches it when it may go."""
-        return bool(OUTCOME_AND_BOOKING.unpack_from(self.data, OUTCOME_AT)[0] == HELD)
+        return bool(OUTCOME.unpack_from(self.data, OUTCOME_AT)[0] == HELD)
 
     @property
     def prefill(self) -> str:
@@ -118,11 +126,7 @@ class Routed:
 
     def rewrite(self, leg: int) -> bytes:
         """The body for a leg, in one piece."""
-        body = self.body
-        if type(body) is bytes:
-            return rewrite_at(self.decision, self.prompt, leg, body, len(body))
-        with View(body) as view:
-            return rewrite_at(self.decision, self.prompt, leg, view.address, view.size)
+        return rewrite(self.decision, self.prompt, leg, self.body)
 
     def pieces(self, leg: int) -> list[memoryview]:
         """The body for a leg as pieces that point into `body`: nothing of it is copied."""
@@ -137,12 +141,17 @@ class Routed:
             return False
         self.data = self.data[:DECISION_AT] + bytes(taken)
         self._decision = taken
+        self.booking = taken.booking
         return True
 
     def done(self, what: int = ALL, now_ns: typing.Optional[int] = None) -> None:
         """For those who use no Exchange: what became of it. Done.PREFILL when the prompt is computed, Done.ALL at the end."""
-        router = self.router
-        code = _done(router._handle, OUTCOME_AND_BOOKING.unpack_from(self.data, OUTCOME_AT)[1], what, router.now() if now_ns is None else now_ns)
+        calls = self.router._calls
+        call = calls.pop() if calls else Call()
+        call.booking.value = self.booking
+        call.now.value = monotonic_ns() if now_ns is None else now_ns
+        code = raw_done(self.router._handle, call.booking, what, call.now)
+        calls.append(call)
         if code:
             raise error_of(code)
 
@@ -167,12 +176,14 @@ class Routed:
         return f"<Routed {where}, {self.decision.matched_tokens}/{self.decision.prompt_tokens} tokens cached>"
 
 
-_done = core.pdr_booking_done
+# without argument types, as pdr_route(): what it gets is prepared
+raw_done = core["pdr_booking_done"]
 
 
 def routed_of(router: Router, body: Buffer, prompt: Prompt, decision: Decision, hashes: typing.Optional[array[int]] = None) -> Routed:
     made = Routed()
     made.router, made.body, made.hashes = router, body, hashes
+    made.booking = decision.booking
     made.data = bytes(prompt) + bytes(decision)
     made._prompt, made._decision = prompt, decision
     return made

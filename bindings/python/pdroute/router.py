@@ -11,12 +11,12 @@ from time import monotonic_ns
 
 from ._abi import (Api, Apply, ApplyReport, Candidate, Code, Config, Decision, Done, Endpoint, ErrorInfo, LoadField, Load, LogRecord, Place, Prompt,
                    Request, State, Stats, TargetStatus)
-from ._buffer import Buffer, View, start, words
+from ._buffer import Buffer, View, array_at, pointer, start, words
 from ._library import core
 from .errors import NotFoundError, check, error_of
 from .prompt import limits_of, scan
 from .record import Recording
-from .routed import API_AT, LEASE_AT, NOW_AT, Call, Routed, routed_of
+from .routed import Call, Routed, routed_of
 
 AGAIN, BUSY, NOT_FOUND, NOSPACE = int(Code.AGAIN), int(Code.BUSY), int(Code.NOT_FOUND), int(Code.NOSPACE)
 MAX_RELEASED = 64
@@ -276,22 +276,18 @@ class Router:
             call = Call()
         if more:
             set_more(call.request, more)
-        u32 = call.u32
-        u32[API_AT] = api
-        u32[LEASE_AT] = lease if type(lease) is int else lease.id  # type: ignore[union-attr]
-        call.u64[NOW_AT] = monotonic_ns() if now_ns is None else now_ns
-        size = call.size
+        owner = lease if lease.__class__ is int else lease.id  # type: ignore[union-attr]
+        if owner != call.lease or api != call.api:
+            call.set_whose(api, owner)  # type: ignore[arg-type]
+        call.now.value = monotonic_ns() if now_ns is None else now_ns
         if body.__class__ is bytes:
-            size.value = len(body)
-            code = raw_route(self._handle, body, size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
-        elif body.__class__ is bytearray and body:
-            size.value = len(body)
-            code = raw_route(self._handle, byref(first_of(body)), size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+            call.size.value = len(body)
+            code = raw_route(self._handle, body, call.size, *call.refs)
+        elif body.__class__ is bytearray:
+            call.size.value = len(body)
+            code = raw_route(self._handle, array_at(body), call.size, *call.refs)
         else:
-            with View(body) as view:
-                size.value = view.size
-                at = view.address if view.address.__class__ is bytes else ctypes.c_void_p(view.address)
-                code = raw_route(self._handle, at, size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+            code = self._route_buffer(body, call)
         if code or more:
             error = call.clean(code)
             if error:
@@ -301,9 +297,22 @@ class Router:
         routed.router = self
         routed.body = body
         routed.hashes = None
-        routed.data = call.results.tobytes()
+        routed.booking = call.booking.value
+        routed.data = call.results.raw
         self._calls.append(call)
         return routed
+
+    def _route_buffer(self, body: Buffer, call: Call) -> int:
+        at = pointer(body)
+        if at is not None:
+            call.size.value = body.nbytes if body.__class__ is memoryview else len(body)  # type: ignore[union-attr]
+            return int(raw_route(self._handle, at, call.size, *call.refs))
+        view = call.view
+        view.hold(body)
+        try:
+            return int(raw_route(self._handle, view.at, view.length, *call.refs))
+        finally:
+            view.release()
 
     def route_prompt(self, prompt: Prompt, hashes: typing.Optional[Buffer] = None, api: typing.Optional[int] = None, *, lease: LeaseId = 0,
                      now_ns: typing.Optional[int] = None, **more: typing.Any) -> Decision:
@@ -335,25 +344,27 @@ class Router:
         """
         now = monotonic_ns() if now_ns is None else now_ns
         call = self._calls.pop() if self._calls else Call()
-        request = call.request
-        request.api, request.lease, request.now_ns = api, lease if isinstance(lease, int) else lease.id, now
-        set_more(request, more)
-        size, handle, results = call.size, self._handle, call.results
-        arguments = (size, call.request_ref, call.prompt_ref, call.decision_ref, call.error_ref)
+        call.set_whose(api, lease if isinstance(lease, int) else lease.id)
+        call.now.value = now
+        set_more(call.request, more)
+        size, handle, results, booking = call.size, self._handle, call.results, call.booking
+        refs = call.refs
         out: list[typing.Union[Routed, Exception]] = []
         for body in bodies:
             if body.__class__ is bytes:
                 size.value = len(body)
-                code = raw_route(handle, body, *arguments)
+                code = raw_route(handle, body, size, *refs)
             else:
-                with View(body) as view:
-                    size.value = view.size
-                    code = raw_route(handle, view.address if view.address.__class__ is bytes else ctypes.c_void_p(view.address), *arguments)
+                code = self._route_buffer(body, call)
             if code:
                 out.append(call.error_of(code))
                 continue
             routed = Routed()
-            routed.router, routed.body, routed.hashes, routed.data = self, body, None, results.tobytes()
+            routed.router = self
+            routed.body = body
+            routed.hashes = None
+            routed.booking = booking.value
+            routed.data = results.raw
             out.append(routed)
         call.clean(0)
         self._calls.append(call)
@@ -509,8 +520,6 @@ class Router:
 
 # without argument types: what it gets is prepared (Call), and checking it anew costs as much as the decision
 raw_route = core["pdr_route"]
-byref = ctypes.byref
-first_of: typing.Any = ctypes.c_char.from_buffer
 core_done = core.pdr_booking_done
 
 

@@ -4,14 +4,19 @@ import shutil
 import pytest
 import run
 
+# How many calls of seven arguments that do nothing it may take where such a call takes long (more than 0.4 µs). Measured: 3.4, 4.1, 4.2, 2.9, 3.5
+BOUNDS = {run.ROUTE: 4.2, run.BYTEARRAY: 5, run.MEMORYVIEW: 5, run.BATCH: 4, run.REWRITE: 4.4}
+
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="SKIP: no C compiler for the side in C")
 def test_overhead_is_bounded():
-    """At most 2 µs a call at 1 KB; where a call of seven arguments that does nothing takes long, 5.5 of those (measured: 4.3). The best of a few tries."""
-    seen = []
+    """At most 2 µs a call at 1 KB, whatever the body is held in. The best of a few tries."""
+    seen, open_rows = [], set(BOUNDS)
     for _ in range(6):
         found = run.main(1024)
-        seen.append((found[run.ROUTE], found[run.FLOOR]))
-        if found[run.ROUTE] <= max(2000, 5.5 * found[run.FLOOR]):
+        floor = found[run.FLOOR]
+        seen.append({name: round(value / floor, 2) for name, value in found.items()})
+        open_rows -= {name for name in open_rows if found[name] <= max(2000, BOUNDS[name] * floor)}
+        if not open_rows:
             return
-    pytest.fail(f"ns a call more than C, beside a call that does nothing: {seen}")
+    pytest.fail(f"{open_rows}: more than C takes, in calls that do nothing: {seen}")

@@ -66,6 +66,51 @@ def test_pieces_are_not_copies(router, lease):
         assert b"qwen3" in pieces[at].tobytes()
 
 
+def test_views_that_are_not_plain(router, lease):
+    """What is cut, turned around or of several dimensions is what its bytes are, or is refused; never another part of the memory."""
+    padded = CHAT + b" " * (-len(CHAT) % 8)
+    plain = router.route(padded, lease=lease)
+    for view in (memoryview(padded).cast("B", (2, len(padded) // 2)), memoryview(bytearray(padded)).cast("Q"), memoryview(b"x" + padded)[1:], memoryview(bytearray(b"x" + padded))[1:]):
+        routed = router.route(view, lease=lease)
+        assert routed.prompt.asdict() == plain.prompt.asdict()
+        assert pdroute.rewrite(plain.decision, plain.prompt, Leg.DECODE, view) == plain.rewrite(Leg.DECODE)
+        routed.done()
+    plain.done()
+    for view in (memoryview(padded)[::-1], memoryview(padded)[::2], memoryview(bytearray(padded))[::-1]):
+        with pytest.raises(BufferError):
+            router.route(view, lease=lease)
+        with pytest.raises(BufferError):
+            pdroute.rewrite(plain.decision, plain.prompt, Leg.DECODE, view)
+    for empty in (b"", bytearray(), memoryview(b""), memoryview(bytearray()), memoryview(padded)[:0]):
+        with pytest.raises(pdroute.ParseError):
+            router.route(empty, lease=lease)
+    with pytest.raises(TypeError):
+        pdroute.rewrite(plain.prompt, plain.decision, Leg.DECODE, padded)
+    gone = memoryview(padded)
+    gone.release()
+    with pytest.raises(ValueError):
+        router.route(gone, lease=lease)
+    assert router.stats().bookings == 0
+
+
+def test_requests_differ_in_whose_they_are(router, lease):
+    """What the last call left prepared is not taken for the next one's: lease, API, and what was given beside them."""
+    with router.lease("other") as other:
+        first = router.route(CHAT, lease=lease)
+        second = router.route(CHAT, lease=other)
+        third = router.route(b'{"text": "x"}', Api.GENERATE, lease=other)
+        with pytest.raises(pdroute.Error):
+            router.route(CHAT, lease=lease, exclude=list(router.endpoints()))
+        fourth = router.route(CHAT, Api.CHAT, lease=lease)
+        other.close()
+        for routed in (second, third):
+            with pytest.raises(LookupError):
+                routed.done()
+    first.done()
+    fourth.done()
+    assert router.stats().bookings == 0
+
+
 def test_a_buffer_cannot_be_resized_while_it_is_used():
     """And is free again afterwards, also after an error."""
     body = bytearray(CHAT)
