@@ -18,7 +18,10 @@
 
 #define MARK_BASE      ((off_t)1 << 40) /* of a lease: the byte at MARK_BASE + id */
 #define JOB_BASE       (MARK_BASE + ((off_t)1 << 32)) /* of a job: the byte at JOB_BASE + number */
-#define REAP_PERIOD_NS 500000000u       /* pdr_host_tick() reaps this often */
+/* pdr_host_tick() reaps this often, so that what a dead process had booked keeps nobody waiting for long; each lease costs two system calls */
+#define REAP_NS        90000000u        /* with up to sixteen leases: each tick of 100 ms */
+#define REAP_LEASE_NS  6000000u         /* for each lease, with more */
+#define REAP_LIMIT_NS  500000000u
 
 /* Locks one byte through a description of its own, because a lock belongs to the description and h->fd may be shared by forked processes. */
 static int mark_byte(const pdr_host *h, off_t at)
@@ -185,12 +188,18 @@ int pdr_host_reap(pdr_host *h, uint64_t now_ns, uint32_t *broken)
     return PDR_OK;
 }
 
+static uint64_t reap_period(size_t leases)
+{
+    const uint64_t ns = leases <= 16 ? REAP_NS : leases * (uint64_t)REAP_LEASE_NS;
+    return ns < REAP_LIMIT_NS ? ns : REAP_LIMIT_NS;
+}
+
 int pdr_host_tick(pdr_host *h, uint64_t now_ns)
 {
     int code;
     if (!h) return PDR_E_INVALID;
     code = pdr_tick(h->router, now_ns);
-    if (now_ns - h->reaped_ns >= REAP_PERIOD_NS) pdr_host_reap(h, now_ns, NULL);
+    if (now_ns - h->reaped_ns >= reap_period(h->seen_n)) pdr_host_reap(h, now_ns, NULL);
     pdr_host_wake_pending(h);
     return code;
 }

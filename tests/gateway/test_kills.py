@@ -1,6 +1,6 @@
 """kill -9 and SIGSTOP under load: nginx's workers, its master, the probe, pdroutectl and clients, on one block (kills.py).
 
-Some twenty kills and four stops by default; PDROUTE_LONG=1 (tests/run --long gateway): a thousand kills, forty stops of 1 to 30 s.
+Some twenty kills and four stops by default; PDROUTE_LONG=1 (tests/run --long gateway): a thousand kills, forty stops of 1 to 30 s. PDROUTE_KILLS="200 10" makes it other numbers.
 """
 
 import collections
@@ -18,7 +18,7 @@ from sglang_sim.harness import wait_for
 from table import SLACK
 
 LONG = bool(os.environ.get("PDROUTE_LONG"))
-KILLS, STOPS = (1000, 40) if LONG else (20, 4)
+KILLS, STOPS = map(int, os.environ.get("PDROUTE_KILLS", "1000 40" if LONG else "20 4").split())
 PROMISED, LOCK = 0.1, 3.0  # seconds: until others route after a kill; for which a stopped process that has the lock holds up a call
 CONFIG = {"lease_ttl_ms": 4000, "hold_window_tokens": 6000, "max_held": 64, "hold_max_wait_ms": 20000, "breaker_open_ms": 200}
 

@@ -155,6 +155,23 @@ static void dead_process_is_reaped_at_once(void **state)
     close(hold);
 }
 
+/* Ticks of 100 ms, as every process makes them: what waits for the dead one's place does not wait for longer. */
+static void the_next_tick_ends_what_a_dead_process_had(void **state)
+{
+    int      hold;
+    pid_t    pid = start_owner(1, &hold);
+    uint64_t now = pdr_host_now_ns();
+    (void)state;
+    assert_int_equal(pdr_host_tick(host, now), PDR_OK);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    assert_int_equal(stats().bookings, 1);
+    assert_int_equal(pdr_host_tick(host, now + 100000000), PDR_OK);
+    assert_int_equal(stats().bookings, 0);
+    assert_int_equal(stats().leases, 0);
+    close(hold);
+}
+
 static void living_and_stopped_processes_are_not_reaped(void **state)
 {
     int      hold;
@@ -273,7 +290,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_small, close_small)
     const struct CMUnitTest tests[] = {
-        T(wakes_arrive_and_never_block), T(owner_of_a_released_request_is_woken), T(dead_process_is_reaped_at_once),
+        T(wakes_arrive_and_never_block), T(owner_of_a_released_request_is_woken), T(dead_process_is_reaped_at_once), T(the_next_tick_ends_what_a_dead_process_had),
         T(living_and_stopped_processes_are_not_reaped), T(the_right_ones_are_reaped), T(expired_lease_is_replaced),
         T(a_job_has_one_holder), T(tick_does_all_of_it),
     };
