@@ -14,6 +14,8 @@ int pdr_lock_init(pdr_lock *lock)
     bad = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED) ||
           pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST) || pthread_mutex_init(&lock->mutex, &attr);
     pthread_mutexattr_destroy(&attr);
+    lock->taken = 0;
+    lock->given_up = UINT32_MAX;
     return bad ? PDR_E_SYSTEM : PDR_OK;
 }
 
@@ -26,26 +28,47 @@ static inline void relax(void)
 #endif
 }
 
-/* The critical sections last a few microseconds at most: spin for about one, give the core away for some more, then sleep. */
-enum { SPINS = 40, YIELDS = 40, SLEEPS = 2000 };
+/*
+ * The critical sections last a few microseconds at most: spin for about one, give the core away for some more, then sleep: 10 ms in steps of 50 µs, 90 ms in steps of
+ * 1 ms, 1.9 s in steps of 10 ms. KNOWN: so many of the first, where somebody has waited for this holder in vain.
+ */
+enum { SPINS = 40, YIELDS = 40, SHORT = 200, LONGER = SHORT + 90, SLEEPS = LONGER + 190, KNOWN = 20 };
+
+static void pause_at(int i)
+{
+    if (i < SPINS) {
+        for (int k = 0; k < 8; k++) relax();
+    } else if (i < SPINS + YIELDS) {
+        sched_yield();
+    } else {
+        const int n = i - SPINS - YIELDS;
+        nanosleep(&(struct timespec){0, n < SHORT ? 50000 : n < LONGER ? 1000000 : 10000000}, NULL);
+    }
+}
+
+/* It was had: whoever sleeps for it can see that it is another's now. */
+static inline int had(pdr_lock *lock, int how)
+{
+    __atomic_store_n(&lock->taken, lock->taken + 1, __ATOMIC_RELAXED);
+    return how;
+}
 
 int pdr_lock_take(pdr_lock *lock)
 {
+    uint32_t first = 0, now = 0;
     for (int i = 0; i < SPINS + YIELDS + SLEEPS; i++) {
         int got = pthread_mutex_trylock(&lock->mutex);
-        if (__builtin_expect(got == 0, 1)) return PDR_OK;
-        if (got == EOWNERDEAD) return PDR_LOCK_RECOVERED;
+        if (__builtin_expect(got == 0, 1)) return had(lock, PDR_OK);
+        if (got == EOWNERDEAD) return had(lock, PDR_LOCK_RECOVERED);
         if (got != EBUSY) return PDR_E_BUSY; /* ENOTRECOVERABLE never happens: a recovered lock is always made consistent */
-        if (i < SPINS) {
-            for (int k = 0; k < 8; k++) relax();
-        } else if (i < SPINS + YIELDS) {
-            sched_yield();
-        } else {
-            int             n = i - SPINS - YIELDS;
-            struct timespec pause = {0, n < 200 ? 50000 : 1000000}; /* 50 µs for the first 10 ms, then 1 ms */
-            nanosleep(&pause, NULL);
+        if (i >= SPINS + YIELDS) {
+            now = __atomic_load_n(&lock->taken, __ATOMIC_RELAXED);
+            if (i == SPINS + YIELDS) first = now;
+            if (i >= SPINS + YIELDS + KNOWN && now == first && now == __atomic_load_n(&lock->given_up, __ATOMIC_RELAXED)) return PDR_E_BUSY;
         }
+        pause_at(i);
     }
+    if (now == first) __atomic_store_n(&lock->given_up, now, __ATOMIC_RELAXED);
     return PDR_E_BUSY;
 }
 

@@ -122,12 +122,12 @@ class Commands(threading.Thread):
         rng, (puts, takes, looks) = random.Random(1), self.commands()
         while not self.ending:
             words = rng.choice(puts + takes + looks)
-            self.now = subprocess.Popen([CTL, "--block", self.gw.block, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            said = self.now.communicate()[1]
+            self.now = subprocess.Popen([CTL, "--block", self.gw.block, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            out, said = self.now.communicate()
             self.done += 1
             # 1: what it was to drain or remove is not there; what a stopped process holds up is named
-            if self.now.returncode > 1 or (self.now.returncode == 1 and words not in takes and "lock" not in said and "busy" not in said):
-                self.failed.append((words, self.now.returncode, said))
+            if self.now.returncode > 1 or (self.now.returncode == 1 and words not in takes and "lock" not in said + out and "busy" not in said + out):
+                self.failed.append((words, self.now.returncode, said, out[-500:]))
             time.sleep(rng.random() * 0.1)
 
 

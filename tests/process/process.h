@@ -18,6 +18,9 @@ enum { WORKERS = 4, PREFILLS = 6, DECODES = 4, ROOMS = 1 << 22, CODES = 32 };
 typedef struct progress {         /* of one worker slot, over all its lives; written by the worker, read by the driver */
     uint64_t calls;               /* that returned */
     uint64_t began_ns;            /* of the call that is under way, 0: none */
+    uint64_t began_beat;          /* and of the pacer then */
+    uint32_t line;                /* of worker.c, where it began */
+    uint64_t longest_ns;          /* that a call took */
     uint64_t routed;              /* answers PDR_OK of pdr_route */
     uint64_t code[CODES];         /* how often each error came, by -code */
     char     failure[256];        /* the first thing that must not happen, empty: none */
@@ -25,6 +28,7 @@ typedef struct progress {         /* of one worker slot, over all its lives; wri
 
 typedef struct board {
     progress worker[WORKERS];
+    uint64_t beats;               /* of the pacer, a process that does nothing but sleep for a millisecond again and again: so much time the machine has given to each */
     uint64_t rooms_seen;
     uint64_t room[ROOMS];         /* every room ever drawn: an open hash set, 0: free */
 } board;

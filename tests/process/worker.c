@@ -26,11 +26,19 @@ static uint32_t random_below(uint32_t n)
     return (uint32_t)(state >> 33) % n;
 }
 
-static void begin(void) { __atomic_store_n(&mine->began_ns, pdr_host_now_ns(), __ATOMIC_RELAXED); }
+#define begin() begin_at(__LINE__)
+static void begin_at(uint32_t line)
+{
+    mine->line = line;
+    __atomic_store_n(&mine->began_beat, __atomic_load_n(&shared->beats, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+    __atomic_store_n(&mine->began_ns, pdr_host_now_ns(), __ATOMIC_RELEASE);
+}
 
 /* Notes what a call returned. `allowed` has a bit for each -code that may come: anything else ends the worker. */
 static int end(const char *what, int code, uint64_t allowed, const pdr_error *err)
 {
+    const uint64_t took = pdr_host_now_ns() - mine->began_ns;
+    if (took > mine->longest_ns) __atomic_store_n(&mine->longest_ns, took, __ATOMIC_RELAXED);
     __atomic_store_n(&mine->began_ns, 0, __ATOMIC_RELAXED);
     __atomic_add_fetch(&mine->calls, 1, __ATOMIC_RELAXED);
     if (code <= 0 && code > -CODES) mine->code[-code]++;

@@ -66,6 +66,40 @@ static void gives_up_on_one_that_does_not_come_back(void **state)
     pthread_barrier_destroy(&h.both);
 }
 
+static double seconds_since(const struct timespec *t)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - t->tv_sec) + (double)(now.tv_nsec - t->tv_nsec) / 1e9;
+}
+
+/* Who comes after somebody has waited in vain does not wait again; when the lock has changed hands all are patient as before. */
+static void gives_up_on_one_holder_once(void **state)
+{
+    (void)state;
+    held            h;
+    pthread_t       t;
+    struct timespec began;
+    double          first, again = 0;
+    assert_int_equal(pdr_lock_init(&h.lock), PDR_OK);
+    assert_int_equal(pthread_barrier_init(&h.both, NULL, 2), 0);
+    h.hold_ns = 0;
+    assert_int_equal(pthread_create(&t, NULL, holder, &h), 0);
+    pthread_barrier_wait(&h.both);
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    assert_int_equal(pdr_lock_take(&h.lock), PDR_E_BUSY);
+    first = seconds_since(&began);
+    assert_true(first > 1.9);
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (int i = 0; i < 10; i++) assert_int_equal(pdr_lock_take(&h.lock), PDR_E_BUSY);
+    again = seconds_since(&began) / 10;
+    if (again > first / 20) fail_msg("%.3f s for one that is known, %.3f s at first", again, first);
+    pthread_barrier_wait(&h.both);
+    pthread_join(t, NULL);
+    assert_int_equal(second(&h, 300000000), PDR_OK); /* another's, who works for longer than that */
+    pthread_barrier_destroy(&h.both);
+}
+
 static void takes_over_from_a_dead_one(void **state)
 {
     (void)state;
@@ -99,6 +133,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(waits_for_an_owner_that_works),
         cmocka_unit_test(gives_up_on_one_that_does_not_come_back),
+        cmocka_unit_test(gives_up_on_one_holder_once),
         cmocka_unit_test(takes_over_from_a_dead_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
