@@ -315,7 +315,7 @@ static inline const uint8_t *skip_word(const uint8_t *p)
  * p stands where an element of an array must begin. Skips what it can of "number, number, number," in whole blocks and
  * returns where an element must begin again; whatever is not of that form is left to the caller.
  */
-static inline const uint8_t *skip_integers(const scanner *s, const uint8_t *p)
+static inline const uint8_t *skip_integers(scanner *s, const uint8_t *p)
 {
     while (s->end - p >= PDR_BLOCK) {
         list_masks m;
@@ -326,10 +326,12 @@ static inline const uint8_t *skip_integers(const scanner *s, const uint8_t *p)
         if (!m.comma) return p;
         tokens = ~0ull >> (63 - last_bit(m.comma)); /* up to the last comma */
         m.digit &= tokens;
+        m.space &= tokens;
         starts = m.digit & ~(m.digit << 1);
         if (starts & m.zero & m.digit >> 1) return p; /* a leading zero: let the caller find it */
         tokens = starts | m.comma;
         if ((prefix_xor(tokens) & tokens) != starts) return p; /* not one number, one comma and so on */
+        s->untidy |= m.space != 0;
         p += last_bit(m.comma) + 1;
         if (other) return p;
     }

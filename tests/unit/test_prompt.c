@@ -543,6 +543,32 @@ static void token_chain_is_that_of_pdr_hash_tokens(void **state)
     free(s);
 }
 
+/* White space between the numbers of a list in a message or tool is none of the prompt, wherever the list stands and whatever follows it. */
+static void spaces_between_integers_change_nothing(void **state)
+{
+    static const char *const tight = "[1,22,333,4,55555,6,7,8,99,10,11,12,13,14]", *const apart[] = {
+        "[1, 22, 333, 4, 55555, 6, 7, 8, 99, 10, 11, 12, 13, 14]", "[1,22,333,4,55555,6,7,8,99,10,11,12,13 ,14]", "[1,\n22,333,4,55555,6,7,8,99,10,11,12,13,14]"};
+    static const char *const where[] = {"{\"messages\":[{\"role\":\"user\",\"content\":\"what is said before the list, long enough for a block\",\"a\":%s}],\"pad\":\"%.*s\"}",
+                                        "{\"messages\":[{\"role\":\"user\",\"content\":\"what is said before the list, long enough for a block\"}],\"tools\":[{\"enum\":%s}],\"pad\":\"%.*s\"}"};
+    char    body[1024], pad[200];
+    scanned first, other;
+    (void)state;
+    memset(pad, 'p', sizeof pad);
+    for (size_t w = 0; w < 2; w++)
+        for (int n = 0; n < 200; n += 1 + n / 70 * 60) {
+            snprintf(body, sizeof body, where[w], tight, n, pad);
+            scan_ok(body, PDR_API_CHAT, 64, &first);
+            assert_int_not_equal(first.prompt.blocks, 0);
+            for (size_t i = 0; i < sizeof apart / sizeof *apart; i++) {
+                snprintf(body, sizeof body, where[w], apart[i], n, pad);
+                scan_ok(body, PDR_API_CHAT, 64, &other);
+                assert_int_equal(other.prompt.blocks, first.prompt.blocks);
+                assert_int_equal(other.prompt.prompt_bytes, first.prompt.prompt_bytes);
+                assert_memory_equal(other.hashes, first.hashes, first.prompt.blocks * sizeof *first.hashes);
+            }
+        }
+}
+
 static void message_stream_is_as_documented(void **state)
 {
     static const char body[] =
@@ -891,6 +917,7 @@ int main(void)
         cmocka_unit_test(sessions),
         cmocka_unit_test(text_chain_is_as_defined_in_any_spelling),
         cmocka_unit_test(token_chain_is_that_of_pdr_hash_tokens),
+        cmocka_unit_test(spaces_between_integers_change_nothing),
         cmocka_unit_test(message_stream_is_as_documented),
         cmocka_unit_test(next_turn_shares_every_full_block),
         cmocka_unit_test(salts_and_kinds_share_nothing),
