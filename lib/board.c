@@ -150,6 +150,20 @@ void pdr_board_fill(const pdr_registry *g)
     for (uint32_t i = 0; i < groups_of(g->head->decode_n); i++) sum_group(g, i);
 }
 
+uint64_t pdr_board_waits_portable(const uint64_t *end, uint32_t n, uint64_t now, uint64_t most_us, uint64_t *us)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) sum += us[i] = pdr_board_wait_us(end[i], now, most_us);
+    return sum;
+}
+
+#if !defined(__x86_64__)
+uint64_t pdr_board_waits_avx2(const uint64_t *end, uint32_t n, uint64_t now, uint64_t most_us, uint64_t *us)
+{
+    return pdr_board_waits_portable(end, n, now, most_us, us); /* never called */
+}
+#endif
+
 int pdr_board_check(const pdr_registry *g, char *why, size_t cap)
 {
     const pdr_board      *b = &g->board;

@@ -66,6 +66,14 @@ static inline uint64_t pdr_board_wait_us(uint64_t end, uint64_t now, uint64_t mo
     return end ? us : 0;
 }
 
+/* The same for n servers; their sum. `wide`: pdr_least_is_wide(). */
+uint64_t pdr_board_waits_avx2(const uint64_t *end, uint32_t n, uint64_t now, uint64_t most_us, uint64_t *us);
+uint64_t pdr_board_waits_portable(const uint64_t *end, uint32_t n, uint64_t now, uint64_t most_us, uint64_t *us);
+static inline uint64_t pdr_board_waits(const uint64_t *end, uint32_t n, uint64_t now, uint64_t most_us, uint64_t *us, int wide)
+{
+    return wide ? pdr_board_waits_avx2(end, n, now, most_us, us) : pdr_board_waits_portable(end, n, now, most_us, us);
+}
+
 /* The first of the set bits from `at` on, `n` if there is none before it. */
 static inline uint32_t pdr_bits_next(const uint64_t *bits, uint32_t at, uint32_t n)
 {

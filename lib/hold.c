@@ -8,6 +8,7 @@
 enum { STEPS_PER_OCTAVE = 8, STEP_BITS = 3, SIZE_LEAST = 64, BUCKETS_LEAST = 64, FAIR_LEAST = 64 /* 1/16 */, FAIR_ALL = 1024 };
 #define PDR_FAIR_HALF_NS 30000000000ull
 #define TIME_MOST_US     (1ull << 32) /* 71 minutes */
+#define TURN_OVERDUE_MOST (1ull << 61)
 
 uint32_t pdr_hold_buckets(uint32_t max)
 {
@@ -216,15 +217,20 @@ typedef struct pdr_rank { int64_t priority; uint64_t overdue_ns, urgency, sequen
 
 static uint64_t capped(uint64_t us) { return us < TIME_MOST_US ? us : TIME_MOST_US; }
 
+/* What is the same for all in a ranking. */
+typedef struct pdr_order { uint64_t ageing_us, now_ns; int fair; } pdr_order;
+
+static pdr_order order_of(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns) { return (pdr_order){capped(ageing_us), now_ns, h->head->tenants > 1}; }
+
 /* overdue_ns: when half of its time was over, if it is; UINT64_MAX else. */
-static pdr_rank rank(const pdr_hold *h, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence, uint64_t ageing_us, uint64_t now_ns)
+static inline pdr_rank rank(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence)
 {
-    uint64_t t = capped(ageing_us) + capped(pdr_elapsed_us(now_ns, came_ns)), urgency = t * l->inverse >> 8;
-    if (h->head->tenants > 1) {
+    uint64_t t = o->ageing_us + capped(pdr_elapsed_us(o->now_ns, came_ns)), urgency = t * l->inverse >> 8;
+    if (o->fair) {
         const pdr_account *a = &h->head->account[l->account];
         urgency = urgency / 1024 * (a->held ? a->fairness_q10 : (uint32_t)FAIR_ALL);
     }
-    return (pdr_rank){l->priority, half_ns <= now_ns ? half_ns : UINT64_MAX, urgency, sequence};
+    return (pdr_rank){l->priority, half_ns <= o->now_ns ? half_ns : UINT64_MAX, urgency, sequence};
 }
 
 static inline int before(const pdr_rank *a, const pdr_rank *b)
@@ -235,92 +241,106 @@ static inline int before(const pdr_rank *a, const pdr_rank *b)
     return a->sequence < b->sequence;
 }
 
-static pdr_rank rank_as(const pdr_hold *h, const pdr_lane *l, const pdr_held *s, uint64_t ageing_us, uint64_t now_ns)
+static pdr_rank rank_as(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, const pdr_held *s)
 {
-    uint64_t        half = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
-    return rank(h, l, s->enqueued_ns, half, s->sequence, ageing_us, now_ns);
+    uint64_t half = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
+    return rank(h, o, l, s->enqueued_ns, half, s->sequence);
 }
 
-static pdr_rank rank_of(const pdr_hold *h, const pdr_lane *l, uint32_t slot, uint64_t ageing_us, uint64_t now_ns)
+static pdr_rank rank_of(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, uint32_t slot) { return rank_as(h, o, l, &h->slots[slot]); }
+
+/* A number that is less for whoever is before another of the same priority; equal ones are compared in full. */
+static inline uint64_t turn_of(const pdr_rank *r)
 {
-    return rank_as(h, l, &h->slots[slot], ageing_us, now_ns);
+    if (r->overdue_ns < TURN_OVERDUE_MOST) return r->overdue_ns;
+    return r->overdue_ns != UINT64_MAX ? TURN_OVERDUE_MOST : PDR_LEAST_NOBODY - 1 - r->urgency; /* urgencies are less than 2^58 */
 }
 
-static void keep_rank(pdr_lane *l, const pdr_rank *r)
+static pdr_rank rank_in_lane(const pdr_hold *h, const pdr_order *o, const pdr_lane *l)
 {
-    l->overdue_ns = r->overdue_ns;
-    l->urgency = r->urgency;
-    l->sequence = r->sequence;
+    if (l->pass == h->head->pass) return rank_of(h, o, l, l->cursor);
+    return rank(h, o, l, l->head_ns, l->head_half_ns, l->head_sequence);
 }
 
-static inline int lane_before(const pdr_lane *x, const pdr_lane *y, int mixed)
+/* All lanes of the highest priority with somebody who was not looked at in this pass. */
+static void rank_lanes(const pdr_hold *h, const pdr_order *o, int wide)
 {
-    if (mixed && x->priority != y->priority) return x->priority > y->priority;
-    if (mixed && x->overdue_ns != y->overdue_ns) return x->overdue_ns < y->overdue_ns;
-    if (x->urgency != y->urgency) return x->urgency > y->urgency;
-    return x->sequence < y->sequence;
-}
-
-static inline void sink_as(const pdr_hold *h, uint32_t i, int mixed)
-{
-    const pdr_lane *lanes = h->lanes;
-    uint32_t       *heap = h->heap, n = h->head->ranks, x = heap[i];
-    for (uint32_t k; (k = i * 2 + 1) < n; i = k) {
-        if (k + 1 < n && lane_before(&lanes[heap[k + 1]], &lanes[heap[k]], mixed)) k++;
-        if (!lane_before(&lanes[heap[k]], &lanes[x], mixed)) break;
-        heap[i] = heap[k];
-    }
-    heap[i] = x;
-}
-
-static void sink(const pdr_hold *h, uint32_t i)
-{
-    if (h->head->mixed)
-        sink_as(h, i, 1);
-    else
-        sink_as(h, i, 0);
-}
-
-/* All lanes with somebody who was not looked at in this pass. */
-static void rank_lanes(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
-{
-    uint32_t n = 0, mixed = 0;
-    for (uint32_t i = 0; i < h->head->lanes; i++) {
-        pdr_lane *l = &h->lanes[h->active[i]];
-        pdr_rank  r;
-        if (l->pass != h->head->pass) {
-            r = rank(h, l, l->head_ns, l->head_half_ns, l->head_sequence, ageing_us, now_ns);
-        } else {
-            if (l->cursor == PDR_NONE) continue;
-            r = rank_of(h, l, l->cursor, ageing_us, now_ns);
+    const uint64_t  pass = h->head->pass;
+    const uint32_t  lanes = h->head->lanes, *active = h->active;
+    uint64_t *const turn = h->turn.v;
+    uint32_t *const ranked = h->ranked;
+    int64_t         priority = INT64_MIN;
+    uint32_t        n = 0;
+    for (uint32_t i = 0; i < lanes; i++) {
+        const pdr_lane *l = &h->lanes[active[i]];
+        if (l->priority < priority || (l->pass == pass && l->cursor == PDR_NONE)) continue;
+        if (l->priority > priority) {
+            priority = l->priority;
+            n = 0;
         }
-        keep_rank(l, &r);
-        mixed |= (uint32_t)(r.overdue_ns != UINT64_MAX) | (uint32_t)(r.priority != h->lanes[h->active[0]].priority);
-        h->heap[n++] = h->active[i];
+        pdr_rank r = rank_in_lane(h, o, l);
+        turn[n] = turn_of(&r);
+        ranked[n++] = active[i];
     }
     h->head->ranks = n;
-    h->head->mixed = mixed;
-    for (uint32_t i = n / 2; i-- > 0;) sink(h, i);
-    h->head->ranked = h->head->pass;
+    h->head->ranked = pass;
+    for (; n % PDR_LEAST_OF; n++) turn[n] = PDR_LEAST_NOBODY;
+    for (uint32_t i = 0; i < n / PDR_LEAST_OF; i++) pdr_groups_renew(&h->turn, i, wide);
+}
+
+/* Of those whose turn is in the same instant, the first in full. */
+static uint32_t first_of_level(const pdr_hold *h, const pdr_order *o, uint32_t group)
+{
+    const uint32_t groups = pdr_hold_groups(h->head->ranks);
+    const uint64_t least = h->turn.least[group];
+    uint32_t       best = PDR_NONE;
+    pdr_rank       first = {0, 0, 0, 0};
+    for (; group < groups; group++) {
+        if (h->turn.least[group] != least) continue;
+        for (uint32_t mask = h->turn.mask[group]; mask; mask &= mask - 1) {
+            uint32_t at = group * PDR_LEAST_OF + (uint32_t)__builtin_ctz(mask);
+            pdr_rank r = rank_in_lane(h, o, &h->lanes[h->ranked[at]]);
+            if (best != PDR_NONE && before(&first, &r)) continue;
+            best = at;
+            first = r;
+        }
+    }
+    return best;
+}
+
+/* Which of the ranked is next; PDR_NONE: all were looked at. */
+static inline uint32_t first_turn(const pdr_hold *h, const pdr_order *o)
+{
+    int      level;
+    if (!h->head->ranks) return PDR_NONE;
+    uint32_t group = pdr_groups_first(&h->turn, pdr_hold_groups(h->head->ranks), &level);
+    if (h->turn.least[group] == PDR_LEAST_NOBODY) return PDR_NONE;
+    if (__builtin_expect(level, 0)) return first_of_level(h, o, group);
+    return group * PDR_LEAST_OF + (uint32_t)__builtin_ctz(h->turn.mask[group]);
 }
 
 uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
 {
-    pdr_hold_head *d = h->head;
-    if (d->ranked != d->pass) rank_lanes(h, ageing_us, now_ns);
-    if (!d->ranks) return PDR_NONE;
-    pdr_lane *l = &h->lanes[h->heap[0]];
+    pdr_hold_head  *d = h->head;
+    const pdr_order o = order_of(h, ageing_us, now_ns);
+    const int       wide = pdr_least_is_wide();
+    uint32_t        at = PDR_NONE;
+    if (d->ranked == d->pass) at = first_turn(h, &o);
+    if (at == PDR_NONE) { /* for the first time, after a change, or those of the next priority */
+        rank_lanes(h, &o, wide);
+        at = first_turn(h, &o);
+        if (at == PDR_NONE) return PDR_NONE;
+    }
+    pdr_lane *l = &h->lanes[h->ranked[at]];
     uint32_t  slot = l->pass == d->pass ? l->cursor : l->first;
     l->pass = d->pass;
     l->cursor = h->slots[slot].next;
+    h->turn.v[at] = PDR_LEAST_NOBODY;
     if (l->cursor != PDR_NONE) {
-        pdr_rank r = rank_of(h, l, l->cursor, ageing_us, now_ns);
-        keep_rank(l, &r);
-        if (r.overdue_ns != UINT64_MAX) d->mixed = 1; /* nobody else was: the heap is in order for both comparisons */
-    } else {
-        h->heap[0] = h->heap[--d->ranks];
+        pdr_rank r = rank_of(h, &o, l, l->cursor);
+        h->turn.v[at] = turn_of(&r);
     }
-    if (d->ranks) sink(h, 0);
+    pdr_groups_renew(&h->turn, at / PDR_LEAST_OF, wide);
     d->looked_at = slot;
     return slot;
 }
@@ -351,14 +371,15 @@ pdr_standing pdr_hold_standing(const pdr_hold *h, const pdr_held *s, uint64_t ag
     pdr_standing out = {0, 0};
     pdr_lane     own = {.priority = s->priority, .account = account_of(s->tenant), .step = step_of(s->size_us)};
     own.inverse = inverse_of(own.step);
-    pdr_rank mine = rank_as(h, &own, s, ageing_us, now_ns);
+    const pdr_order order = order_of(h, ageing_us, now_ns);
+    pdr_rank        mine = rank_as(h, &order, &own, s);
     for (uint32_t i = 0; i < h->head->high; i++) {
         const pdr_held *o = &h->slots[i];
         if (!o->booking || o == s) continue;
         const pdr_lane *l = &h->lanes[o->lane];
         int             first = o->sequence < s->sequence; /* within a lane */
         if (l->priority != own.priority || l->account != own.account || l->step != own.step) {
-            pdr_rank r = rank_as(h, l, o, ageing_us, now_ns);
+            pdr_rank r = rank_as(h, &order, l, o);
             first = before(&r, &mine);
         }
         out.place += (uint32_t)first;

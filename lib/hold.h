@@ -10,13 +10,14 @@
  * tenant that was served more than its share lately, down to 1/16.
  *
  * Requests of one priority, tenant and size step stand in a lane, first come first served, so only the lanes' heads need to be compared: a pass ranks them once, O(lanes), in
- * practice some hundred however many are held, into a heap, and then takes each next one in O(log lanes); add and remove O(1). Tenants share 256 accounts by
+ * practice some hundred however many are held, and then finds each next one by groups of sixteen, O(16 + lanes / 16); add and remove O(1). Tenants share 256 accounts by
  * their hash. Called with the router's lock held. A slot's `booking` is the truth: written last, cleared first; pdr_hold_rebuild() makes everything else anew.
  */
 #ifndef PDR_HOLD_H
 #define PDR_HOLD_H
 
 #include "cost.h"
+#include "least.h"
 
 enum { PDR_HELD_SAMPLES = 64, PDR_TENANTS = 256 };
 
@@ -49,7 +50,6 @@ typedef struct pdr_lane {
     uint32_t place;          /* in active[] */
     uint64_t pass;           /* the pass in which cursor counts */
     uint32_t cursor, pad;    /* first not looked at; PDR_NONE: all were */
-    uint64_t overdue_ns, urgency, sequence; /* the cursor's rank in this pass, as long as the lane is in the heap */
 } __attribute__((aligned(64))) pdr_lane;
 
 typedef struct pdr_account {
@@ -63,9 +63,8 @@ typedef struct pdr_hold_head {
     uint64_t sequence;       /* of the last that came */
     uint64_t pass;           /* passes so far */
     uint64_t plans;          /* 1 + the relists of the registry with which the last pass left nothing planned at any server; 0: there may be something */
-    uint64_t ranked;         /* the pass whose lanes heap[] has: 0 none */
-    uint32_t ranks, looked_at; /* in heap[]; the slot that pdr_hold_next() gave last */
-    uint32_t mixed, pad;     /* priorities differ, or somebody's half of the time is over: else only urgency and arrival decide */
+    uint64_t ranked;         /* the pass whose lanes are ranked: 0 none */
+    uint32_t ranks, looked_at; /* lanes ranked, all of one priority; the slot that pdr_hold_next() gave last */
     uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */
     uint64_t longest_us;     /* that anybody has waited so far */
     pdr_account account[PDR_TENANTS];
@@ -75,12 +74,15 @@ typedef struct pdr_hold {
     pdr_hold_head *head;
     pdr_held      *slots;
     pdr_lane      *lanes;    /* max */
+    pdr_groups     turn;     /* of each lane that is ranked when its next one is due, the least first; PDR_LEAST_NOBODY: all were looked at */
+    uint32_t      *ranked;   /* max: numbers of the lanes of turn[] */
     uint32_t      *active;   /* max: numbers of lanes in use */
-    uint32_t      *heap;     /* max: numbers of lanes with somebody to look at in this pass, the next one first */
     uint32_t      *bucket;   /* buckets */
 } pdr_hold;
 
 uint32_t pdr_hold_buckets(uint32_t max);
+/* Groups of sixteen turns. */
+static inline uint32_t pdr_hold_groups(uint32_t max) { return (max + PDR_LEAST_OF - 1) / PDR_LEAST_OF; }
 void     pdr_hold_init(const pdr_hold *h, uint32_t max);
 /* A slot for a request, PDR_NONE when full. `hashes` is its chain; times, size, priority and tenant are set by the caller before pdr_hold_commit(). */
 uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *hashes, size_t n);

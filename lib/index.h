@@ -51,6 +51,8 @@ void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint
  * the first that it does not hold; holders[] (room for all targets) gets those with a depth, in no order, the result is how many. depth[] is all zero before: who calls it again
  * clears those of the holders. */
 uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, size_t blocks, uint16_t *depth, uint32_t *holders);
+/* Whether there can be anybody who holds something of a chain with this first block: no is certain. */
+int pdr_index_may_know(const pdr_index *ix, uint64_t first);
 /* The target holds the leading n blocks of this chain: adds what is missing, refreshes the recency of all. */
 void pdr_index_store(pdr_index *ix, uint32_t target, const uint64_t *hashes, size_t n);
 /* A continuation: blocks [from, from + n) of a chain whose first `from` blocks were stored before (engine events with a

@@ -414,15 +414,18 @@ static stretch next_stretch(spread *s, uint32_t i)
     return x;
 }
 
+int pdr_index_may_know(const pdr_index *ix, uint64_t first)
+{
+    pdr_key key = pdr_index_key(ix, first);
+    return *pdr_root_cell(ix, key.bucket, key.hi) != 0;
+}
+
 uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, size_t blocks, uint16_t *depth, uint32_t *holders)
 {
     walk w;
     uint32_t i = 0;
     if (!n) return 0;
-    if (blocks / n == 1) { /* the first sample is the first block */
-        pdr_key first = pdr_index_key(ix, hashes[0]);
-        if (!*pdr_root_cell(ix, first.bucket, first.hi)) return 0;
-    }
+    if (blocks < 2 * n && !pdr_index_may_know(ix, hashes[0])) return 0; /* the first sample is the first block */
     begin_walk(&w, ix, depth, holders);
     spread s = {.step = blocks / n, .rest = blocks % n, .over = blocks % n, .block = blocks / n, .samples = n < 65535 ? (uint32_t)n : 65535};
     while (i < s.samples && alive(&w)) {

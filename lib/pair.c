@@ -1,5 +1,7 @@
 #include "pair.h"
 
+#include "least.h"
+
 #include <string.h>
 
 static int known_equal(uint32_t a, uint32_t b) { return a == b && a != PDR_NO_GROUP; }
@@ -179,37 +181,53 @@ typedef struct pdr_decode_found {
     uint32_t at, barred;
 } pdr_decode_found;
 
-static inline void look_at_decode(pdr_decode_found *f, const pdr_registry *g, const pdr_view *v, uint32_t at, uint64_t us)
-{
-    const pdr_target *t = &g->targets[g->decode[at]];
-    us = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
-    if (us > f->cost) return; /* its key is greater too */
-    if (__builtin_expect(t->guarded != 0, 0) && pdr_barred(t, v->job, v->now_ns) != PDR_BARRED_NO) return;
-    uint64_t key = pdr_key_of(us, t->d_last_pick, g->head->pick);
-    if (key > f->key || (key == f->key && at > f->at)) return;
-    *f = (pdr_decode_found){us, key, at, f->barred};
-}
-
 /* What decoding costs there, as pdr_decode_us(): by the board. */
 static inline uint64_t decode_us(uint64_t output, int64_t need, uint64_t step, uint64_t over, int64_t room)
 {
     return output * step + over + (need > room ? (uint64_t)(need - room) * 100 : 0);
 }
 
+/* One group: its costs, up to PDR_KEY_COST_MOST; who is barred costs PDR_LEAST_NOBODY. Those with the least of them, if they are no dearer than what was found, are compared by their keys. */
+static void look_at_group(pdr_decode_found *f, const pdr_registry *g, const pdr_view *v, uint32_t group, int wide)
+{
+    const pdr_board *b = &g->board;
+    const uint32_t   at = group * PDR_BOARD_GROUP, n = g->head->decode_n - at < PDR_BOARD_GROUP ? g->head->decode_n - at : PDR_BOARD_GROUP;
+    const uint64_t   output = v->job->output_tokens, *step = b->step_us + at, *over = b->over_us + at;
+    const int64_t   *room = b->room + at, need = (int64_t)(v->job->prompt_tokens + output);
+    uint64_t         cost[PDR_BOARD_GROUP];
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t us = decode_us(output, need, step[i], over[i], room[i]);
+        cost[i] = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
+    }
+    for (uint32_t i = n; i < PDR_BOARD_GROUP; i++) cost[i] = PDR_LEAST_NOBODY;
+    for (uint64_t bits = b->guarded[at / 64] >> at % 64 & ((1u << PDR_BOARD_GROUP) - 1); __builtin_expect(bits != 0, 0); bits &= bits - 1) {
+        uint32_t i = (uint32_t)__builtin_ctzll(bits);
+        if (i < n && g->targets[g->decode[at + i]].open_until_ns > v->now_ns) cost[i] = PDR_LEAST_NOBODY;
+    }
+    pdr_least x = pdr_least_of(cost, wide);
+    if (x.value > f->cost || x.value == PDR_LEAST_NOBODY) return; /* keys are greater too */
+    for (; x.mask; x.mask &= x.mask - 1) {
+        uint32_t i = at + (uint32_t)__builtin_ctzll(x.mask);
+        uint64_t key = pdr_key_of(x.value, g->targets[g->decode[i]].d_last_pick, g->head->pick);
+        if (key > f->key || (key == f->key && i > f->at)) continue;
+        *f = (pdr_decode_found){x.value, key, i, f->barred};
+    }
+}
+
 static pdr_decode_found find_decode(const pdr_registry *g, const pdr_view *v)
 {
     const pdr_board *b = &g->board;
     const uint32_t   n = g->head->decode_n;
+    const int        wide = pdr_least_is_wide();
     const uint64_t   output = v->job->output_tokens;
     const int64_t    need = (int64_t)(v->job->prompt_tokens + output);
     const int        bounded = output < 1u << 24; /* else products of it could wrap, and a bound of a wrapped number is none */
     pdr_decode_found f = {UINT64_MAX, UINT64_MAX, PDR_NONE, 0};
     for (uint32_t i = pdr_bits_next(b->guarded, 0, n); i < n; i = pdr_bits_next(b->guarded, i + 1, n)) f.barred += g->targets[g->decode[i]].open_until_ns > v->now_ns;
-    for (uint32_t i = 0, group = 0; i < n; i = ++group * PDR_BOARD_GROUP) {
+    for (uint32_t group = 0; group * PDR_BOARD_GROUP < n; group++) {
         int bound = bounded && b->least_step[group] >> 36 == 0 && b->most_room[group] > -(1ll << 50);
         if (bound && decode_us(output, need, b->least_step[group], b->least_over[group], b->most_room[group]) > f.cost) continue;
-        uint32_t end = n - i < PDR_BOARD_GROUP ? n : i + PDR_BOARD_GROUP;
-        for (; i < end; i++) look_at_decode(&f, g, v, i, decode_us(output, need, b->step_us[i], b->over_us[i], b->room[i]));
+        look_at_group(&f, g, v, group, wide);
     }
     return f;
 }

@@ -34,10 +34,11 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_BOOKINGS] = (uint64_t)c->max_bookings * sizeof(pdr_booking),
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
-        [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t),
-        /* a wait, a holder and one that was touched per target, two numbers per group */
-        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * (sizeof(uint64_t) + 2 * sizeof(uint32_t)) +
-                             (uint64_t)pdr_wait_groups(c->max_targets) * (sizeof(uint64_t) + sizeof(uint32_t)),
+        [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t) +
+                             (uint64_t)pdr_hold_groups(c->max_held) * ((PDR_LEAST_OF + 1) * sizeof(uint64_t) + sizeof(uint16_t)),
+        /* a holder and one that was touched per target, the waits and three numbers per group of them */
+        [PDR_REGION_WAITS] = (uint64_t)c->max_targets * 2 * sizeof(uint32_t) +
+                             (uint64_t)pdr_wait_groups(c->max_targets) * ((PDR_WAIT_GROUP + 1) * sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint16_t)),
         [PDR_REGION_BOARD] = pdr_board_size(c->max_targets),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
@@ -111,9 +112,13 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->hold.head = region(r, PDR_REGION_HOLD);
     b->hold.slots = region(r, PDR_REGION_HELD);
     b->hold.lanes = region(r, PDR_REGION_LANES);
-    b->hold.active = (uint32_t *)(void *)(b->hold.lanes + r->config.max_held);
-    b->hold.heap = b->hold.active + r->config.max_held;
-    b->hold.bucket = b->hold.heap + r->config.max_held;
+    uint32_t turns = pdr_hold_groups(r->config.max_held);
+    b->hold.turn.v = (uint64_t *)(void *)(b->hold.lanes + r->config.max_held);
+    b->hold.turn.least = b->hold.turn.v + turns * PDR_LEAST_OF;
+    b->hold.ranked = (uint32_t *)(void *)(b->hold.turn.least + turns);
+    b->hold.active = b->hold.ranked + r->config.max_held;
+    b->hold.bucket = b->hold.active + r->config.max_held;
+    b->hold.turn.mask = (uint16_t *)(void *)(b->hold.bucket + pdr_hold_buckets(r->config.max_held));
     b->log.head = region(r, PDR_REGION_LOG);
     b->log.records = region(r, PDR_REGION_RECORDS);
     b->index = region(r, PDR_REGION_INDEX);
@@ -136,11 +141,12 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
 void pdr_books_open_pass(pdr_books *b)
 {
     uint32_t targets = b->r->config.max_targets, groups = pdr_wait_groups(targets);
-    b->waits.us = region(b->r, PDR_REGION_WAITS);
-    b->waits.least = b->waits.us + targets;
-    b->waits.slow = (uint32_t *)(void *)(b->waits.least + groups);
+    b->waits.us.v = region(b->r, PDR_REGION_WAITS);
+    b->waits.us.least = b->waits.us.v + groups * PDR_WAIT_GROUP;
+    b->waits.slow = (uint32_t *)(void *)(b->waits.us.least + groups);
     b->waits.touched = b->waits.slow + groups;
     b->holders = b->waits.touched + targets;
+    b->waits.us.mask = (uint16_t *)(void *)(b->holders + targets);
 }
 
 /* A nearer tier is never slower than a farther one: the pair choice relies on it. */

@@ -50,6 +50,7 @@ uint64_t pdr_ageing_us(const pdr_books *b)
 /* Fills depth[], which is all zero before. */
 static void match_sample(pdr_books *b, const pdr_held *s)
 {
+    if (!s->samples || (s->blocks < 2 * s->samples && !pdr_index_may_know(b->index, s->sample[0]))) return; /* mostly */
     b->holding = pdr_index_match_sample(b->index, s->sample, s->samples, s->blocks, b->depth, b->holders);
     for (uint32_t i = 0; i < b->holding; i++) {
         uint32_t w = b->holders[i];
@@ -83,13 +84,18 @@ static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice
 /* The time of the fixed part of a step at this target. */
 static uint64_t base_us(const pdr_books *b, const pdr_target *t) { return pdr_scale_q10(b->r->rates.base_us, t->slowness_q10); }
 
+static inline int gate_open(const pdr_books *b, uint32_t target)
+{
+    return pdr_open_for(&b->registry.targets[target], b->registry.head->foreseen, b->now_ns);
+}
+
 /* Whether a request may be sent to this target in this pass. */
-static int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
+static inline int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
     const pdr_target *t = &b->registry.targets[w];
     const pdr_step   *step = &b->steps[w];
     if (b->planned_us[w]) return 0;
-    if (!step->requests) return pdr_gate_open(b, w);
+    if (!step->requests) return gate_open(b, w);
     uint64_t base = base_us(b, t), more = x->work > base ? x->work - base : 0;
     if (step->tokens + x->uncached > b->r->config.hold_window_tokens) return 0;
     return more * step->requests < PDR_AND_THOSE_WHO_COME * (base + (base * b->queue_q10 >> 10));
@@ -141,7 +147,7 @@ static void booked_into_step(pdr_books *b, uint32_t w, const pdr_prefill_terms *
 /* It waits for that target: what it costs there counts for those behind it. */
 static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
-    if (!b->planned_us[w] && (b->steps[w].requests || pdr_gate_open(b, w)) && b->open) b->open--;
+    if (!b->planned_us[w] && (b->steps[w].requests || gate_open(b, w)) && b->open) b->open--;
     touch(b, w);
     b->planned_us[w] += x->work;
     if (b->apart) pdr_waits_plan(&b->waits, &b->registry, w, x->work);

@@ -2,14 +2,6 @@
 
 uint32_t pdr_wait_groups(uint32_t targets) { return (targets + PDR_WAIT_GROUP - 1) / PDR_WAIT_GROUP; }
 
-static void least_of_group(const pdr_waits *w, uint32_t group, uint32_t n)
-{
-    uint32_t i = group * PDR_WAIT_GROUP, end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
-    uint64_t least = PDR_WAIT_BARRED;
-    for (; i < end; i++) least = w->us[i] < least ? w->us[i] : least;
-    w->least[group] = least;
-}
-
 static inline int barred(const pdr_target *t, uint64_t now_ns) { return __builtin_expect(t->open_until_ns > now_ns, 0) && t->guarded; }
 
 /* Those of whom the end of their work does not say all; the groups' least is found again. */
@@ -19,14 +11,14 @@ static void begin_odd(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
     for (uint32_t i = pdr_bits_next(g->board.odd, 0, n); i < n; i = pdr_bits_next(g->board.odd, i + 1, n)) {
         const pdr_target *t = &g->targets[g->prefill[i]];
         uint64_t          wait = pdr_wait_us(t, now_ns);
-        w->sum_us += wait - w->us[i];
-        w->us[i] = wait;
+        w->sum_us += wait - w->us.v[i];
+        w->us.v[i] = wait;
         if (barred(t, now_ns)) {
-            w->us[i] = PDR_WAIT_BARRED;
+            w->us.v[i] = PDR_WAIT_BARRED;
             w->possible--;
             w->idle -= !t->requests;
         }
-        least_of_group(w, i / PDR_WAIT_GROUP, n);
+        pdr_groups_renew(&w->us, i / PDR_WAIT_GROUP, w->wide);
     }
 }
 
@@ -41,57 +33,45 @@ static void begin_uneven(pdr_waits *w, const pdr_registry *g)
 
 void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
-    const uint64_t *const end = g->board.end, now = pdr_board_time(now_ns, 0);
-    uint64_t *const       us = w->us;
-    const uint32_t        n = g->head->prefill_n;
-    uint64_t              sum = 0;
+    uint64_t *const us = w->us.v;
+    const uint32_t  n = g->head->prefill_n;
     w->possible = n;
     w->idle = g->head->idle; /* here no others are listed */
     w->decode = w->touched_n = 0;
     w->first = PDR_NONE;
     w->even = !g->head->board.uneven;
-    for (uint32_t i = 0, group = 0; i < n; group++) {
-        uint64_t least = PDR_WAIT_BARRED;
-        uint32_t to = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
-        for (; i < to; i++) {
-            uint64_t wait = pdr_board_wait_us(end[i], now, PDR_OVERDUE_MAX_US);
-            sum += wait;
-            us[i] = wait;
-            least = wait < least ? wait : least;
-        }
-        w->least[group] = least;
-    }
-    w->sum_us = sum;
+    w->wide = pdr_least_is_wide();
+    w->sum_us = pdr_board_waits(g->board.end, n, pdr_board_time(now_ns, 0), PDR_OVERDUE_MAX_US, us, w->wide);
+    for (uint32_t i = n; i % PDR_WAIT_GROUP; i++) us[i] = PDR_WAIT_BARRED;
+    for (uint32_t group = 0; group < pdr_wait_groups(n); group++) pdr_groups_renew(&w->us, group, w->wide);
     begin_odd(w, g, now_ns);
     if (!w->even) begin_uneven(w, g);
 }
 
-static void change(pdr_waits *w, const pdr_registry *g, uint32_t at, uint64_t us)
+static inline void change(pdr_waits *w, uint32_t at, uint64_t us)
 {
-    uint32_t group = at / PDR_WAIT_GROUP;
-    uint64_t was = w->us[at];
-    w->us[at] = us;
-    if (at == w->first || us <= was) w->first = PDR_NONE;
-    if (us <= w->least[group])
-        w->least[group] = us;
-    else if (was == w->least[group])
-        least_of_group(w, group, g->head->prefill_n);
+    if (at == w->first || us <= w->us.v[at]) w->first = PDR_NONE;
+    w->us.v[at] = us < PDR_WAIT_BARRED ? us : PDR_WAIT_BARRED - 1;
+    pdr_groups_renew(&w->us, at / PDR_WAIT_GROUP, w->wide);
 }
 
 void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t planned_us, uint64_t now_ns)
 {
     const pdr_target *t = &g->targets[target];
     uint32_t          at = g->board.place[target];
-    int               was = w->us[at] != PDR_WAIT_BARRED, is = !barred(t, now_ns);
+    int               was = w->us.v[at] != PDR_WAIT_BARRED, is = !barred(t, now_ns);
     w->possible = w->possible + (uint32_t)is - (uint32_t)was;
     w->first = PDR_NONE; /* a pick changes who rested longest */
-    change(w, g, at, is ? pdr_wait_us(t, now_ns) + planned_us : PDR_WAIT_BARRED);
+    change(w, at, pdr_wait_us(t, now_ns) + planned_us);
+    if (is) return;
+    w->us.v[at] = PDR_WAIT_BARRED;
+    pdr_groups_renew(&w->us, at / PDR_WAIT_GROUP, w->wide);
 }
 
 void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us)
 {
     uint32_t at = g->board.place[target];
-    if (w->us[at] != PDR_WAIT_BARRED) change(w, g, at, w->us[at] + us);
+    if (w->us.v[at] != PDR_WAIT_BARRED) change(w, at, w->us.v[at] + us);
 }
 
 int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
@@ -100,27 +80,32 @@ int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
     return w->decode < g->head->decode_n;
 }
 
-/* Where all speeds are equal: who has the least wait, of equal ones who rested longest. Kept until a change may matter. PDR_NONE: all are barred. */
-static uint32_t find_first(pdr_waits *w, const pdr_registry *g)
+/* Of those with the same least wait who rested longest. */
+static uint32_t first_of_level(const pdr_waits *w, const pdr_registry *g, uint32_t group)
 {
-    const uint32_t n = g->head->prefill_n, groups = pdr_wait_groups(n), pick = g->head->pick;
-    uint64_t       least = PDR_WAIT_BARRED;
+    const uint32_t groups = pdr_wait_groups(g->head->prefill_n), pick = g->head->pick;
+    const uint64_t least = w->us.least[group];
     uint32_t       best = PDR_NONE, rested = 0;
-    for (uint32_t i = 0; i < groups; i++) least = w->least[i] < least ? w->least[i] : least;
-    if (least == PDR_WAIT_BARRED) return PDR_NONE;
-    for (uint32_t group = 0; group < groups; group++) {
-        if (w->least[group] != least) continue;
-        uint32_t i = group * PDR_WAIT_GROUP, end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
-        for (; i < end; i++) {
-            if (w->us[i] != least) continue;
-            uint32_t since = pick - g->targets[g->prefill[i]].last_pick;
+    for (; group < groups; group++) {
+        if (w->us.least[group] != least) continue;
+        for (uint32_t mask = w->us.mask[group]; mask; mask &= mask - 1) {
+            uint32_t at = group * PDR_WAIT_GROUP + (uint32_t)__builtin_ctz(mask), since = pick - g->targets[g->prefill[at]].last_pick;
             since = since < PDR_TIE_MOST ? since : PDR_TIE_MOST;
             if (best != PDR_NONE && since <= rested) continue;
-            best = i;
+            best = at;
             rested = since;
         }
     }
     return best;
+}
+
+/* Where all speeds are equal: who has the least wait, of equal ones who rested longest. Kept until a change may matter. PDR_NONE: all are barred. */
+static inline uint32_t find_first(const pdr_waits *w, const pdr_registry *g)
+{
+    int      level;
+    uint32_t group = pdr_groups_first(&w->us, pdr_wait_groups(g->head->prefill_n), &level);
+    if (w->us.least[group] == PDR_WAIT_BARRED) return PDR_NONE;
+    return level ? first_of_level(w, g, group) : group * PDR_WAIT_GROUP + (uint32_t)__builtin_ctz(w->us.mask[group]);
 }
 
 /* The best so far. */
@@ -144,17 +129,17 @@ static inline uint64_t most_us(uint64_t cost, uint64_t more) { return cost < PDR
 /* Of those who hold nothing of it, priced group by group. */
 static void offer_groups(found *f, const pdr_waits *w, const pdr_registry *g, const pdr_view *v, uint64_t cold, uint64_t price)
 {
-    const uint64_t   *us = w->us;
+    const uint64_t   *us = w->us.v;
     const uint32_t    pick = g->head->pick, n = g->head->prefill_n;
     const uint32_t   *list = g->prefill;
     const pdr_target *targets = g->targets;
     for (uint32_t i = 0, group = 0; i < n; i = ++group * PDR_WAIT_GROUP) {
-        uint64_t least = w->least[group];
+        uint64_t least = w->us.least[group];
         if (least == PDR_WAIT_BARRED) continue;
         least += (w->even ? cold : pdr_scale_q10(cold, w->slow[group])) + price;
         if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f->cost) continue;
         uint32_t end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
-        uint64_t more = least - w->least[group], most = most_us(f->cost, more);
+        uint64_t more = least - w->us.least[group], most = most_us(f->cost, more);
         for (; i < end; i++) {
             if (us[i] > most || v->depth[list[i]]) continue;
             offer(f, &targets[list[i]], us[i] + pdr_scale_q10(cold, targets[list[i]].slowness_q10) + price, i, pick);
@@ -172,7 +157,7 @@ static int offer_first(found *f, pdr_waits *w, const pdr_registry *g, const pdr_
     if (!w->even) return 0;
     if (w->first == PDR_NONE && (w->first = find_first(w, g)) == PDR_NONE) return 1;
     uint32_t target = g->prefill[w->first], depth = v->depth[target];
-    uint64_t us = w->us[w->first] + cold + price;
+    uint64_t us = w->us.v[w->first] + cold + price;
     if (us >= PDR_KEY_COST_MOST) return 0;
     if (!depth) {
         offer(f, &g->targets[target], us, w->first, g->head->pick);
@@ -185,7 +170,7 @@ static int offer_first(found *f, pdr_waits *w, const pdr_registry *g, const pdr_
 pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding)
 {
     const pdr_job    *job = v->job;
-    const uint64_t    mean = v->mean_queue_q10, *us = w->us;
+    const uint64_t    mean = v->mean_queue_q10, *us = w->us.v;
     const uint32_t    pick = g->head->pick;
     const pdr_target *targets = g->targets;
     found             f = {UINT64_MAX, UINT64_MAX, PDR_NONE};

@@ -11,21 +11,22 @@
 #ifndef PDR_WAITS_H
 #define PDR_WAITS_H
 
+#include "least.h"
 #include "pair.h"
 
-enum { PDR_WAIT_GROUP = 16 };
-#define PDR_WAIT_BARRED UINT64_MAX
+enum { PDR_WAIT_GROUP = PDR_LEAST_OF };
+#define PDR_WAIT_BARRED PDR_LEAST_NOBODY
 
 typedef struct pdr_waits {
     /* scratch */
-    uint64_t *us;            /* by position in the prefill list: wait and what is planned there; PDR_WAIT_BARRED: not to be used */
-    uint64_t *least;         /* per group: the least of us */
+    pdr_groups us;           /* by position in the prefill list: wait and what is planned there; PDR_WAIT_BARRED: not to be used */
     uint32_t *slow;          /* per group: the least slowness_q10; only where speeds differ */
     uint32_t *touched;       /* where the pass has planned or opened something: each once */
     /* of the pass */
     uint32_t touched_n;
     uint64_t sum_us;         /* of all waits, nothing planned, barred ones included */
     uint32_t possible, idle; /* not barred; idle: of those, with nothing in prefill by our books */
+    int      wide;           /* pdr_least_is_wide() */
     uint32_t even;           /* all have the speed of the pool */
     uint32_t first;          /* then: the position of the least us; PDR_NONE: not known */
     uint32_t decode;         /* first decode in its list that may be possible */

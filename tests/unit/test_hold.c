@@ -23,9 +23,12 @@ static void begin(queue *q)
     q->h.slots = calloc(MAX, sizeof *q->h.slots);
     q->h.lanes = calloc(MAX, sizeof *q->h.lanes);
     q->h.active = calloc(MAX, sizeof *q->h.active);
-    q->h.heap = calloc(MAX, sizeof *q->h.heap);
+    q->h.turn.v = calloc(pdr_hold_groups(MAX) * PDR_LEAST_OF, sizeof *q->h.turn.v);
+    q->h.turn.least = calloc(pdr_hold_groups(MAX), sizeof *q->h.turn.least);
+    q->h.turn.mask = calloc(pdr_hold_groups(MAX), sizeof *q->h.turn.mask);
+    q->h.ranked = calloc(MAX, sizeof *q->h.ranked);
     q->h.bucket = calloc(pdr_hold_buckets(MAX), sizeof *q->h.bucket);
-    assert_true(q->h.head && q->h.slots && q->h.lanes && q->h.active && q->h.heap && q->h.bucket);
+    assert_true(q->h.head && q->h.slots && q->h.lanes && q->h.active && q->h.turn.v && q->h.turn.least && q->h.turn.mask && q->h.ranked && q->h.bucket);
     pdr_hold_init(&q->h, MAX);
 }
 
@@ -42,7 +45,10 @@ static void end(queue *q)
     free(q->h.slots);
     free(q->h.lanes);
     free(q->h.active);
-    free(q->h.heap);
+    free(q->h.turn.v);
+    free(q->h.turn.least);
+    free(q->h.turn.mask);
+    free(q->h.ranked);
     free(q->h.bucket);
 }
 
