@@ -90,6 +90,7 @@ typedef struct pdr_books {
     pdr_tape     tape;
     pdr_shadow  *shadow;
     struct pdr_step *steps;  /* scratch, per target */
+    uint64_t     mean_q10;   /* of the pass under way: requests held or in prefill per prefill target, times 1024; a release changes nothing of it */
     uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
     uint32_t     open;       /* targets that something could still go to in this pass */
     uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled */

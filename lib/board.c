@@ -13,24 +13,29 @@ static uint32_t groups_of(uint32_t n) { return (n + PDR_BOARD_GROUP - 1) / PDR_B
 
 uint64_t pdr_board_size(uint32_t targets)
 {
-    return ((uint64_t)targets * 5 + (uint64_t)words_of(targets) * 2 + (uint64_t)groups_of(targets) * 3) * sizeof(uint64_t) + ((uint64_t)targets * 3 + 1) / 2 * 8;
+    return ((uint64_t)targets * 4 + (uint64_t)words_of(targets) * 2 + (uint64_t)groups_of(targets) * (PDR_BOARD_GROUP + 5)) * sizeof(uint64_t) +
+           (uint64_t)targets * 3 * sizeof(uint32_t) + ((uint64_t)groups_of(targets) * sizeof(uint16_t) + 7) / 8 * 8;
 }
 
 void pdr_board_open(pdr_board *b, void *at, uint32_t targets)
 {
+    uint32_t words = words_of(targets), groups = groups_of(targets);
     b->end = at;
     b->odd = b->end + targets;
-    b->step_us = b->odd + words_of(targets);
-    b->over_us = b->step_us + targets;
+    b->over_us = b->odd + words;
     b->room = (int64_t *)(b->over_us + targets);
     b->guarded = (uint64_t *)(b->room + targets);
-    b->others = b->guarded + words_of(targets);
-    b->least_step = b->others + targets;
-    b->least_over = b->least_step + groups_of(targets);
-    b->most_room = (int64_t *)(b->least_over + groups_of(targets));
-    b->place = (uint32_t *)(void *)(b->most_room + groups_of(targets));
+    b->others = b->guarded + words;
+    b->step_us.v = b->others + targets;
+    b->step_us.least = b->step_us.v + groups * PDR_BOARD_GROUP;
+    b->least_over = b->step_us.least + groups;
+    b->most_over = b->least_over + groups;
+    b->least_room = (int64_t *)(b->most_over + groups);
+    b->most_room = b->least_room + groups;
+    b->place = (uint32_t *)(void *)(b->most_room + groups);
     b->slow = b->place + targets;
     b->ours = b->slow + targets;
+    b->step_us.mask = (uint16_t *)(void *)(b->ours + targets);
 }
 
 static inline void set_bit(uint64_t *bits, uint32_t at, int on)
@@ -55,6 +60,7 @@ static inline decode_line decode_of(const pdr_board_head *h, const pdr_target *t
 {
     uint64_t    requests = (uint64_t)t->d_requests + t->d_foreign_requests, tokens = t->d_tokens + t->d_foreign_tokens;
     decode_line x = {requests * h->us_per_request + tokens / 1000 * h->ps_per_token / 1000, 0, INT64_MAX};
+    if (x.step > PDR_BOARD_STEP_MOST) x.step = PDR_BOARD_STEP_MOST;
     if (t->max_running && requests >= t->max_running) x.over = (requests - t->max_running + 1) * 100000;
     if (t->kv_capacity && (t->kv_capacity <= tokens || t->kv_capacity - tokens < INT64_MAX)) x.room = (int64_t)(t->kv_capacity - tokens);
     return x;
@@ -72,48 +78,58 @@ static void renew_prefill(const pdr_registry *g, uint32_t at, const pdr_target *
     g->board.slow[at] = t->slowness_q10;
 }
 
-static void sum_group(const pdr_registry *g, uint32_t group)
+static void group_limits(const pdr_registry *g, uint32_t group)
 {
     const pdr_board *b = &g->board;
     uint32_t         at = group * PDR_BOARD_GROUP, end = g->head->decode_n - at < PDR_BOARD_GROUP ? g->head->decode_n : at + PDR_BOARD_GROUP;
-    uint64_t         step = UINT64_MAX, over = UINT64_MAX;
-    int64_t          room = INT64_MIN;
+    uint64_t         over = UINT64_MAX, most_over = 0;
+    int64_t          room = INT64_MAX, most_room = INT64_MIN;
     for (; at < end; at++) {
-        step = b->step_us[at] < step ? b->step_us[at] : step;
         over = b->over_us[at] < over ? b->over_us[at] : over;
-        room = b->room[at] > room ? b->room[at] : room;
+        most_over = b->over_us[at] > most_over ? b->over_us[at] : most_over;
+        room = b->room[at] < room ? b->room[at] : room;
+        most_room = b->room[at] > most_room ? b->room[at] : most_room;
     }
-    b->least_step[group] = step;
     b->least_over[group] = over;
-    b->most_room[group] = room;
+    b->most_over[group] = most_over;
+    b->least_room[group] = room;
+    b->most_room[group] = most_room;
+}
+
+static void change_step(const pdr_board *b, uint32_t at, uint64_t step)
+{
+    const pdr_groups *s = &b->step_us;
+    uint32_t          group = at / PDR_BOARD_GROUP;
+    uint16_t          bit = (uint16_t)(1u << at % PDR_BOARD_GROUP);
+    s->v[at] = step;
+    if (step < s->least[group]) {
+        s->least[group] = step;
+        s->mask[group] = bit;
+    } else if (step == s->least[group]) {
+        s->mask[group] |= bit;
+    } else if (s->mask[group] & bit) { /* one of the least goes from there; if it was the last the others are looked at */
+        s->mask[group] = (uint16_t)(s->mask[group] & ~bit);
+        if (!s->mask[group]) pdr_groups_renew(s, group, pdr_least_is_wide());
+    }
 }
 
 static void renew_decode(const pdr_registry *g, uint32_t at, uint32_t target)
 {
-    const pdr_board *b = &g->board;
-    pdr_board_head  *h = &g->head->board;
+    const pdr_board  *b = &g->board;
+    pdr_board_head   *h = &g->head->board;
     const pdr_target *t = &g->targets[target];
-    decode_line      x = decode_of(h, t);
-    uint32_t         group = at / PDR_BOARD_GROUP;
-    uint64_t         others = g->infos[target].d_foreign_requests;
-    /* only who was at the border and goes from there makes the others be looked at */
-    int inside = (x.step <= b->least_step[group] || b->step_us[at] != b->least_step[group]) &&
-                 (x.over <= b->least_over[group] || b->over_us[at] != b->least_over[group]) && (x.room >= b->most_room[group] || b->room[at] != b->most_room[group]);
-    b->step_us[at] = x.step;
-    b->over_us[at] = x.over;
-    b->room[at] = x.room;
+    decode_line       x = decode_of(h, t);
+    uint64_t          others = g->infos[target].d_foreign_requests;
+    change_step(b, at, x.step);
     set_bit(b->guarded, at, t->guarded != 0);
     h->ours += (uint64_t)t->d_requests - b->ours[at];
     h->others += others - b->others[at];
     b->ours[at] = t->d_requests;
     b->others[at] = others;
-    if (!inside) {
-        sum_group(g, group);
-        return;
-    }
-    if (x.step < b->least_step[group]) b->least_step[group] = x.step;
-    if (x.over < b->least_over[group]) b->least_over[group] = x.over;
-    if (x.room > b->most_room[group]) b->most_room[group] = x.room;
+    if (b->over_us[at] == x.over && b->room[at] == x.room) return;
+    b->over_us[at] = x.over;
+    b->room[at] = x.room;
+    group_limits(g, at / PDR_BOARD_GROUP);
 }
 
 void pdr_board_renew(const pdr_registry *g, uint32_t target)
@@ -140,14 +156,18 @@ void pdr_board_fill(const pdr_registry *g)
         const pdr_target *t = &g->targets[g->decode[i]];
         decode_line       x = decode_of(h, t);
         b->place[g->decode[i]] = i;
-        b->step_us[i] = x.step;
+        b->step_us.v[i] = x.step;
         b->over_us[i] = x.over;
         b->room[i] = x.room;
         set_bit(b->guarded, i, t->guarded != 0);
         h->ours += b->ours[i] = t->d_requests;
         h->others += b->others[i] = g->infos[g->decode[i]].d_foreign_requests;
     }
-    for (uint32_t i = 0; i < groups_of(g->head->decode_n); i++) sum_group(g, i);
+    for (uint32_t i = g->head->decode_n; i % PDR_BOARD_GROUP; i++) b->step_us.v[i] = PDR_LEAST_NOBODY;
+    for (uint32_t i = 0; i < groups_of(g->head->decode_n); i++) {
+        pdr_groups_renew(&b->step_us, i, pdr_least_is_wide());
+        group_limits(g, i);
+    }
 }
 
 uint64_t pdr_board_waits_portable(const uint64_t *end, uint32_t n, uint64_t now, uint64_t most_us, uint64_t *us)
@@ -184,10 +204,12 @@ int pdr_board_check(const pdr_registry *g, char *why, size_t cap)
         uint32_t          group = i / PDR_BOARD_GROUP;
         ours += t->d_requests;
         others += foreign;
-        if (b->place[g->decode[i]] != i || b->step_us[i] != x.step || b->over_us[i] != x.over || b->room[i] != x.room || b->ours[i] != t->d_requests ||
+        if (b->place[g->decode[i]] != i || b->step_us.v[i] != x.step || b->over_us[i] != x.over || b->room[i] != x.room || b->ours[i] != t->d_requests ||
             b->others[i] != foreign || (b->guarded[i / 64] >> i % 64 & 1) != (uint64_t)(t->guarded != 0))
             return snprintf(why, cap, "board: what it has of decode target %u is not what that one has", g->decode[i]);
-        if (b->least_step[group] > x.step || b->least_over[group] > x.over || b->most_room[group] < x.room)
+        int least = x.step == b->step_us.least[group], marked = b->step_us.mask[group] >> i % PDR_BOARD_GROUP & 1;
+        if (x.step < b->step_us.least[group] || least != marked || b->least_over[group] > x.over || b->most_over[group] < x.over ||
+            b->least_room[group] > x.room || b->most_room[group] < x.room)
             return snprintf(why, cap, "board: group %u of the decodes does not bound target %u", group, g->decode[i]);
     }
     if (h->ours != ours || h->others != others || h->uneven != uneven)

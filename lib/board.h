@@ -11,25 +11,29 @@
 #ifndef PDR_BOARD_H
 #define PDR_BOARD_H
 
+#include "least.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
 struct pdr_registry;
 
-enum { PDR_BOARD_GROUP = 16 };
+enum { PDR_BOARD_GROUP = PDR_LEAST_OF };
+
+#define PDR_BOARD_STEP_MOST (1ull << 36) /* 19 hours; beyond it a step is this, and the server is asked itself */
 
 typedef struct pdr_board {
     /* by position in the list of prefills */
     uint64_t *end;                   /* pdr_board_time() of the end of the booked work; 0: none */
     uint64_t *odd;                   /* a bit each: pdr_wait_us() and the guard must be asked */
     /* by position in the list of decodes */
-    uint64_t *step_us;               /* per output token */
+    pdr_groups step_us;              /* per output token; at most PDR_BOARD_STEP_MOST */
     uint64_t *over_us;               /* beyond the running limit */
     int64_t  *room;                  /* tokens of KV cache left, less than none possible; INT64_MAX: not known */
     uint64_t *guarded;               /* a bit each */
     uint64_t *others;                /* requests of others, as reported */
-    uint64_t *least_step, *least_over; /* by group of decodes */
-    int64_t  *most_room;
+    uint64_t *least_over, *most_over; /* by group of decodes */
+    int64_t  *least_room, *most_room;
     /* by target */
     uint32_t *place;                 /* its position in its list, if it is in one */
     /* by position again */

@@ -12,8 +12,8 @@ typedef struct walk {
     uint32_t words; /* in at[]; 0: nobody, unless `one` */
     uint32_t kept;  /* in kept_at[] */
     uint16_t one;   /* a single id, or PDR_NO_ID */
-    uint8_t began;
-    uint32_t *holders; /* of a sample, else NULL */
+    uint8_t began, spaced; /* spaced: of the chain only samples are looked at */
+    uint32_t *holders; /* who is to be told, or NULL */
     uint32_t holding;
     uint16_t at[PDR_MAX_WORDS], kept_at[PDR_MAX_WORDS]; /* words of active[] and keep[] that are not 0 */
     uint64_t active[PDR_MAX_WORDS], keep[PDR_MAX_WORDS];
@@ -25,7 +25,7 @@ static void begin_walk(walk *w, const pdr_index *ix, uint16_t *depth, uint32_t *
     w->depth = depth;
     w->words = w->kept = 0;
     w->one = PDR_NO_ID;
-    w->began = 0;
+    w->began = w->spaced = 0;
     w->holders = holders;
     w->holding = 0;
     memset(w->active, 0, ix->words * sizeof *w->active);
@@ -74,7 +74,7 @@ static void leave_all(walk *w, uint32_t depth)
 
 static uint32_t leading(const walk *w, uint16_t mask)
 {
-    return w->holders ? 0 : (uint32_t)__builtin_ctz(~(uint32_t)mask);
+    return w->spaced ? 0 : (uint32_t)__builtin_ctz(~(uint32_t)mask);
 }
 
 static void keep_bits(walk *w, uint32_t word, uint64_t bits)
@@ -427,6 +427,11 @@ uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, siz
     if (!n) return 0;
     if (blocks < 2 * n && !pdr_index_may_know(ix, hashes[0])) return 0; /* the first sample is the first block */
     begin_walk(&w, ix, depth, holders);
+    if (blocks == n && n < 65535) {
+        match_segments(&w, hashes, (uint32_t)n);
+        return w.holding;
+    }
+    w.spaced = 1;
     spread s = {.step = blocks / n, .rest = blocks % n, .over = blocks % n, .block = blocks / n, .samples = n < 65535 ? (uint32_t)n : 65535};
     while (i < s.samples && alive(&w)) {
         stretch  x = next_stretch(&s, i);

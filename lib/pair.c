@@ -187,31 +187,44 @@ static inline uint64_t decode_us(uint64_t output, int64_t need, uint64_t step, u
     return output * step + over + (need > room ? (uint64_t)(need - room) * 100 : 0);
 }
 
+/* Bits of a group's servers with a guard; some may be beyond the last. */
+static inline uint64_t guarded_in(const pdr_board *b, uint32_t group)
+{
+    uint32_t at = group * PDR_BOARD_GROUP;
+    return b->guarded[at / 64] >> at % 64 & ((1u << PDR_BOARD_GROUP) - 1);
+}
+
+/* Of those of a group with the same cost the one that rested longest. */
+static void look_at_level(pdr_decode_found *f, const pdr_registry *g, uint32_t at, uint64_t cost, uint32_t mask)
+{
+    for (; mask; mask &= mask - 1) {
+        uint32_t i = at + (uint32_t)__builtin_ctz(mask);
+        uint64_t key = pdr_key_of(cost, g->targets[g->decode[i]].d_last_pick, g->head->pick);
+        if (key > f->key || (key == f->key && i > f->at)) continue;
+        *f = (pdr_decode_found){cost, key, i, f->barred};
+    }
+}
+
 /* One group: its costs, up to PDR_KEY_COST_MOST; who is barred costs PDR_LEAST_NOBODY. Those with the least of them, if they are no dearer than what was found, are compared by their keys. */
 static void look_at_group(pdr_decode_found *f, const pdr_registry *g, const pdr_view *v, uint32_t group, int wide)
 {
     const pdr_board *b = &g->board;
     const uint32_t   at = group * PDR_BOARD_GROUP, n = g->head->decode_n - at < PDR_BOARD_GROUP ? g->head->decode_n - at : PDR_BOARD_GROUP;
-    const uint64_t   output = v->job->output_tokens, *step = b->step_us + at, *over = b->over_us + at;
+    const uint64_t   output = v->job->output_tokens, *step = b->step_us.v + at, *over = b->over_us + at;
     const int64_t   *room = b->room + at, need = (int64_t)(v->job->prompt_tokens + output);
     uint64_t         cost[PDR_BOARD_GROUP];
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t us = decode_us(output, need, step[i], over[i], room[i]);
+        uint64_t us = step[i] < PDR_BOARD_STEP_MOST ? decode_us(output, need, step[i], over[i], room[i]) : pdr_decode_us(&g->targets[g->decode[at + i]], v->rates, v->job);
         cost[i] = us < PDR_KEY_COST_MOST ? us : PDR_KEY_COST_MOST;
     }
     for (uint32_t i = n; i < PDR_BOARD_GROUP; i++) cost[i] = PDR_LEAST_NOBODY;
-    for (uint64_t bits = b->guarded[at / 64] >> at % 64 & ((1u << PDR_BOARD_GROUP) - 1); __builtin_expect(bits != 0, 0); bits &= bits - 1) {
+    for (uint64_t bits = guarded_in(b, group); bits; bits &= bits - 1) {
         uint32_t i = (uint32_t)__builtin_ctzll(bits);
         if (i < n && g->targets[g->decode[at + i]].open_until_ns > v->now_ns) cost[i] = PDR_LEAST_NOBODY;
     }
     pdr_least x = pdr_least_of(cost, wide);
     if (x.value > f->cost || x.value == PDR_LEAST_NOBODY) return; /* keys are greater too */
-    for (; x.mask; x.mask &= x.mask - 1) {
-        uint32_t i = at + (uint32_t)__builtin_ctzll(x.mask);
-        uint64_t key = pdr_key_of(x.value, g->targets[g->decode[i]].d_last_pick, g->head->pick);
-        if (key > f->key || (key == f->key && i > f->at)) continue;
-        *f = (pdr_decode_found){x.value, key, i, f->barred};
-    }
+    look_at_level(f, g, at, x.value, (uint32_t)x.mask);
 }
 
 static pdr_decode_found find_decode(const pdr_registry *g, const pdr_view *v)
@@ -221,13 +234,22 @@ static pdr_decode_found find_decode(const pdr_registry *g, const pdr_view *v)
     const int        wide = pdr_least_is_wide();
     const uint64_t   output = v->job->output_tokens;
     const int64_t    need = (int64_t)(v->job->prompt_tokens + output);
-    const int        bounded = output < 1u << 24; /* else products of it could wrap, and a bound of a wrapped number is none */
+    const int        bounded = output && output < 1u << 24; /* else products of it could wrap, and a bound of a wrapped number is none; with none all cost the same */
     pdr_decode_found f = {UINT64_MAX, UINT64_MAX, PDR_NONE, 0};
     for (uint32_t i = pdr_bits_next(b->guarded, 0, n); i < n; i = pdr_bits_next(b->guarded, i + 1, n)) f.barred += g->targets[g->decode[i]].open_until_ns > v->now_ns;
     for (uint32_t group = 0; group * PDR_BOARD_GROUP < n; group++) {
-        int bound = bounded && b->least_step[group] >> 36 == 0 && b->most_room[group] > -(1ll << 50);
-        if (bound && decode_us(output, need, b->least_step[group], b->least_over[group], b->most_room[group]) > f.cost) continue;
-        look_at_group(&f, g, v, group, wide);
+        uint64_t step = b->step_us.least[group];
+        if (!bounded || step >= PDR_BOARD_STEP_MOST || b->most_room[group] < -(1ll << 50)) {
+            look_at_group(&f, g, v, group, wide);
+            continue;
+        }
+        uint64_t least = decode_us(output, need, step, b->least_over[group], b->most_room[group]);
+        if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f.cost) continue;
+        /* without limits in reach the least step is the least cost */
+        if (!b->most_over[group] && need <= b->least_room[group] && least < PDR_KEY_COST_MOST && !guarded_in(b, group))
+            look_at_level(&f, g, group * PDR_BOARD_GROUP, least, b->step_us.mask[group]);
+        else
+            look_at_group(&f, g, v, group, wide);
     }
     return f;
 }

@@ -369,36 +369,55 @@ void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *ch
 
 /* ---- what the log keeps */
 
-void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
+/* Prefill time of all of a prompt, for candidates that hold nothing of it; pdr_candidate_of() is asked for several. */
+typedef struct pdr_cold { uint64_t mean_queue_q10, pool_us, price_us; } pdr_cold;
+
+static pdr_cold cold_of(const pdr_books *b, const pdr_job *job, uint64_t mean_queue_q10)
+{
+    uint64_t pool = pdr_prefill_us(&b->r->rates, job->prompt_tokens, 0);
+    return (pdr_cold){mean_queue_q10, pool, pool * mean_queue_q10 >> 10};
+}
+
+static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, const pdr_cold *cold)
 {
     const pdr_target *t = &b->registry.targets[target];
-    memset(c, 0, sizeof *c);
-    c->endpoint = t->endpoint;
-    c->rank = t->rank;
-    c->role = role;
-    c->barred = pdr_barred(t, job, b->now_ns);
+    uint32_t          barred = __builtin_expect((t->open_until_ns > b->now_ns) | job->excluded, 0) ? pdr_barred(t, job, b->now_ns) : PDR_BARRED_NO;
+    *c = (pdr_candidate){.endpoint = t->endpoint, .rank = t->rank, .role = role, .barred = barred};
     if (role == PDR_ROLE_DECODE) {
         c->wait_us = c->cost_us = pdr_decode_us(t, &b->r->rates, job);
         return;
     }
-    pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], mean_queue, b->now_ns);
-    c->matched_tokens = x.matched;
-    c->uncached_tokens = x.uncached;
-    c->wait_us = x.wait;
-    c->work_us = x.work;
-    c->price_us = x.price;
-    c->cost_us = x.wait + x.work + x.price;
+    if (!b->depth[target]) {
+        c->uncached_tokens = job->prompt_tokens;
+        c->wait_us = pdr_wait_us(t, b->now_ns);
+        c->work_us = pdr_scale_q10(cold->pool_us, t->slowness_q10);
+        c->price_us = cold->price_us;
+    } else {
+        pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], cold->mean_queue_q10, b->now_ns);
+        c->matched_tokens = x.matched;
+        c->uncached_tokens = x.uncached;
+        c->wait_us = x.wait;
+        c->work_us = x.work;
+        c->price_us = x.price;
+    }
+    c->cost_us = c->wait_us + c->work_us + c->price_us;
+}
+
+void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
+{
+    pdr_cold cold = cold_of(b, job, mean_queue);
+    put_candidate(b, c, target, role, job, &cold);
 }
 
 enum { LOGGED_OTHERS = 3 }; /* per side, beside the chosen one; pdr_explain() has them all */
 
 static void log_others(const pdr_books *b, pdr_log_record *r, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role,
-                       const pdr_job *job, uint64_t mean_queue)
+                       const pdr_job *job, const pdr_cold *cold)
 {
     uint32_t room = LOGGED_OTHERS;
     for (uint32_t i = 0; i < n && room; i++) {
         if (list[i] == chosen) continue;
-        pdr_candidate_of(b, &r->candidate[r->candidates++], list[i], role, job, mean_queue);
+        put_candidate(b, &r->candidate[r->candidates++], list[i], role, job, cold);
         room--;
     }
 }
@@ -407,20 +426,20 @@ pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice
 {
     pdr_log_record          *r = pdr_log_next(&b->log);
     const pdr_registry_head *h = b->registry.head;
-    uint64_t                 mean_queue = pdr_mean_queue_q10(b);
     memset(r, 0, offsetof(pdr_log_record, candidate));
     r->prefill = r->decode = r->prefill_rank = r->decode_rank = PDR_NONE;
     r->candidates_total = h->prefill_n + h->decode_n + h->single_n;
     if (!choice || choice->mode != PDR_MODE_PD || choice->prefill == PDR_NONE) return r;
     pdr_candidate *c = r->candidate;
-    pdr_candidate_of(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, mean_queue);
-    pdr_candidate_of(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, mean_queue);
+    pdr_cold       cold = cold_of(b, job, pdr_mean_queue_q10(b));
+    put_candidate(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, &cold);
+    put_candidate(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, &cold);
     c[0].chosen = c[1].chosen = 1;
     c[1].transfer_us = choice->transfer_us;
     c[1].cost_us += choice->transfer_us;
     r->candidates = 2;
-    log_others(b, r, b->registry.prefill, h->prefill_n, choice->prefill, PDR_ROLE_PREFILL, job, mean_queue);
-    log_others(b, r, b->registry.decode, h->decode_n, choice->decode, PDR_ROLE_DECODE, job, mean_queue);
+    log_others(b, r, b->registry.prefill, h->prefill_n, choice->prefill, PDR_ROLE_PREFILL, job, &cold);
+    log_others(b, r, b->registry.decode, h->decode_n, choice->decode, PDR_ROLE_DECODE, job, &cold);
     return r;
 }
 

@@ -168,7 +168,7 @@ static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
     const pdr_held *s = &b->hold.slots[slot];
     if (s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
-    pdr_view v = {.depth = b->depth, .job = &s->job, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = pdr_mean_queue_q10(b)};
+    pdr_view v = {.depth = b->depth, .job = &s->job, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = b->mean_q10};
     pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
     if (!takes(b, best.target, &best.terms)) return stays(b, best.target, &best.terms); /* nothing is said of its decode, which only a recording would ask for */
@@ -189,6 +189,7 @@ static uint32_t serve_all(pdr_books *b, uint32_t slot, pdr_choice *choice)
     if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, choice)) {
         if (choice->retry_ns) return PDR_SERVED_WAITS;
         pdr_refuse_held(b, pdr_booking_at(&b->ledger, s->booking), PDR_E_NO_PAIR);
+        b->mean_q10 = pdr_mean_queue_q10(b);
         return PDR_SERVED_REFUSED;
     }
     uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
@@ -231,6 +232,7 @@ static void begin_pass(pdr_books *b)
     const pdr_registry_head *h = b->registry.head;
     pdr_books_open_pass(b);
     b->queue_q10 = pdr_mean_held_q10(b);
+    b->mean_q10 = pdr_mean_queue_q10(b);
     b->apart = !pdr_recording(b) && !b->replay && !h->plain && h->prefill_n && b->now_ns < PDR_BOARD_MOST_NS && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
     if (!b->apart || b->hold.head->plans != b->registry.head->relists + 1) clear_plans(b);
     b->hold.head->plans = 0;

@@ -74,7 +74,7 @@ void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64
     if (w->us.v[at] != PDR_WAIT_BARRED) change(w, at, w->us.v[at] + us);
 }
 
-int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
+int pdr_waits_decode_after(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
     while (w->decode < g->head->decode_n && barred(&g->targets[g->decode[w->decode]], now_ns)) w->decode++;
     return w->decode < g->head->decode_n;

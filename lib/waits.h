@@ -46,7 +46,11 @@ void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint6
 /* More is planned there. */
 void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us);
 /* Some decode target may be used. */
-int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
+int pdr_waits_decode_after(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
+static inline int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
+{
+    return (w->decode < g->head->decode_n && g->targets[g->decode[w->decode]].open_until_ns <= now_ns) || pdr_waits_decode_after(w, g, now_ns);
+}
 /* Where v->job is prefilled best. `holders`: those with a v->depth. */
 pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding);
 

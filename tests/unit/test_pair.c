@@ -17,7 +17,7 @@ typedef struct world {
     uint64_t          prefill_cost[MAX], decode_cost[MAX];
     uint32_t          host[MAX], rack[MAX], zone[MAX];
     uint16_t          depth[MAX];
-    uint64_t          board[16 * MAX];
+    uint64_t          board[64 * MAX];
     pdr_registry      g;
     pdr_scratch       s;
     pdr_rates         rates;
