@@ -35,6 +35,7 @@ typedef struct pdr_learnt {
     uint64_t relaxed_ns;          /* when servers were last moved towards the pool */
     uint64_t answer_gap_us, answer_transfer_us; /* from prefill's answer to the first token, and the transfers of the same: fading sums */
     uint64_t answer_gaps;         /* how many */
+    uint64_t late;                /* 1: prefill answers when its KV cache has gone, as far as is known */
     uint64_t late_q10;            /* mean of first bytes against their predictions, for outliers */
     pdr_patience patience;        /* of the pool: for servers that are not known yet */
 } pdr_learnt;

@@ -24,6 +24,7 @@ enum {
 struct pdr_engine {
     const char *name; /* the word in configurations */
     uint32_t shape;   /* PDR_SHAPE_* of a PDR_MODE_PD exchange */
+    uint32_t late;    /* 1: prefill answers when the KV cache has gone, not when the prompt is computed. Believed until first tokens tell otherwise */
     /* Whether the engine can serve this prompt in this mode (PDR_MODE_*): PDR_OK or an error for the client. */
     int (*check)(const pdr_prompt *p, uint32_t mode, pdr_error *err);
     /* Writes the members of a PD leg's body: "key":value, at least one, with commas between them. */

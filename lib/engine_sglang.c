@@ -32,6 +32,9 @@
  * other effect on prefill. So all of it is sent: routed_dp_rank and disagg_prefill_dp_rank on prefill satisfy plain DP,
  * and the congruent room satisfies DP attention in releases that check it whatever the body says, and routers or
  * engines that look at the room alone.
+ *
+ * Prefill's answer. It is given when decode has taken the KV cache, not when the prompt is computed
+ * (disaggregation/prefill.py, process_disagg_prefill_inflight_queue). The transfer is no time of the server's.
  */
 #include "engine.h"
 
@@ -106,6 +109,7 @@ static void put_members(const pdr_decision *d, const pdr_prompt *p, int leg, str
 const struct pdr_engine pdr_engine_sglang = {
     .name = "sglang",
     .shape = PDR_SHAPE_TOGETHER,
+    .late = 1,
     .check = check,
     .put_members = put_members,
 };

@@ -1,6 +1,7 @@
 /* The block's life: size, making, attaching, taking over, repairing, checking. */
 #include "block.h"
 #include "config.h"
+#include "engine.h"
 #include "rng.h"
 
 #include <stdio.h>
@@ -187,6 +188,7 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     r->learnt.bytes = PDR_PRIOR_BYTES;
     r->learnt.tokens = PDR_PRIOR_BYTES * (uint64_t)c.milli_tokens_per_byte / 1000;
     r->learnt.late_q10 = 1024;
+    r->learnt.late = pdr_engine_get(c.engine)->late;
     r->retry_credit = PDR_RETRY_RESERVE;
     pdr_fit_init(&r->learnt.fit);
     r->learnt.output_tokens_q10 = 300 << 10; /* a chat answer; learnt from the first ones on */

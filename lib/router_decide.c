@@ -263,7 +263,7 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     k->candidates = choice->pairs > UINT32_MAX ? UINT32_MAX : (uint32_t)choice->pairs;
     k->work_us = x.work;
     k->uncached_tokens = x.uncached;
-    k->lag_us = choice->mode == PDR_MODE_PD && b->registry.head->foreseen ? choice->transfer_us : 0;
+    k->lag_us = choice->mode == PDR_MODE_PD && b->r->learnt.late ? choice->transfer_us : 0;
     k->context_tokens = job->prompt_tokens + job->output_tokens;
     k->answer_tokens = job->answer_tokens;
     k->streamed = job->streamed;

@@ -98,12 +98,13 @@ void pdr_learn_prefill(pdr_books *b, pdr_booking *k, uint64_t took_us)
 
 /*
  * Some engines' prefill answers when the prompt is computed, others' when its KV cache has gone (SGLang's). Then the first token follows at once; else the transfer lies
- * in between.
+ * in between. Only streams show it; until enough of them have been seen, which may be never, the engine protocol's own word counts.
  */
 static void foresee(pdr_books *b)
 {
-    const pdr_learnt *l = &b->r->learnt;
-    b->registry.head->foreseen = l->fit.samples >= FIT_KNOWN && l->answer_gaps >= FIT_KNOWN && l->answer_gap_us < l->answer_transfer_us;
+    pdr_learnt *l = &b->r->learnt;
+    if (l->answer_gaps >= FIT_KNOWN) l->late = l->answer_gap_us < l->answer_transfer_us;
+    b->registry.head->foreseen = l->fit.samples >= FIT_KNOWN && l->late;
 }
 
 void pdr_learn_answer(pdr_books *b, pdr_booking *k, int prefill)

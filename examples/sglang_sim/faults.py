@@ -90,10 +90,11 @@ class Record:
     disconnected: object = None     # when the client was gone
     aborted: object = None          # when the engine gave the request up for it
     fault: object = None
+    spans: list = field(default_factory=list)   # of each sequence: tokens, of them cached, and when it was where
 
     def listing(self):
         d = {k: getattr(self, k) for k in ("method", "path", "peer", "start", "end", "status", "events", "disconnected",
-                                           "aborted", "fault")}
+                                           "aborted", "fault", "spans")}
         d["headers"] = [[k.decode("latin-1"), v.decode("latin-1")] for k, v in self.headers]
         d["body"] = base64.b64encode(self.body).decode()
         return d

@@ -50,6 +50,7 @@ class Received:
     aborted: object                 # when the engine gave up for it, or None
     fault: object
     peer: str
+    spans: list                     # of each sequence: tokens, cached, came, and what it reached of bootstrapped, forward, prefilled, running
 
     def header(self, name):
         return next((v for k, v in self.headers if k.lower() == name.lower()), None)

@@ -206,6 +206,7 @@ class Worker:
         finally:
             self.active.pop(request.protocol, None)
             record.end = time.time()
+            record.spans = [{"tokens": seq.n, "cached": seq.cached, "came": seq.born, **seq.times} for seq in active.seqs]
         if record.status is None:
             record.status = response.status
         stats.add("http_responses_total", endpoint=path, method=request.method, status_code=str(response.status))

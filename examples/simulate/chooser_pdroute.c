@@ -11,6 +11,7 @@
  *   scrapes=0       loads are not put in                index=N       entries of the prefix index
  *   cache=0         nobody told the library of a host tier: prefill endpoints are put with their HBM only
  *   transfer=X      transfers as the library believes them, times X (1)
+ *   whole=1         clients want whole answers, not streams: first tokens are not told  tick=MS       milliseconds between pdr_tick()s, as the gateways' (100)
  */
 #include "chooser.h"
 
@@ -20,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TICK_MS = 100, CANDIDATES = 2048, START_S = 1 /* virtual time begins at 0, which the library takes for "not said" */ };
+enum { CANDIDATES = 2048, START_S = 1 /* virtual time begins at 0, which the library takes for "not said" */ };
 
 typedef struct entry { /* a request */
     const sim_request *q;
@@ -41,7 +42,8 @@ typedef struct driver {
     entry        **entries; /* by request id */
     size_t         cap;
     uint32_t      *held, held_n, held_cap; /* ids */
-    int            scrapes;
+    int            scrapes, whole;
+    int64_t        tick_ns;
     pdr_candidate *candidates;
 } driver;
 
@@ -161,7 +163,7 @@ static void destroy(void *self)
 
 static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
 {
-    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", NULL};
+    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", NULL};
     uint32_t   prefills, decodes;
     pdr_config c;
     pdr_error  err;
@@ -173,6 +175,9 @@ static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
     (void)sim_workers(g, &prefills, &decodes);
     s->n = prefills + decodes;
     s->scrapes = sim_setting(settings, "scrapes", 1) != 0;
+    s->whole = sim_setting(settings, "whole", 0) != 0;
+    s->tick_ns = (int64_t)(sim_setting(settings, "tick", 100) * 1e6);
+    if (s->tick_ns < 1000) s->tick_ns = 1000;
     s->worker_of = must(calloc(s->n, sizeof *s->worker_of));
     s->endpoint_of = must(calloc(s->n, sizeof *s->endpoint_of));
     if (sim_recording(g)) s->candidates = must(calloc(CANDIDATES, sizeof *s->candidates));
@@ -194,7 +199,7 @@ static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
             snprintf(why, cap, "%s", err.message);
             goto fail;
         }
-    sim_wake(g, sim_now(g) + TICK_MS * 1000000ll);
+    sim_wake(g, sim_now(g) + s->tick_ns);
     return s;
 fail:
     destroy(s);
@@ -289,7 +294,7 @@ static void arrive(void *self, const sim_request *q)
     pdr_request k;
     pdr_init_struct(&p, sizeof p);
     p.api = PDR_API_GENERATE;
-    p.flags = PDR_PROMPT_TOKENS | PDR_PROMPT_STREAM; /* first tokens are told */
+    p.flags = PDR_PROMPT_TOKENS | (s->whole ? 0 : PDR_PROMPT_STREAM);
     p.batch = p.samples = 1;
     p.prompt_tokens = q->in;
     p.blocks = q->n;
@@ -359,9 +364,8 @@ static void prefill_done(void *self, const sim_request *q, uint32_t worker)
     take_released(s);
 }
 
-static void first_byte(void *self, const sim_request *q)
+static void answer_begins(driver *s, const sim_request *q)
 {
-    driver *s = self;
     s->entries[q->id]->seen = 1;
     tell(s, q, PDR_EV_HEAD, PDR_LEG_DECODE, 0, 0);
     tell(s, q, PDR_EV_BODY, PDR_LEG_DECODE, 0, 0);
@@ -369,11 +373,17 @@ static void first_byte(void *self, const sim_request *q)
     take_released(s);
 }
 
+static void first_byte(void *self, const sim_request *q)
+{
+    driver *s = self;
+    if (!s->whole) answer_begins(s, q);
+}
+
 static void decode_done(void *self, const sim_request *q, uint32_t worker, uint32_t output_tokens)
 {
     driver *s = self;
     (void)worker;
-    if (!s->entries[q->id]->seen) first_byte(self, q);
+    if (!s->entries[q->id]->seen) answer_begins(s, q);
     tell(s, q, PDR_EV_END, PDR_LEG_DECODE, 1, output_tokens);
     take_released(s);
 }
@@ -401,12 +411,12 @@ static void tick(void *self)
     for (uint32_t i = 0; i < s->gateways; i++) pdr_lease_renew(s->r, s->leases[i], now(s));
     pdr_tick(s->r, now(s));
     take_released(s);
-    sim_wake(s->g, sim_now(s->g) + TICK_MS * 1000000ll);
+    sim_wake(s->g, sim_now(s->g) + s->tick_ns);
 }
 
 const sim_chooser sim_pdroute = {
     .name = "pdroute",
-    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1",
+    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1,whole=0,tick=100",
     .about = "the library itself, with its defaults (docs/scheduling.md)",
     .own_books = 1,
     .create = create,

@@ -53,6 +53,10 @@ def test_what_a_worker_received_is_recorded_byte_for_byte(fleet):
         request, = worker.requests("/generate")
         assert request.body == body and request.method == "POST" and request.status == 200 and request.disconnected is None
         assert ["X-Thing", "a b"] in request.headers and request.header("X-OTHER") == "1" and request.end >= request.start
+        stages, = request.spans
+        names = ["bootstrapped", "forward", "prefilled"] if worker.role == "prefill" else ["running"]
+        times = [request.start, stages["came"], *(stages[name] for name in names), request.end]
+        assert times == sorted(times) and stages["tokens"] > stages["cached"] == 0
     assert fleet.prefills[1].requests() == []
 
 

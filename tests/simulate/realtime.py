@@ -6,6 +6,7 @@
 A scale of 0.1 makes everything ten times as fast: the workers' times, the arrivals, and the router's prior costs. Figures are printed in the trace's own
 seconds. TTFT is from the arrival at the gateway to prefill's answer, in both: SGLang's prefill answers when its KV cache has gone (`--hear transfer`). The
 network's part is measured on the idle cluster and given to the laboratory (`--delay`). Without --trace: 600 made-up conversations of a few turns.
+Answers come whole, in both: no first token is told (`pdroute:whole=1`).
 
 A queue is chaotic: arrivals a few hundredths of a second earlier or later change the mean by some per cent. So the prediction is the mean of ten runs whose
 arrivals are moved by up to 50 ms, as those of the real run are by the machine.
@@ -51,7 +52,7 @@ def read(path, window, rng, grid=3.0):
 
 
 def conversations(n, rng):
-    """Users who come and go: 1 to 6 turns, each with all that was said before in front of it. A request every half second."""
+    """Users who come and go: 1 to 6 turns, each with all that was said before in front of it. Whole blocks, for the laboratory knows no half ones."""
     rows, fresh, at = [], 1, 0.0
     while len(rows) < n:
         at += rng.expovariate(0.8)
@@ -61,7 +62,7 @@ def conversations(n, rng):
             blocks += range(1000 + fresh, 1000 + fresh + more)
             fresh += more
             out = min(int(rng.lognormvariate(4.8, 0.7)) + 8, 1000)
-            rows.append({"at": turn, "input_length": len(blocks) * BLOCK - rng.randint(0, BLOCK - 1), "output_length": out, "hash_ids": list(blocks)})
+            rows.append({"at": turn, "input_length": len(blocks) * BLOCK, "output_length": out, "hash_ids": list(blocks)})
             turn += out * 0.02 + rng.expovariate(1 / 20)
     rows.sort(key=lambda r: r["at"])
     return rows[:n]
@@ -110,6 +111,19 @@ def ttfts(fleet, results):
     return [ended[i] - r[0] for i, r in enumerate(results) if i in ended]
 
 
+def stages(fleet, results, scale):
+    """Mean seconds of the trace that requests were in each: held and on the way, behind others there, computed, and their KV on its way; and the caches' true hits."""
+    spent, cached, tokens = [], 0, 0
+    for worker in fleet.prefills:
+        for got in worker.requests("/v1/completions"):
+            if got.status == 200:
+                s = got.spans[0]
+                at = [results[int(got.header("x-request-id")[4:])][0], s["bootstrapped"], s["forward"], s["prefilled"], got.end]
+                spent.append([(b - a) / scale for a, b in zip(at, at[1:])])
+                cached, tokens = cached + s["cached"], tokens + s["tokens"]
+    return [statistics.fmean(each) for each in zip(*spent)], cached / max(1, tokens)
+
+
 def quantiles(values):
     values = sorted(values)
     return {"mean": statistics.fmean(values), "p50": values[len(values) // 2], "p90": values[int(len(values) * .9)], "max": values[-1]}
@@ -128,12 +142,13 @@ def real(a, rows, directory):
             results = asyncio.run(replay(gateway.url, rows, a.scale))
             bad = [r for r in results if r[1] != 200]
             seen = [t / a.scale for t in ttfts(fleet, results)]
+            spent, hit = stages(fleet, results, a.scale)
             status = gateway.status()
             hits = [line["hit"].split("/") for line in gateway.log()[len(probe):] if "/" in line["hit"]]
     believed = sum(int(h[0]) for h in hits) / max(1, sum(int(h[1]) for h in hits))
     late = sorted(r[2] / a.scale for r in results)
     return {**quantiles(seen), "answered": len(results) - len(bad), "measured": len(seen), "believed": believed, "held": status.get("counters", {}).get("held"),
-            "late": late[int(len(late) * .99)], "overhead": overhead}
+            "late": late[int(len(late) * .99)], "overhead": overhead, "stages": spent, "hit": hit}
 
 
 def predicted(a, rows, directory, overhead):
@@ -142,13 +157,13 @@ def predicted(a, rows, directory, overhead):
                                          "hash_ids": r["hash_ids"]}) + "\n" for r in rows))
     out = Path(directory) / "predicted.json"
     # of the overhead one half is on the way there, the other on the way back
-    subprocess.run([os.environ.get("PDR_BUILD_DIR", str(TOP / "build")) + "/bin/simulate", "--trace", trace, "--policy", "pdroute", *a.also, "--prefill", str(a.prefill), "--decode",
+    subprocess.run([os.environ.get("PDR_BUILD_DIR", str(TOP / "build")) + "/bin/simulate", "--trace", trace, "--policy", "pdroute:whole=1", *a.also, "--prefill", str(a.prefill), "--decode",
                     str(a.decode), "--jitter", "0.05", "--seeds", "10", "--window", "0", "--kv", str(KV), "--host", "0", "--decode-host", "0", "--scrape", "0", "--hear", "transfer",
                     "--delay", f"{overhead / 2 * 1000:.3f}", "--json", out, "--quiet"], check=True)
     runs = json.loads(out.read_text())["runs"]
     means = {}
     for r in runs:
-        means.setdefault(r["policy"], []).append({**{k: r["ttft"][k] for k in ("mean", "p50", "p90", "max")}, "believed": r["hit"]["fraction"]})
+        means.setdefault(r["policy"], []).append({**{k: r["ttft"][k] for k in ("mean", "p50", "p90", "max")}, "believed": r["hit"]["fraction"], "held": r["held"]["mean"]})
     assert all(len(each) == 10 for each in means.values())
     return [{"policy": policy, "spread": statistics.stdev(r["mean"] for r in each), **{k: statistics.fmean(r[k] for r in each) for k in each[0]}} for policy, each in means.items()]
 
@@ -178,6 +193,7 @@ def main():
     print(f"{'':24}{'mean':>8}{'p50':>8}{'p90':>8}{'max':>8}{'hit':>7}")
     for name, q in (("nginx, real time", seen), ("laboratory", lab), *((o["policy"], o) for o in others)):
         print(f"{name:24}{q['mean']:8.3f}{q['p50']:8.3f}{q['p90']:8.3f}{q['max']:8.3f}{q['believed']:7.3f}")
+    print("nginx: {:.3f} s held and on the way, {:.3f} behind others, {:.3f} computed, {:.3f} KV on its way; {:.3f} of the prompts' tokens were cached".format(*seen["stages"], seen["hit"]) + f"; laboratory: {lab['held']:.3f} s held")
     off = 100 * (seen["mean"] / lab["mean"] - 1)
     print(f"mean {off:+.1f} % from the prediction (its runs spread by {100 * lab['spread'] / lab['mean']:.1f} %); overhead {seen['overhead'] * 1000:.1f} ms, given to the laboratory; late by {seen['late'] * 1000:.1f} ms (99 of 100)")
     failed = []

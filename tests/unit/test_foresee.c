@@ -1,18 +1,18 @@
-/* Prefill servers that answer late, when the KV cache has gone: found out, and then the queue opens when the prompt should have been computed. */
+/* Prefill servers that answer late, when the KV cache has gone, as the engine protocol says and streams show: the queue opens when the prompt should have been computed. */
 #include "fleet.h"
 
 #include "block.h"
 
 typedef struct trip { pdr_decision d; pdr_exchange x; } trip;
 
-static int send(fleet *f, trip *t, uint64_t tokens, uint32_t s)
+static int send_as(fleet *f, trip *t, uint64_t tokens, uint32_t s, uint32_t flags)
 {
     uint64_t    hashes[256];
     pdr_action  a[8];
     size_t      n = 8;
     pdr_prompt  p = fleet_prompt(tokens, s, 0, hashes, (uint32_t)(tokens / 128));
     pdr_request q = fleet_request(f);
-    p.flags |= PDR_PROMPT_STREAM;
+    p.flags |= flags;
     pdr_init_struct(&t->d, sizeof t->d);
     assert_int_equal(pdr_route_prompt(f->r, &p, hashes, p.blocks, &q, &t->d, NULL), PDR_OK);
     if (t->d.outcome == PDR_HELD) return 0;
@@ -20,6 +20,8 @@ static int send(fleet *f, trip *t, uint64_t tokens, uint32_t s)
     assert_int_equal(pdr_exchange_begin(f->r, &t->x, &t->d, f->lease, f->now, a, &n), PDR_OK);
     return 1;
 }
+
+static int send(fleet *f, trip *t, uint64_t tokens, uint32_t s) { return send_as(f, t, tokens, s, PDR_PROMPT_STREAM); }
 
 static void prefill_answers(fleet *f, trip *t)
 {
@@ -42,18 +44,20 @@ static void decode_answers(fleet *f, trip *t)
 #define COMPUTE_MS 243u
 #define TRANSFER_MS 26u
 
-static void requests_pass(fleet *f, int n, int late)
+static void requests_pass_as(fleet *f, int n, int late, uint32_t flags)
 {
     for (int i = 0; i < n; i++) {
         static uint32_t fresh = 1000; /* a prompt that is cached teaches nothing */
         trip            t;
-        assert_true(send(f, &t, TOKENS, fresh++));
+        assert_true(send_as(f, &t, TOKENS, fresh++, flags));
         f->now += (COMPUTE_MS + (late ? TRANSFER_MS : 0)) * MS;
         prefill_answers(f, &t);
         f->now += ((late ? 0 : TRANSFER_MS) + 2) * MS;
         decode_answers(f, &t);
     }
 }
+
+static void requests_pass(fleet *f, int n, int late) { requests_pass_as(f, n, late, PDR_PROMPT_STREAM); }
 
 static uint32_t foreseen(const fleet *f)
 {
@@ -72,6 +76,26 @@ static void late_answers_are_found_out(void **state)
     assert_int_equal(foreseen(&f), 0); /* too few to say */
     requests_pass(&f, 3, 1);
     assert_int_equal(foreseen(&f), 1);
+    fleet_close(&f);
+}
+
+/* Whole answers never show when the first token came: the protocol's word counts, until streams tell otherwise. */
+static void without_streams_the_protocol_is_believed(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    fleet_open(&f, &c, 1, 1);
+    requests_pass_as(&f, 7, 1, 0);
+    assert_int_equal(foreseen(&f), 0); /* what prompts take is not known yet */
+    requests_pass_as(&f, 3, 1, 0);
+    assert_int_equal(foreseen(&f), 1);
+    requests_pass(&f, 7, 0);
+    assert_int_equal(foreseen(&f), 1); /* too few to say */
+    requests_pass(&f, 1, 0);
+    assert_int_equal(foreseen(&f), 0);
+    requests_pass_as(&f, 10, 1, 0);
+    assert_int_equal(foreseen(&f), 0); /* what was seen counts more */
     fleet_close(&f);
 }
 
@@ -131,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(late_answers_are_found_out),
+        cmocka_unit_test(without_streams_the_protocol_is_believed),
         cmocka_unit_test(answers_in_time_are_believed),
         cmocka_unit_test(the_queue_opens_when_the_prompt_is_computed),
     };

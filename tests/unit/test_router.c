@@ -592,9 +592,9 @@ static void a_slow_server_is_found_out(void **state)
     int to_slow = 0;
     for (uint32_t s = 0; s < 200; s++) {
         pdr_decision d = started(&f, &x, 4000, s);
-        uint64_t     usual = 240000; /* what the prior says for 4,000 tokens */
+        uint64_t     usual = 240000, way = 26000; /* what the prior says for 4,000 tokens, and for their KV cache's way, after which prefill answers */
         to_slow += s >= 100 && d.prefill == f.prefill[0];
-        answer(&f, &x, d.prefill == f.prefill[0] ? usual * 2 : usual);
+        answer(&f, &x, (d.prefill == f.prefill[0] ? usual * 2 : usual) + way);
     }
     assert_in_range(fleet_target(&f, f.prefill[0]).speed_permille, 450, 900); /* known well enough not to be chosen */
     assert_in_range(fleet_target(&f, f.prefill[1]).speed_permille, 950, 1100);
