@@ -30,19 +30,19 @@ static inline void relax(void)
 
 /*
  * The critical sections last a few microseconds at most: spin for about one, give the core away for some more, then sleep: 10 ms in steps of 50 µs, 90 ms in steps of
- * 1 ms, 1.9 s in steps of 10 ms. KNOWN: so many of the first, where somebody has waited for this holder in vain.
+ * 1 ms, 1.9 s in steps of 10 ms. Who wakes tries several times: the others may hand the lock to and fro without a pause. KNOWN: so many of the first steps, where somebody has waited for this holder in vain.
  */
-enum { SPINS = 40, YIELDS = 40, SHORT = 200, LONGER = SHORT + 90, SLEEPS = LONGER + 190, KNOWN = 20 };
+enum { SPINS = 40, YIELDS = 40, TRIES = 8, SHORT = 200, LONGER = SHORT + 90, SLEEPS = LONGER + 190, KNOWN = 20, BUSY_FROM = SPINS + YIELDS };
 
 static void pause_at(int i)
 {
-    if (i < SPINS) {
+    const int step = (i - BUSY_FROM) / TRIES;
+    if (i < SPINS || (i > BUSY_FROM && i % TRIES)) {
         for (int k = 0; k < 8; k++) relax();
-    } else if (i < SPINS + YIELDS) {
+    } else if (i < BUSY_FROM) {
         sched_yield();
     } else {
-        const int n = i - SPINS - YIELDS;
-        nanosleep(&(struct timespec){0, n < SHORT ? 50000 : n < LONGER ? 1000000 : 10000000}, NULL);
+        nanosleep(&(struct timespec){0, step < SHORT ? 50000 : step < LONGER ? 1000000 : 10000000}, NULL);
     }
 }
 
@@ -56,15 +56,15 @@ static inline int had(pdr_lock *lock, int how)
 int pdr_lock_take(pdr_lock *lock)
 {
     uint32_t first = 0, now = 0;
-    for (int i = 0; i < SPINS + YIELDS + SLEEPS; i++) {
+    for (int i = 0; i < BUSY_FROM + SLEEPS * TRIES; i++) {
         int got = pthread_mutex_trylock(&lock->mutex);
         if (__builtin_expect(got == 0, 1)) return had(lock, PDR_OK);
         if (got == EOWNERDEAD) return had(lock, PDR_LOCK_RECOVERED);
         if (got != EBUSY) return PDR_E_BUSY; /* ENOTRECOVERABLE never happens: a recovered lock is always made consistent */
-        if (i >= SPINS + YIELDS) {
+        if (i >= BUSY_FROM) {
             now = __atomic_load_n(&lock->taken, __ATOMIC_RELAXED);
-            if (i == SPINS + YIELDS) first = now;
-            if (i >= SPINS + YIELDS + KNOWN && now == first && now == __atomic_load_n(&lock->given_up, __ATOMIC_RELAXED)) return PDR_E_BUSY;
+            if (i == BUSY_FROM) first = now;
+            if (i >= BUSY_FROM + KNOWN * TRIES && now == first && now == __atomic_load_n(&lock->given_up, __ATOMIC_RELAXED)) return PDR_E_BUSY;
         }
         pause_at(i);
     }

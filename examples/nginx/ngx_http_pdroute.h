@@ -54,7 +54,7 @@ static inline void ngx_http_pdroute_unpost(ngx_event_t *ev)
     }
 }
 
-#define PDROUTE_LOST "the gateway's block file is damaged; nginx must be reloaded with a good one"
+#define PDROUTE_LOST "the gateway's block file is damaged; it is being replaced, or nginx must be reloaded"
 
 /* ---------------------------------------------------------------------------------------------------- configuration */
 
@@ -69,7 +69,7 @@ struct ngx_http_pdroute_zone_s {
     pdr_limits limits;
     pdr_host *host; /* mapped by the master, used by all workers */
     pdr_router *router;
-    volatile sig_atomic_t *lost;  /* shared by all workers: 1 once the block must not be touched any more */
+    ngx_uint_t directory_made;    /* the block's directory was not there before */
     ngx_str_t tls_ca;             /* PEM; empty: the system's authorities */
     ngx_uint_t tls_insecure;      /* certificates of workers are not verified */
     ngx_ssl_t *ssl;
@@ -77,7 +77,9 @@ struct ngx_http_pdroute_zone_s {
     /* of this worker process */
     pdr_host_lease lease;
     ngx_uint_t leased;               /* 1: lease is open */
-    ngx_uint_t told;                 /* the log knows that the block is lost */
+    ngx_uint_t lost;                 /* 1: the block file was truncated, and there is no other yet */
+    ngx_uint_t moved;                /* 1: another block since the last tick; held requests have tickets of the old one */
+    time_t follow_refused;           /* when the log was last told why */
     time_t lease_refused;            /* when the log was last told that there is none to be had */
     ngx_connection_t *wake;          /* lease.wake_fd in the event loop */
     ngx_event_t tick;                /* every 100 ms */
@@ -435,9 +437,8 @@ void ngx_http_pdroute_fan_content(ngx_http_pdroute_arm_t *arm, u_char *begin, u_
 ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t *zone);
 ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r);
 
-ngx_int_t ngx_http_pdroute_guard_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
-/* Looks whether the block is still whole; *zone->lost afterwards. */
-void ngx_http_pdroute_guard_look(ngx_http_pdroute_zone_t *zone);
+/* Goes on with what the block's path names now, if that is another file, or the same that has become shorter; zone->lost afterwards. NGX_OK: with another block. */
+ngx_int_t ngx_http_pdroute_guard_follow(ngx_http_pdroute_zone_t *zone);
 
 /* Before nginx's own filters. */
 void ngx_http_pdroute_error_init(void);
@@ -450,6 +451,9 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
 /* Of a worker process. */
 ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t *cycle);
 void ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone);
+/* Uses this block from now on; what was found in the configuration is applied to it first. NGX_ERROR: it is not to be had. */
+ngx_int_t ngx_http_pdroute_zone_switch(ngx_http_pdroute_zone_t *zone, pdr_host *next);
+uint32_t ngx_http_pdroute_zone_flags(const ngx_http_pdroute_zone_t *zone);
 /* The lease ended while this process was stopped: opens a new one. */
 ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone);
 

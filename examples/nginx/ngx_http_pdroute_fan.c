@@ -107,7 +107,7 @@ static void forget_prefixes(fan_t *fan, ngx_http_pdroute_arm_t *arm)
 {
     uint32_t rank, ranks = ngx_max(arm->endpoint.dp_size, 1);
 
-    if (arm->failed || arm->status != NGX_HTTP_OK || *fan->zone->lost) return;
+    if (arm->failed || arm->status != NGX_HTTP_OK || fan->zone->lost) return;
     for (rank = 0; rank < ranks; rank++) (void)pdr_prefix_clear(fan->zone->router, arm->id, rank);
 }
 

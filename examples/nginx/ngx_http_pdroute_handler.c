@@ -80,7 +80,7 @@ ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
 
     rc = ngx_http_pdroute_local(r, conf->zone);
     if (rc != NGX_DECLINED) return rc;
-    if (*conf->zone->lost) return refuse(r, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST);
+    if (conf->zone->lost) return refuse(r, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST);
     if (!method_fits(r)) return refuse(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed", "this path takes POST requests");
     if (r->headers_in.content_length_n > 0 && (uint64_t)r->headers_in.content_length_n > conf->zone->config.max_body) {
         ngx_sprintf(message, "the body has %O bytes, at most %uL are taken%Z", r->headers_in.content_length_n,
@@ -222,8 +222,7 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
     u_char text[320];
     const char *message = err->message[0] ? err->message : pdr_strerror(code);
 
-    if (code == PDR_E_BLOCK_CORRUPT) { /* its pages are gone: the other workers should know */
-        ngx_http_pdroute_guard_look(job->zone);
+    if (code == PDR_E_BLOCK_CORRUPT) { /* its pages are gone, and it could not be replaced */
         ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
         return;
     }
@@ -328,7 +327,7 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
     pdr_decision other, *d = job->decided ? &other : &job->decision; /* variables keep showing the last pair */
     int rc, again = 1;
 
-    if (*zone->lost) {
+    if (zone->lost) {
         ngx_cpystrn((u_char *)err->message, (u_char *)PDROUTE_LOST, sizeof(err->message));
         return PDR_E_BUSY;
     }
@@ -345,8 +344,9 @@ int ngx_http_pdroute_decide(ngx_http_pdroute_job_t *job, uint32_t flags, pdr_err
         }
         pdr_init_struct(d, sizeof(*d));
         rc = pdr_route_prompt(zone->router, &job->prompt, job->hashes, job->prompt.blocks, &request, d, err);
-        /* the process was stopped for so long that its lease ended */
-    } while (rc == PDR_E_LEASE && again-- && (ngx_http_pdroute_zone_renew(zone), zone->leased));
+        /* the process was stopped for so long that its lease ended; or the block file is another now, or gone */
+    } while (again-- && ((rc == PDR_E_LEASE && (ngx_http_pdroute_zone_renew(zone), zone->leased)) ||
+                         (rc == PDR_E_BLOCK_CORRUPT && ngx_http_pdroute_guard_follow(zone) == NGX_OK)));
     if (rc != PDR_OK) {
         job->decision.retry_after_ms = d->retry_after_ms;
         return rc;
@@ -396,7 +396,7 @@ void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job)
     int rc;
 
     if (!job->is_held || job->r == NULL) return;
-    if (*job->zone->lost) {
+    if (job->zone->lost) {
         ngx_http_pdroute_unhold(job);
         ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
         return;
@@ -406,6 +406,7 @@ void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job)
     rc = pdr_ticket_take(job->zone->router, job->decision.booking, job->hashes, job->prompt.blocks, pdr_host_now_ns(),
                          &d, &err);
     if (rc == PDR_E_AGAIN || rc == PDR_E_BUSY) return;
+    if (rc == PDR_E_BLOCK_CORRUPT && ngx_http_pdroute_guard_follow(job->zone) == NGX_OK) rc = PDR_E_NOT_FOUND;
     ngx_http_pdroute_job_enter(job);
     ngx_http_pdroute_unhold(job);
     job->held_ns = pdr_host_now_ns() - job->held_ns;

@@ -162,7 +162,7 @@ void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job)
     if (job->r == NULL) return;
     if (job->is_held) {
         ngx_http_pdroute_unhold(job);
-        if (!*job->zone->lost) {
+        if (!job->zone->lost) {
             (void)pdr_ticket_cancel(job->zone->router, job->decision.booking, pdr_host_now_ns());
             (void)pdr_host_wake_pending(job->zone->host);
         }
@@ -349,7 +349,7 @@ static void run(ngx_http_pdroute_job_t *job)
     if (job->waiting) relay_waiting(job);
     job->running = 0;
     ngx_http_pdroute_job_arm(job);
-    if (!*job->zone->lost) (void)pdr_host_wake_pending(job->zone->host);
+    if (!job->zone->lost) (void)pdr_host_wake_pending(job->zone->host);
     ngx_http_pdroute_job_leave(job);
 }
 
@@ -408,7 +408,7 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
         return;
     }
     if (!job->begun || job->finished) return;
-    if (*job->zone->lost) {
+    if (job->zone->lost) {
         lost(job, type, leg);
         return;
     }

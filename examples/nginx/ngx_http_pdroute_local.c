@@ -24,7 +24,7 @@ ngx_int_t ngx_http_pdroute_local(ngx_http_request_t *r, ngx_http_pdroute_zone_t 
     ngx_int_t rc;
 
     if (path_is(r, "/readiness") || path_is(r, "/health"))
-        ready = !*zone->lost && pdr_ready(zone->router, pdr_host_now_ns()) == 1;
+        ready = !zone->lost && pdr_ready(zone->router, pdr_host_now_ns()) == 1;
     else if (!path_is(r, "/liveness"))
         return NGX_DECLINED;
     rc = get_only(r);
@@ -64,7 +64,7 @@ ngx_int_t ngx_http_pdroute_status_handler(ngx_http_request_t *r)
     int code;
 
     if (rc != NGX_OK) return rc;
-    if (*conf->status->lost) return NGX_HTTP_SERVICE_UNAVAILABLE;
+    if (conf->status->lost) return NGX_HTTP_SERVICE_UNAVAILABLE;
     do { /* it may have grown meanwhile: a little more than was needed */
         body.data = ngx_pnalloc(r->pool, size);
         if (body.data == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;

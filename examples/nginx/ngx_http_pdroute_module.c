@@ -269,6 +269,20 @@ static ngx_http_pdroute_main_conf_t *cycle_conf(ngx_cycle_t *cycle)
     return ngx_http_cycle_get_module_main_conf(cycle, ngx_http_pdroute_module);
 }
 
+/* A worker that finds the block's file gone or ruined makes another: in a directory of our own making it may. */
+static void give_directory(ngx_cycle_t *cycle, ngx_http_pdroute_zone_t *zone, ngx_uid_t user)
+{
+    u_char path[NGX_MAX_PATH], *slash;
+
+    if (zone->file.len >= sizeof(path)) return;
+    ngx_cpystrn(path, zone->file.data, zone->file.len + 1);
+    slash = (u_char *)strrchr((char *)path, '/');
+    if (slash == NULL || slash == path) return;
+    *slash = '\0';
+    if (chown((char *)path, user, (gid_t)-1) == -1)
+        ngx_log_error(NGX_LOG_WARN, cycle->log, ngx_errno, "pdroute_zone \"%V\": chown(\"%s\") failed", &zone->name, path);
+}
+
 /*
  * Workers, which are not root, have the block mapped already; but the mark that tells others of a worker's death is a
  * lock on a description of the file that the worker itself opens.
@@ -289,6 +303,7 @@ static ngx_int_t init_module(ngx_cycle_t *cycle)
         if (chown((char *)zones[i]->file.data, core->user, (gid_t)-1) == -1)
             ngx_log_error(NGX_LOG_WARN, cycle->log, ngx_errno, "pdroute_zone \"%V\": chown(\"%V\") failed",
                           &zones[i]->name, &zones[i]->file);
+        if (zones[i]->directory_made) give_directory(cycle, zones[i], core->user);
     }
     return NGX_OK;
 }

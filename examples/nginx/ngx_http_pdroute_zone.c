@@ -36,12 +36,12 @@ out:
     return rc;
 }
 
-static void log_config_error(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, const pdr_error *err)
+static void log_config_error(ngx_log_t *log, ngx_http_pdroute_zone_t *zone, const pdr_error *err)
 {
     u_char line[NGX_INT32_LEN + 2] = "";
 
     if (err->line) ngx_sprintf(line, ":%uD%Z", err->line);
-    ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V%s: %s", &zone->name, &zone->config_file, line,
+    ngx_log_error(NGX_LOG_EMERG, log, 0, "pdroute_zone \"%V\": %V%s: %s", &zone->name, &zone->config_file, line,
                   err->message);
 }
 
@@ -54,7 +54,7 @@ char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
     pdr_init_struct(&zone->config, sizeof(zone->config));
     if (pdr_config_from_json((char *)zone->config_text.data, zone->config_text.len, &zone->config, &err) != PDR_OK ||
         pdr_config_resolve(&zone->config, &err) != PDR_OK) {
-        log_config_error(cf, zone, &err);
+        log_config_error(cf->log, zone, &err);
         return NGX_CONF_ERROR;
     }
     pdr_init_struct(&zone->limits, sizeof(zone->limits));
@@ -66,7 +66,7 @@ char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
     return NGX_CONF_OK;
 }
 
-static ngx_int_t apply(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, pdr_router *router)
+static ngx_int_t apply(ngx_log_t *log, ngx_http_pdroute_zone_t *zone, pdr_router *router)
 {
     pdr_apply_report report;
     pdr_error err;
@@ -76,11 +76,11 @@ static ngx_int_t apply(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone, pdr_router
     pdr_init_struct(&err, sizeof(err));
     if (pdr_apply_json(router, (char *)zone->config_text.data, zone->config_text.len, 0, pdr_host_now_ns(), &report,
                        &err) != PDR_OK) {
-        log_config_error(cf, zone, &err);
+        log_config_error(log, zone, &err);
         return NGX_ERROR;
     }
     for (i = 0; i < report.warnings && i < 8; i++)
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0, "pdroute_zone \"%V\": %V: %s", &zone->name, &zone->config_file,
+        ngx_log_error(NGX_LOG_WARN, log, 0, "pdroute_zone \"%V\": %V: %s", &zone->name, &zone->config_file,
                       report.warning[i]);
     return NGX_OK;
 }
@@ -102,11 +102,29 @@ static ngx_int_t try_out(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
         return NGX_ERROR;
     }
     if (pdr_router_init(mem, size, &zone->config, 1, &router, &err) != PDR_OK)
-        log_config_error(cf, zone, &err);
+        log_config_error(cf->log, zone, &err);
     else
-        rc = apply(cf, zone, router);
+        rc = apply(cf->log, zone, router);
     (void)munmap(mem, size);
     return rc;
+}
+
+uint32_t ngx_http_pdroute_zone_flags(const ngx_http_pdroute_zone_t *zone)
+{
+    return PDR_HOST_CREATE | PDR_HOST_RESTORE | PDR_HOST_GUARD | (zone->recreate ? PDR_HOST_RECREATE : 0);
+}
+
+/* 1: the directory that the block is to be in is there. */
+static ngx_uint_t has_directory(ngx_conf_t *cf, const ngx_str_t *file)
+{
+    ngx_file_info_t fi;
+    u_char *path = ngx_pnalloc(cf->pool, file->len + 1), *p;
+
+    if (path == NULL) return 1;
+    ngx_memcpy(path, file->data, file->len);
+    for (p = path + file->len; p > path && *p != '/'; p--) *p = '\0';
+    *p = '\0';
+    return p == path || ngx_file_info(path, &fi) != NGX_FILE_ERROR;
 }
 
 static void unmap(void *data)
@@ -129,10 +147,9 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
     pdr_init_struct(&err, sizeof(err));
     cln = ngx_pool_cleanup_add(cf->pool, 0);
     if (cln == NULL) return NGX_ERROR;
-    if (pdr_host_open((char *)zone->file.data, &zone->config,
-                      PDR_HOST_CREATE | PDR_HOST_RESTORE | PDR_HOST_GUARD |
-                          (zone->recreate ? PDR_HOST_RECREATE : 0),
-                      &zone->host, &zone->router, &err) != PDR_OK) {
+    zone->directory_made = !has_directory(cf, &zone->file);
+    if (pdr_host_open((char *)zone->file.data, &zone->config, ngx_http_pdroute_zone_flags(zone), &zone->host,
+                      &zone->router, &err) != PDR_OK) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s%s", &zone->name, &zone->file, err.message,
                       err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !zone->recreate
                           ? " (add \"recreate\" to pdroute_zone to replace it)"
@@ -149,8 +166,7 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
                       : info.origin == PDR_HOST_RESTORED  ? "restored"
                                                           : "attached to",
                       &zone->file, info.reason ? ": " : "", info.reason ? info.message : "");
-    if (ngx_http_pdroute_guard_open(cf, zone) != NGX_OK) return NGX_ERROR;
-    if (apply(cf, zone, zone->router) != NGX_OK) return NGX_ERROR;
+    if (apply(cf->log, zone, zone->router) != NGX_OK) return NGX_ERROR;
     return ngx_http_pdroute_peer_names(cf, zone);
 }
 
@@ -190,8 +206,8 @@ static void wake_handler(ngx_event_t *ev)
 
     pdr_host_wake_drain(c->fd);
     ev->ready = 0;
-    if (!*zone->lost) take_released(zone);
-    if (ngx_handle_read_event(ev, 0) != NGX_OK)
+    if (!zone->lost) take_released(zone);
+    if (zone->wake == c && ngx_handle_read_event(ev, 0) != NGX_OK) /* not another block's by now */
         ngx_log_error(NGX_LOG_ALERT, ev->log, 0, "pdroute: wake-up socket lost");
 }
 
@@ -248,7 +264,7 @@ ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone)
     pdr_error err;
     int rc;
 
-    if (*zone->lost) return NGX_ERROR;
+    if (zone->lost) return NGX_ERROR;
     if (!zone->leased) return lease_open(zone);
     pdr_init_struct(&err, sizeof(err));
     rc = pdr_host_lease_renew(zone->host, &zone->lease, pdr_host_now_ns(), &err);
@@ -257,6 +273,57 @@ ngx_int_t ngx_http_pdroute_zone_renew(ngx_http_pdroute_zone_t *zone)
     if (rc != PDR_E_LEASE) return NGX_ERROR;
     wake_close(zone); /* the old lease's descriptor is closed already */
     return wake_open(zone);
+}
+
+/* The tickets of all held requests were another block's: they stand in line again. */
+static void hold_again(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_rbtree_node_t *node;
+    ngx_http_pdroute_job_t *job;
+    ngx_connection_t *client;
+    ngx_array_t *keys;
+    ngx_pool_t *pool;
+    ngx_rbtree_key_t *key;
+    ngx_uint_t i;
+
+    zone->moved = 0;
+    if (zone->held.root == zone->held.sentinel) return;
+    pool = ngx_create_pool(4096, ngx_cycle->log);
+    keys = pool ? ngx_array_create(pool, 64, sizeof(ngx_rbtree_key_t)) : NULL;
+    for (node = ngx_rbtree_min(zone->held.root, zone->held.sentinel); keys && node; node = ngx_rbtree_next(&zone->held, node)) {
+        key = ngx_array_push(keys);
+        if (key == NULL) break;
+        *key = node->key;
+    }
+    for (i = 0; keys && i < keys->nelts; i++) {
+        key = (ngx_rbtree_key_t *)keys->elts + i;
+        for (node = zone->held.root; node != zone->held.sentinel && node->key != *key;)
+            node = *key < node->key ? node->left : node->right;
+        if (node == zone->held.sentinel) continue;
+        job = (ngx_http_pdroute_job_t *)((u_char *)node - offsetof(ngx_http_pdroute_job_t, held));
+        client = job->r ? job->r->connection : NULL;
+        ngx_http_pdroute_take(job);
+        if (client) ngx_http_run_posted_requests(client);
+    }
+    if (pool) ngx_destroy_pool(pool);
+}
+
+ngx_int_t ngx_http_pdroute_zone_switch(ngx_http_pdroute_zone_t *zone, pdr_host *next)
+{
+    pdr_host *old = zone->host;
+
+    if (apply(ngx_cycle->log, zone, pdr_host_router(next)) != NGX_OK) return NGX_ERROR;
+    if (zone->leased) {
+        wake_close(zone);
+        pdr_host_lease_close(old, &zone->lease, pdr_host_now_ns());
+        zone->leased = 0;
+    }
+    zone->host = next;
+    zone->router = pdr_host_router(next);
+    zone->moved = 1;
+    pdr_host_close(old);
+    (void)lease_open(zone); /* else the next tick, or request, does it */
+    return NGX_OK;
 }
 
 /* Jobs that have lived for a tick get a timer of their own. */
@@ -274,10 +341,11 @@ static void tick_handler(ngx_event_t *ev)
 {
     ngx_http_pdroute_zone_t *zone = ev->data;
 
-    ngx_http_pdroute_guard_look(zone);
-    if (!*zone->lost) {
+    (void)ngx_http_pdroute_guard_follow(zone);
+    if (!zone->lost) {
         (void)ngx_http_pdroute_zone_renew(zone);
         (void)pdr_host_tick(zone->host, pdr_host_now_ns());
+        if (zone->moved) hold_again(zone);
         take_released(zone);
     }
     arm_young(zone);
@@ -297,8 +365,7 @@ ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t
     if (zone->peers == NULL || zone->hashes == NULL) return NGX_ERROR;
     /* without a lease requests are refused until there is one: workers of older configurations may hold them all, but
      * nginx gives a worker that does not start up for good */
-    ngx_http_pdroute_guard_look(zone);
-    if (!*zone->lost) (void)lease_open(zone);
+    if (ngx_http_pdroute_guard_follow(zone) != NGX_OK && !zone->lost) (void)lease_open(zone);
     zone->tick.handler = tick_handler;
     zone->tick.data = zone;
     zone->tick.log = cycle->log;
@@ -312,7 +379,7 @@ void ngx_http_pdroute_zone_stop(ngx_http_pdroute_zone_t *zone)
     if (!zone->leased) return;
     if (zone->tick.timer_set) ngx_del_timer(&zone->tick);
     wake_close(zone);
-    if (*zone->lost) return;
+    if (zone->lost) return;
     pdr_host_lease_close(zone->host, &zone->lease, pdr_host_now_ns());
     zone->leased = 0;
     (void)pdr_host_wake_pending(zone->host); /* what it gave back may release others' requests */

@@ -412,7 +412,8 @@ int pdr_host_follow(pdr_host *h, const pdr_config *config, uint32_t flags, pdr_h
         config = &c;
     }
     code = pdr_host_open(h->path, config, gentle, next, router, err);
-    if (!is_block_code(code) || state != PDR_HOST_TRUNCATED || !names_ruin(h)) return code;
+    if (!is_block_code(code) || state != PDR_HOST_TRUNCATED) return code;
+    if (!names_ruin(h)) return pdr_host_open(h->path, config, gentle, next, router, err); /* somebody was quicker: what was refused is gone */
     if (!config && h->guard) {
         c = *pdr_guard_config(h->guard);
         c.seed = 0;

@@ -11,8 +11,10 @@ import time
 
 import httpx
 import pytest
+from conftest import block_stats
 from hosts.host import endpoints_of
 from sglang_sim.harness import wait_for
+from test_processes import Load
 from traffic import PATHS, all_received, answer_text, body, error_of, events_of, text_of
 
 pytestmark = pytest.mark.only("nginx")
@@ -185,8 +187,10 @@ def test_name_that_nobody_knows(fleet, make_gateway):
 # ---------------------------------------------------------------------------------------------------------------- the block
 
 def test_truncated_block(fleet, make_gateway):
-    """Workers do not die in a loop: requests get a 503 that says why, until nginx is reloaded with a good file."""
-    gw = make_gateway(fleet, workers=2)
+    """In a directory that is not the workers': they do not die in a loop, requests get a 503 that says why, until nginx is reloaded with a good file."""
+    gw = make_gateway(fleet, workers=2, start=False)
+    gw.block.parent.mkdir()
+    gw.start()
     gw.expect_alerts = True
     assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200
     before = set(gw.worker_pids())
@@ -209,6 +213,28 @@ def test_truncated_block(fleet, make_gateway):
     assert wait_for(lambda: httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200, timeout=10, interval=0.2)
 
 
+@pytest.mark.parametrize("how", ["truncated", "removed"])
+def test_lost_block_under_load(how, start_fleet, make_gateway):
+    """In a directory of theirs the workers go on with another block: no request fails, those that were held neither, and all workers share it."""
+    fleet = start_fleet(prefill=2, decode=2, speed=0.1)
+    gw = make_gateway(fleet, workers=3, config={"hold_window_tokens": 1, "max_held": 64, "hold_max_wait_ms": 20000})
+    load = Load(gw, clients=12)
+    for _ in range(4):
+        done, inode, pids = load.done, gw.block.stat().st_ino, set(gw.worker_pids())
+        assert wait_for(lambda: block_stats(gw)["held_now"] > 0, timeout=10)
+        if how == "truncated":
+            os.truncate(gw.block, 4096)
+        else:
+            gw.block.unlink()
+        assert wait_for(lambda: gw.block.exists() and gw.block.stat().st_ino != inode and gw.block.stat().st_size > 4096, timeout=5), gw.errors()[-2000:]
+        assert wait_for(lambda: block_stats(gw)["leases"] == 3, timeout=5), block_stats(gw)
+        assert wait_for(lambda: load.done > done + 40, timeout=20)
+        assert set(gw.worker_pids()) == pids
+    load.stop()
+    assert not load.failed, (len(load.failed), load.done, load.failed[:3])
+    assert "going on with what is there" in gw.errors()
+
+
 def test_truncated_block_in_a_stream(start_fleet, make_gateway):
     """A stream that has begun is finished."""
     fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
@@ -220,12 +246,10 @@ def test_truncated_block_in_a_stream(start_fleet, make_gateway):
         while not next(lines).startswith("data:"):
             pass
         os.truncate(gw.block, 4096)
-        assert wait_for(lambda: "was truncated" in gw.errors(), timeout=5)
+        assert wait_for(lambda: "was truncated: going on" in gw.errors(), timeout=5)
         rest = [line for line in lines if line.startswith("data:")]
     assert set(gw.worker_pids()) == before
-    gw.block.unlink()
-    gw.reload()
-    assert wait_for(lambda: httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200, timeout=10, interval=0.2)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200
     assert rest[-1].split(":", 1)[1].strip() == "[DONE]"
 
 

@@ -73,7 +73,7 @@ class Gateway(Host):
     """`with Gateway(directory, endpoints) as gateway:` and gateway.url."""
 
     name = "nginx"
-    can = frozenset(FEATURES) - {"recovers"}  # its workers, who are not root, have the file from their master: a reload is needed
+    can = frozenset(FEATURES)
     # main, http, zone, location: text put into these places of the configuration; body_file: request bodies go through a file, or (False) never do; keepalive: seconds
     # for which connections to workers are kept; connections: of a process; recreate: a block of another configuration is replaced
     options = frozenset("main http connections zone location level body_file keepalive recreate".split())
@@ -82,6 +82,7 @@ class Gateway(Host):
     def __init__(self, directory, endpoints, **options):
         super().__init__(directory, endpoints, **options)
         self.tls_port, self.h2_port = free_ports(2)
+        self.block = self.dir / "zone" / "block"  # in a directory that the module makes, for its workers, who are not root
 
     def zone(self):
         given = self.given
