@@ -57,13 +57,27 @@ static int check_table(const pdr_index *ix, const report *to)
     return blocks == ix->blocks ? 0 : bad(to, "prefix index: %u blocks, counted %u", ix->blocks, blocks);
 }
 
-static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, uint32_t *used, const report *to)
+/* Pieces met on the way: a piece that two have makes another one missing, which the count alone does not see but the sum of what the numbers hash to does. */
+typedef struct tally {
+    uint32_t n;
+    uint64_t sum;
+} tally;
+
+static void met(tally *t, uint32_t piece)
+{
+    uint64_t h = (piece + 1ull) * 0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 29) * 0xbf58476d1ce4e5b9u;
+    t->sum += h ^ h >> 32;
+    t->n++;
+}
+
+static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, tally *used, const report *to)
 {
     const pdr_run *r = &pdr_runs_of(ix)[run];
     uint32_t pieces = 0;
     for (uint32_t s = r->set; s != PDR_NIL; s = pdr_sets_of(ix)[s].next) {
         if (s >= ix->sets || pieces++ > ix->words) return bad(to, "prefix index: run %u has a bad set", run);
-        ++*used;
+        met(used, s);
         const pdr_set *set = &pdr_sets_of(ix)[s];
         for (uint32_t i = 0; i < PDR_SET_WORDS; i++) {
             if (set->word[i] == PDR_NO_ID) continue;
@@ -82,17 +96,22 @@ static int check_sets(const pdr_index *ix, uint32_t run, uint32_t *shares, uint3
     return 0;
 }
 
-/* Pieces are a run's or spare: a spare one that a run has as well would be given away a second time. */
-static int check_spare_sets(const pdr_index *ix, uint32_t used, const report *to)
+/* Pieces are one run's, or spare: one that two have would be given away or changed for the other. */
+static int check_spare_sets(const pdr_index *ix, tally used, const report *to)
 {
     uint32_t spare = 0;
+    tally    all = {0, 0};
     for (uint32_t s = ix->free_set; s != PDR_NIL; s = pdr_sets_of(ix)[s].next)
         if (s >= ix->sets || pdr_sets_of(ix)[s].word[0] != PDR_SPARE || spare++ >= ix->sets)
             return bad(to, "prefix index: bad list of spare sets");
-    return used + spare == ix->sets ? 0 : bad(to, "prefix index: %u sets, %u used and %u spare", ix->sets, used, spare);
+        else
+            met(&used, s);
+    if (used.n != ix->sets) return bad(to, "prefix index: %u sets, %u used and %u spare", ix->sets, used.n - spare, spare);
+    for (uint32_t s = 0; s < ix->sets; s++) met(&all, s);
+    return used.sum == all.sum ? 0 : bad(to, "prefix index: a set is in two places");
 }
 
-static int check_run(const pdr_index *ix, uint32_t run, uint32_t *sets, const report *to)
+static int check_run(const pdr_index *ix, uint32_t run, tally *sets, const report *to)
 {
     const pdr_run *r = &pdr_runs_of(ix)[run];
     uint32_t shares = r->share.id != PDR_NO_ID, before = PDR_NIL;
@@ -129,7 +148,8 @@ static int check_heads(const pdr_index *ix, const report *to)
 
 static int check_runs(const pdr_index *ix, const report *to)
 {
-    uint32_t free_runs = 0, free_extras = 0, sets = 0;
+    uint32_t free_runs = 0, free_extras = 0;
+    tally    sets = {0, 0};
     for (uint32_t i = 0; i < ix->runs; i++)
         if (pdr_runs_of(ix)[i].live) {
             if (check_run(ix, i, &sets, to)) return -1;

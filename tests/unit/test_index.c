@@ -468,6 +468,27 @@ static void a_set_is_not_spare_as_well(void **state)
     free(ix);
 }
 
+/* Two runs with the same holders and one set for both: every count is right, and what changes for one would change for the other. */
+static void a_set_is_one_runs(void **state)
+{
+    (void)state;
+    char why[160];
+    pdr_index *ix = fresh(2000, 8);
+    uint32_t with[2], n = 0;
+    for (uint32_t t = 0; t < 6; t++) store_chain(ix, t, 1, 16), store_chain(ix, t, 2, 16);
+    check(ix);
+    for (uint32_t i = 0; i < ix->runs && n < 2; i++)
+        if (pdr_runs_of(ix)[i].live && pdr_runs_of(ix)[i].set != PDR_NIL) with[n++] = i;
+    assert_int_equal(n, 2);
+    uint32_t own = pdr_runs_of(ix)[with[1]].set;
+    pdr_runs_of(ix)[with[1]].set = pdr_runs_of(ix)[with[0]].set;
+    assert_int_not_equal(pdr_index_check(ix, why, sizeof why), 0);
+    assert_non_null(strstr(why, "two places"));
+    pdr_runs_of(ix)[with[1]].set = own;
+    check(ix);
+    free(ix);
+}
+
 /* ---- killed in the middle */
 
 typedef struct shared {
@@ -581,6 +602,7 @@ int main(void)
         cmocka_unit_test(a_hash_at_two_positions_is_not_overcounted),
         cmocka_unit_test(check_names_what_is_broken),
         cmocka_unit_test(a_set_is_not_spare_as_well),
+        cmocka_unit_test(a_set_is_one_runs),
         cmocka_unit_test(survives_being_killed),
         cmocka_unit_test(repair_keeps_all_when_nothing_was_cut),
     };
