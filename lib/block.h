@@ -13,6 +13,7 @@
 #include "err.h"
 #include "fit.h"
 #include "hold.h"
+#include "home.h"
 #include "index.h"
 #include "ledger.h"
 #include "lock.h"
@@ -24,7 +25,7 @@
 
 #include <setjmp.h>
 
-#define PDR_LAYOUT_VERSION 11
+#define PDR_LAYOUT_VERSION 12
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
@@ -38,6 +39,8 @@ typedef struct pdr_learnt {
     uint64_t late;                /* 1: prefill answers when its KV cache has gone, as far as is known */
     uint64_t late_q10;            /* mean of first bytes against their predictions, for outliers */
     pdr_patience patience;        /* of the pool: for servers that are not known yet */
+    pdr_crowd crowd;              /* who else sends to these servers */
+    pdr_homes homes;              /* what was found at homes */
 } pdr_learnt;
 
 enum { PDR_PRIOR_BYTES = 8192, PDR_RETRY_RESERVE = 100000, PDR_RETRY_PER_SECOND = 10000 /* thousandths */ };
@@ -97,6 +100,7 @@ typedef struct pdr_books {
     uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled */
     pdr_waits    waits;      /* of the pass under way */
     uint32_t    *holders, holding; /* scratch of the pass: the targets with a depth, of the held request that is looked at; how many */
+    uint32_t     home, home_depth; /* of the request whose depths are in depth[]: the target where more is expected than the index knows, and what it knows there; PDR_NONE */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
     struct pdr_books  *outer;  /* the call of this thread that this one is inside of, on another block */

@@ -143,6 +143,7 @@ uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *has
     uint32_t  next = s->next;
     memset(s, 0, offsetof(pdr_held, sample));
     s->job = *job;
+    s->home = PDR_NONE;
     s->sequence = ++h->head->sequence;
     s->blocks = (uint32_t)n;
     s->samples = n < PDR_HELD_SAMPLES ? (uint32_t)n : PDR_HELD_SAMPLES;

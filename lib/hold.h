@@ -33,6 +33,7 @@ typedef struct pdr_held {
     uint32_t samples;        /* sample i is the last of the chain's first pdr_held_depth(i + 1) blocks */
     uint32_t blocks;         /* of the whole chain */
     uint32_t single_only;    /* not one for a pair */
+    uint32_t home, reserved; /* home: target, PDR_NONE */
     pdr_job  job;
     uint64_t sample[PDR_HELD_SAMPLES];
 } pdr_held;

@@ -31,7 +31,7 @@ typedef struct pdr_booking {
     uint32_t batch, mode;
     uint32_t cache_learnt, streamed, learnable, gap_learnt; /* learnable: took_us is that of this prompt alone; gap_learnt: its first token has been compared with prefill's answer */
     uint32_t candidates, alone;  /* alone: the prefill target was idle when this was booked, so its time can be learnt */
-    uint32_t aside, reserved;    /* aside: its prompt is computed on a decode server, and no prefill server has it before others */
+    uint32_t aside, at_home;     /* aside: its prompt is computed on a decode server, and no prefill server has it before others; at_home: it went where more was expected than known (home.h) */
     uint64_t took_us;            /* from sending to the prompt's end, 0 not yet */
     uint64_t work_us;            /* prefill time predicted at that target's speed */
     uint64_t uncached_tokens;    /* of the prompt, at the prefill target */

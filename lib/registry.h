@@ -49,7 +49,7 @@ typedef struct pdr_target_info {
     pdr_load report;         /* the last one, merged */
     uint64_t report_ns;      /* 0: never */
     uint64_t legs, failures, cached_tokens, prompt_tokens;
-    uint64_t foreign_tokens, d_foreign_requests, d_foreign_tokens; /* beyond ours, in the last report */
+    uint64_t foreign_tokens, foreign_requests, d_foreign_requests, d_foreign_tokens; /* beyond ours, in the last report */
     uint64_t learnt_ns;      /* when its slowness was last measured, 0: never */
     uint64_t took_us, expected_us; /* of its recent prompts, older ones fading */
     uint64_t cache_blocks;   /* learnt: prefix blocks that it really keeps, 0: no limit seen yet */
@@ -95,7 +95,8 @@ typedef struct pdr_registry_head {
     uint32_t alone_n;                   /* of the decode list: may also do a request alone */
     uint32_t relists;                   /* times that the lists were made anew */
     pdr_board_head board;
-    uint32_t plain, reserved;           /* plain: choices compare everything (tests) */
+    uint32_t plain;                     /* plain: choices compare everything (tests) */
+    uint32_t crowd_q10;                 /* all that prefill servers have over what is ours, as reports say, times 1024; 0 as 1024: nobody else's (home.h) */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
 } pdr_registry_head;
@@ -121,6 +122,8 @@ int  pdr_registry_validate(const pdr_endpoint *e, pdr_error *err);
 /* "host:port" where there is no name. */
 void pdr_registry_default_name(pdr_endpoint *e);
 int  pdr_registry_find(const pdr_registry *g, const char *name, uint32_t *id);
+/* What is ours, times all that the prefill servers have over it: what waits for the same servers as our requests, or how long a time our work takes there. */
+static inline uint64_t pdr_crowded(const pdr_registry_head *h, uint64_t ours) { return __builtin_expect(h->crowd_q10 > 1024, 0) ? ours * h->crowd_q10 >> 10 : ours; }
 /* A decode server that may also do a request alone (PDR_ENDPOINT_ALONE). */
 static inline uint32_t pdr_serves_alone(const pdr_endpoint_rec *rec) { return rec->e.role == PDR_ROLE_DECODE && rec->e.flags & PDR_ENDPOINT_ALONE ? 1 : 0; }
 /* NULL unless `id` is in use and not removed. */

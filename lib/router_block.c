@@ -135,6 +135,8 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->tape.bytes = region(r, PDR_REGION_FRAMES);
     b->shadow = region(r, PDR_REGION_SHADOW);
     b->replay = NULL;
+    b->home = PDR_NONE;
+    b->home_depth = 0;
     b->passing = 0;
     b->now_ns = r->clock_ns;
 }
@@ -191,6 +193,7 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     r->learnt.late = pdr_engine_get(c.engine)->late;
     r->retry_credit = PDR_RETRY_RESERVE;
     pdr_fit_init(&r->learnt.fit);
+    pdr_homes_init(&r->learnt.homes);
     r->learnt.output_tokens_q10 = 300 << 10; /* a chat answer; learnt from the first ones on */
     if (pdr_lock_init(&r->lock)) return pdr_fail(err, PDR_E_SYSTEM, "a process-shared robust mutex cannot be made");
     pdr_room_init(&r->room, c.seed);

@@ -59,13 +59,13 @@ int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *h
 uint64_t pdr_mean_queue_q10(const pdr_books *b)
 {
     uint64_t servers = (uint64_t)b->registry.head->prefill_n + b->registry.head->single_n;
-    return (((uint64_t)b->ledger.head->in_prefill + b->hold.head->held) << 10) / (servers ? servers : 1);
+    return pdr_crowded(b->registry.head, ((uint64_t)b->ledger.head->in_prefill + b->hold.head->held) << 10) / (servers ? servers : 1);
 }
 
 uint64_t pdr_mean_held_q10(const pdr_books *b)
 {
     uint64_t servers = (uint64_t)b->registry.head->prefill_n + b->registry.head->single_n;
-    return ((uint64_t)b->hold.head->held << 10) / (servers ? servers : 1);
+    return pdr_crowded(b->registry.head, (uint64_t)b->hold.head->held << 10) / (servers ? servers : 1);
 }
 
 pdr_view pdr_view_of(const pdr_books *b, const pdr_job *job)
@@ -84,10 +84,16 @@ pdr_view pdr_view_of(const pdr_books *b, const pdr_job *job)
 uint64_t pdr_backlog_us(const pdr_books *b)
 {
     const pdr_registry_head *h = b->registry.head;
-    uint64_t                 work = b->hold.head->size_us, servers = (uint64_t)h->prefill_n + h->single_n;
+    uint64_t                 work = pdr_crowded(h, b->hold.head->size_us), servers = (uint64_t)h->prefill_n + h->single_n;
     for (uint32_t i = 0; i < h->prefill_n; i++) work += pdr_wait_us(&b->registry.targets[b->registry.prefill[i]], b->now_ns);
     for (uint32_t i = 0; i < h->single_n; i++) work += pdr_wait_us(&b->registry.targets[b->registry.single[i]], b->now_ns);
     return work / (servers ? servers : 1);
+}
+
+/* Work that is served before such a request comes to its turn, by all servers together. */
+static uint64_t ahead_us_of(const pdr_books *b, uint64_t size_us, int64_t priority)
+{
+    return pdr_crowded(b->registry.head, pdr_hold_ahead_us(&b->hold, size_us, priority));
 }
 
 uint64_t pdr_backlog_ms(const pdr_books *b) { return pdr_backlog_us(b) / 1000; }
@@ -131,9 +137,32 @@ static int relent(const pdr_books *b, const pdr_job *job)
     return n + pdr_breaker_relent(g, g->single, h->single_n, job->exclude, job->excluded, b->now_ns);
 }
 
+/* The depths are filled. More is expected at home than the index knows. */
+static void expect_home(pdr_books *b, uint32_t home, size_t blocks)
+{
+    b->home = home;
+    if (home == PDR_NONE) return;
+    b->home_depth = b->depth[home];
+    b->depth[home] = pdr_home_depth(&b->r->learnt.homes, b->depth[home], blocks);
+}
+
+/* Whether homes count: others send to these servers, and the engines say what was cached. */
+static int homes_count(const pdr_books *b) { return b->registry.head->crowd_q10 > PDR_CROWD_ALONE && b->r->stats.cached_tokens_reported; }
+
+void pdr_expect_home(pdr_books *b, const pdr_held *s)
+{
+    uint32_t home = s->home, was;
+    if (!homes_count(b) || home >= b->r->config.max_targets || !b->registry.listed[home]) return;
+    was = b->depth[home];
+    expect_home(b, home, s->blocks);
+    if (!was && b->depth[home]) b->holders[b->holding++] = home;
+}
+
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
     pdr_index_match(b->index, a->hashes, a->n, b->depth);
+    b->home = PDR_NONE;
+    if (__builtin_expect(homes_count(b), 0) && a->n && !a->any_single) expect_home(b, pdr_home_of(&b->registry, b->depth, a->hashes, a->n), a->n);
     int code = pdr_decide_matched(b, a, choice, retry_ms, err);
     if (code == PDR_E_NO_PAIR && relent(b, &a->job)) code = pdr_decide_matched(b, a, choice, retry_ms, err);
     return code;
@@ -144,7 +173,7 @@ static int consider_alone(const pdr_books *b, const pdr_ask *a, const pdr_view *
 {
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n;
     if (a->any_single || !pdr_policy_of(b->r->config.policy)->topology) return 0;
-    uint64_t ahead = b->hold.head->held ? pdr_hold_ahead_us(&b->hold, pdr_least_work(b, &a->job), a->priority) : 0;
+    uint64_t ahead = b->hold.head->held ? ahead_us_of(b, pdr_least_work(b, &a->job), a->priority) : 0;
     return pdr_alone_choose(&b->registry, v, ahead / (servers ? servers : 1), choice);
 }
 
@@ -204,8 +233,8 @@ int pdr_admit(const pdr_books *b, const pdr_terms *t, uint64_t *retry_ms)
         *retry_ms = pdr_backlog_ms(b) + 1;
         return PDR_E_QUEUE_FULL;
     }
-    if (!servers || b->hold.head->size_us / servers <= may_us) return PDR_OK; /* everybody is served in time */
-    uint64_t ahead_us = pdr_hold_ahead_us(&b->hold, t->size_us, t->priority) / servers;
+    if (!servers || pdr_crowded(b->registry.head, b->hold.head->size_us) / servers <= may_us) return PDR_OK; /* everybody is served in time */
+    uint64_t ahead_us = ahead_us_of(b, t->size_us, t->priority) / servers;
     if (ahead_us <= may_us) return PDR_OK;
     *retry_ms = (ahead_us - may_us) / 1000 + 1;
     return PDR_E_QUEUE_FULL;
@@ -262,13 +291,16 @@ int pdr_book(pdr_books *b, pdr_booking *k, const pdr_job *job, const pdr_choice 
     k->batch = choice->mode == PDR_MODE_PD ? job->batch : 0;
     k->candidates = choice->pairs > UINT32_MAX ? UINT32_MAX : (uint32_t)choice->pairs;
     k->work_us = x.work;
-    k->uncached_tokens = x.uncached;
+    uint64_t known = worker == b->home ? pdr_matched_tokens(job, b->home_depth) : x.matched;
+    k->at_home = worker == b->home;
+    if (b->home != PDR_NONE && choice->mode == PDR_MODE_PD) pdr_homes_sent(&b->r->learnt.homes, job->prompt_tokens - pdr_matched_tokens(job, b->home_depth), (int)k->at_home);
+    k->uncached_tokens = job->prompt_tokens - known;
     k->lag_us = choice->mode == PDR_MODE_PD && b->r->learnt.late ? choice->transfer_us : 0;
     k->context_tokens = job->prompt_tokens + job->output_tokens;
     k->answer_tokens = job->answer_tokens;
     k->streamed = job->streamed;
     k->prompt_tokens = job->prompt_tokens;
-    k->matched_tokens = x.matched;
+    k->matched_tokens = known;
     k->wait_us = x.wait;
     k->transfer_us = choice->transfer_us;
     k->decode_us = choice->decode_cost;

@@ -28,6 +28,8 @@ int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *h
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
 /* The same once b->depth is filled. */
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
+/* b->depth and b->holders have what the index knows of a held request: what is expected at its home beside (home.h). */
+void pdr_expect_home(pdr_books *b, const pdr_held *s);
 /* Prefill time where most of it is cached, at the pool's speed; b->depth is filled. */
 uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job);
 /* Whether it has to queue whatever the choice would be: others are held and nobody is free. Then there is no choice. */

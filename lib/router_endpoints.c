@@ -26,7 +26,7 @@ static void forget_server(pdr_books *b, const pdr_endpoint_rec *rec)
         pdr_target_info *info = &b->registry.infos[rec->first_target + i];
         t->slowness_q10 = info->measured_q10 = PDR_AS_THE_POOL;
         info->learnt_ns = info->took_us = info->expected_us = info->cache_blocks = 0;
-        info->foreign_tokens = info->d_foreign_requests = info->d_foreign_tokens = 0;
+        info->foreign_tokens = info->foreign_requests = info->d_foreign_requests = info->d_foreign_tokens = 0;
         info->measurements = info->own = 0;
         pdr_breaker_open_until(&b->registry, rec->first_target + i, PDR_GUARD_NONE, 0);
         t->foreign_us = t->d_foreign_tokens = 0;
@@ -438,6 +438,12 @@ static void take_foreign(pdr_books *b, uint32_t target, const pdr_load *l)
     pdr_target      *t = &b->registry.targets[target];
     pdr_target_info *i = &b->registry.infos[target];
     uint64_t         there = i->report.running + i->report.decode_prealloc + i->report.decode_transfer + i->report.waiting;
+    if (b->registry.listed[target] && l->have & (PDR_LOAD_RUNNING | PDR_LOAD_WAITING)) {
+        uint64_t more = beyond(there, (uint64_t)t->requests + t->d_requests);
+        pdr_crowd_add(&b->r->learnt.crowd, t->requests, least_of(more, i->foreign_requests));
+        i->foreign_requests = more;
+        b->registry.head->crowd_q10 = pdr_crowd_q10(&b->r->learnt.crowd);
+    }
     if (l->have & PDR_LOAD_WAITING_TOKENS) {
         uint64_t more = beyond(there, (uint64_t)t->requests + t->d_requests), tokens = beyond(l->waiting_tokens, t->tokens), share = there ? l->waiting_tokens * more / there : 0;
         uint64_t foreign = share < tokens ? share : tokens, twice = least_of(foreign, i->foreign_tokens);

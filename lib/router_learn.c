@@ -4,7 +4,10 @@
 enum { LEARN_MIN_TOKENS = 64, SLOWNESS_LEAST = 16, SLOWNESS_MOST = 65535, OUTPUT_MOST = 1 << 20, LEARN_MOST_BYTES = 1 << 16 };
 enum { FIT_KNOWN = 8 /* samples before servers are compared by it */, RECENT = 32, MEASURED_LEAST = 6, RELOAD_BYTES_PER_US = 40000 /* nominal, for scale only */ };
 enum { REST_S = 30, CACHE_LEAST = 64 };
+/* Where others send too a prompt often takes longer than it is, behind prompts that no report has told of yet, and never shorter: more than a sixteenth longer counts as that. */
+enum { CROWD_LATE = 16 };
 
+static uint64_t beyond(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 static uint64_t in_range(uint64_t v, uint64_t least, uint64_t most) { return v < least ? least : v > most ? most : v; }
 
 /* An eighth of the way to a sample that is at most four times off: outliers move it little, steady change within some ten samples. */
@@ -93,7 +96,8 @@ uint32_t pdr_speed_permille(const pdr_books *b, const pdr_target *t)
 void pdr_learn_prefill(pdr_books *b, pdr_booking *k, uint64_t took_us)
 {
     k->took_us = took_us > 2 * k->lag_us ? took_us - k->lag_us : (took_us + 1) / 2; /* at least half of it was computing */
-    k->learnable = k->alone && k->prefill != PDR_NONE && took_us && b->registry.targets[k->prefill].requests == 1 && !k->batch;
+    if (k->alone && k->wait_us) k->took_us = k->took_us > k->wait_us ? k->took_us - k->wait_us : 0; /* behind others' prompts, as reported */
+    k->learnable = k->alone && k->prefill != PDR_NONE && k->took_us && b->registry.targets[k->prefill].requests == 1 && !k->batch;
 }
 
 /*
@@ -131,14 +135,17 @@ static void learn_speed(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, ui
     k->learnable = 0;
     parts(&b->r->config, prompt_tokens - cached, cached, term);
     expected = pdr_fit_us(&b->r->learnt.fit, term);
-    /* where most of the time may be that of a slower tier, which some prompts need and some do not, a long one is no sign of a slow server */
+    /* where most of the time may be that of a slower tier, which some prompts need and some do not, a long one is no sign of a slow server; nor beside others' work, of which reports say too little */
     uint64_t reload = term[3] * b->r->learnt.fit.x[3] / PDR_FIT_ONE;
+    int      crowd = b->registry.head->crowd_q10 > PDR_CROWD_ALONE;
     if (b->r->learnt.fit.samples >= FIT_KNOWN && reload * 4 < expected) {
         b->registry.infos[k->prefill].own = 1;
-        pdr_measured(b, k->prefill, expected, took);
+        if (!crowd) pdr_measured(b, k->prefill, expected, took);
     }
     if (b->registry.endpoints[b->registry.targets[k->prefill].endpoint].e.role == PDR_ROLE_DECODE) return; /* between steps of decode: it says how slow prompts are there, not what they are */
-    pdr_fit_add(&b->r->learnt.fit, term, took * PDR_AS_THE_POOL / (slowness ? slowness : 1));
+    took = took * PDR_AS_THE_POOL / (slowness ? slowness : 1);
+    if (crowd) took = in_range(took, k->wait_us ? expected - expected / CROWD_LATE : 0, expected + expected / CROWD_LATE);
+    pdr_fit_add(&b->r->learnt.fit, term, took);
     take_fit(b);
     foresee(b);
 }
@@ -187,6 +194,7 @@ void pdr_learn_usage(pdr_books *b, pdr_booking *k, uint64_t prompt_tokens, uint6
     if (k->prefill != PDR_NONE && !k->cache_learnt) { /* both legs report the same numbers */
         k->cache_learnt = 1;
         if (cached || b->registry.infos[k->prefill].cached_tokens) {
+            if (k->at_home) pdr_homes_found(&l->homes, beyond(prompt_tokens, k->matched_tokens), beyond(cached, k->matched_tokens));
             learn_cache(b, k, cached);
             learn_speed(b, k, prompt_tokens, cached);
         } else {

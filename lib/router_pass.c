@@ -43,19 +43,22 @@ void pdr_give_back(pdr_books *b, pdr_booking *k)
 uint64_t pdr_ageing_us(const pdr_books *b)
 {
     uint64_t us = b->r->config.hold_ageing_ms * 1000ull;
-    if (!us) us = PDR_AND_THOSE_WHO_COME * (b->passing && b->apart ? (b->hold.head->size_us + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
+    if (!us) us = PDR_AND_THOSE_WHO_COME * (b->passing && b->apart ? (pdr_crowded(b->registry.head, b->hold.head->size_us) + b->waits.sum_us) / b->registry.head->prefill_n : pdr_backlog_us(b));
     return us ? us : 1;
 }
 
 /* Fills depth[], which is all zero before. */
 static void match_sample(pdr_books *b, const pdr_held *s)
 {
-    if (!s->samples || (s->blocks < 2 * s->samples && !pdr_index_may_know(b->index, s->sample[0]))) return; /* mostly */
-    b->holding = pdr_index_match_sample(b->index, s->sample, s->samples, s->blocks, b->depth, b->holders);
-    for (uint32_t i = 0; i < b->holding; i++) {
-        uint32_t w = b->holders[i];
-        if (b->registry.listed[w]) b->depth[w] = (uint16_t)pdr_held_depth(s, b->depth[w]);
+    b->home = PDR_NONE;
+    if (s->samples && (s->blocks >= 2 * s->samples || pdr_index_may_know(b->index, s->sample[0]))) { /* mostly not */
+        b->holding = pdr_index_match_sample(b->index, s->sample, s->samples, s->blocks, b->depth, b->holders);
+        for (uint32_t i = 0; i < b->holding; i++) {
+            uint32_t w = b->holders[i];
+            if (b->registry.listed[w]) b->depth[w] = (uint16_t)pdr_held_depth(s, b->depth[w]);
+        }
     }
+    if (__builtin_expect(s->home != PDR_NONE, 0)) pdr_expect_home(b, s);
 }
 
 static void forget_match(pdr_books *b)

@@ -10,8 +10,8 @@
 /* ---- numbers */
 
 static uint64_t *const_of(pdr_rates *k, size_t i) { return (uint64_t *)(void *)k + i; }
-enum { RATES = sizeof(pdr_rates) / sizeof(uint64_t), OWN = 9 };
-_Static_assert(RATES + OWN <= PDR_GLOBALS, "room for all numbers");
+enum { RATES = sizeof(pdr_rates) / sizeof(uint64_t), OWN = 9, CROWD = OWN + RATES };
+_Static_assert((int)CROWD < (int)PDR_GLOBALS, "room for all numbers");
 
 void pdr_globals_get(const pdr_books *b, uint64_t v[PDR_GLOBALS])
 {
@@ -26,6 +26,7 @@ void pdr_globals_get(const pdr_books *b, uint64_t v[PDR_GLOBALS])
     v[7] = b->registry.head->foreseen;
     v[8] = b->registry.head->through_ns;
     for (size_t i = 0; i < RATES; i++) v[OWN + i] = *const_of(&b->r->rates, i);
+    v[CROWD] = b->registry.head->crowd_q10;
 }
 
 void pdr_globals_set(pdr_books *b, const uint64_t v[PDR_GLOBALS])
@@ -39,6 +40,7 @@ void pdr_globals_set(pdr_books *b, const uint64_t v[PDR_GLOBALS])
     b->registry.head->foreseen = v[7] != 0;
     b->registry.head->through_ns = v[8];
     for (size_t i = 0; i < RATES; i++) *const_of(&b->r->rates, i) = v[OWN + i];
+    b->registry.head->crowd_q10 = v[CROWD] < PDR_CROWD_MOST ? (uint32_t)v[CROWD] : PDR_CROWD_MOST; /* older recordings: 0 */
 }
 
 #define F(name) {(uint16_t)offsetof(pdr_target, name), (uint16_t)sizeof(((pdr_target *)0)->name)}

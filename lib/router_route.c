@@ -126,6 +126,7 @@ static int hold(pdr_books *b, const pdr_ask *a, uint32_t lease, pdr_booking **ou
     s->priority = terms.priority;
     s->size_us = terms.size_us;
     s->single_only = a->single_only ? 1 : 0;
+    s->home = b->home;
     s->tenant = a->request.tenant;
     k->prompt_bytes = a->prompt->flags & PDR_PROMPT_TOKENS ? 0 : a->prompt->prompt_bytes;
     k->prompt_tokens = a->job.prompt_tokens;
