@@ -32,7 +32,7 @@ typedef struct pdr_host pdr_host; /* one mapping of a block file in this process
 
 enum {
     PDR_HOST_CREATE = 1u << 0,   /* make the file (and its directory) if there is none */
-    PDR_HOST_RECREATE = 1u << 1, /* as CREATE, and replace a file that is refused for any PDR_E_BLOCK_* reason */
+    PDR_HOST_RECREATE = 1u << 1, /* as CREATE, and replace a file that is refused for any PDR_E_BLOCK_* reason; of one with another configuration the endpoints are kept */
     PDR_HOST_RESTORE = 1u << 2,  /* take over a block from before a reboot: what was learnt stays (pdr_router_restore) */
     PDR_HOST_GUARD = 1u << 3     /* survive that somebody truncates the file: below */
 };
@@ -81,7 +81,8 @@ PDR_API int pdr_host_state(const pdr_host *h, uint32_t *state, pdr_error *err);
  * Goes on with what the path names now: if the block's file was truncated, replaced or removed, *next gets a handle on the block that is there (and `router`,
  * which may be NULL, its router); NULL: nothing changed. For programs that are to recover by themselves: call it with every tick (two system calls where
  * nothing changed), then use *next for everything, leases too, and close `h` when no thread is in a call on it. Exchanges that began on the old block may go on with
- * the new router: ids of one block mean nothing to another. Endpoints are not carried over: apply the configuration again.
+ * the new router: ids of one block mean nothing to another. If the file was removed, its endpoints are in the new block; after a truncation they cannot be
+ * read any more, and a file that somebody put there has what he put into it: apply the configuration again.
  *
  * `flags` and `config` as for pdr_host_open(), but a file of others is never replaced, not even with PDR_HOST_RECREATE; one that was truncated under `h`,
  * and is still what the path names, is (config NULL: by a block of its configuration).

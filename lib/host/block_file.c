@@ -189,6 +189,22 @@ static int draft_restored(struct draft *d, const char *path, const void *old, si
     return code;
 }
 
+/*
+ * The servers of a block that goes are put into the one that takes its place, unless it has them; drained ones are drained there, too. What the new one has no room
+ * for is left out. Discovery, which put them, may be a command that nobody gives again.
+ */
+static void carry_over(pdr_router *from, pdr_router *to)
+{
+    const uint64_t now = pdr_host_now_ns();
+    uint32_t       id, there, state;
+    for (uint32_t cursor = 0; !pdr_endpoint_next(from, &cursor, &id);) {
+        pdr_endpoint e;
+        pdr_init_struct(&e, sizeof e);
+        if (pdr_endpoint_get(from, id, &e, &state) || !pdr_endpoint_find(to, e.name, &there)) continue;
+        if (!pdr_endpoint_put(to, &e, now, &there, NULL) && state == PDR_STATE_DRAINING) pdr_endpoint_drain(to, there, 1, NULL);
+    }
+}
+
 /* Moves a draft that got its name into the handle. */
 static void adopt(pdr_host *h, struct draft *d, const struct stat *st, uint32_t origin)
 {
@@ -243,8 +259,11 @@ static int replace(pdr_host *h, int old_fd, const struct stat *old_st, const voi
         origin = PDR_HOST_RESTORED;
     }
     if (is_block_code(code) && (flags & PDR_HOST_RECREATE)) {
+        pdr_router *old;
         code = draft_new(&d, h->path, config, boot, err);
         origin = PDR_HOST_RECREATED;
+        if (!code && reason->code == PDR_E_BLOCK_CONFIG && !pdr_router_attach((void *)(uintptr_t)old_mem, (size_t)old_st->st_size, NULL, boot, &old, NULL))
+            carry_over(old, d.router);
     }
     if (code) return code;
     if (fstat(d.fd, &st)) {
@@ -412,6 +431,7 @@ int pdr_host_follow(pdr_host *h, const pdr_config *config, uint32_t flags, pdr_h
         config = &c;
     }
     code = pdr_host_open(h->path, config, gentle, next, router, err);
+    if (!code && state == PDR_HOST_REPLACED && (*next)->origin == PDR_HOST_CREATED) carry_over(h->router, (*next)->router); /* it was removed */
     if (!is_block_code(code) || state != PDR_HOST_TRUNCATED) return code;
     if (!names_ruin(h)) return pdr_host_open(h->path, config, gentle, next, router, err); /* somebody was quicker: what was refused is gone */
     if (!config && h->guard) {

@@ -321,6 +321,7 @@ def test_log_follows_and_notices_a_new_block(pd):
     assert first["number"] == 1
     r.close()
     pd("create", "--force", "-c", pd.file("other.json", SMALL.replace('"max_held": 16', '"max_held": 8')))
+    pd("remove", "p0", "p1", "d0")  # which the new block has from the old one
     pd("put", "http://10.0.0.1:8000", "--role", "prefill", "--name", "fresh-p")
     pd("put", "http://10.0.0.2:8000", "--role", "decode", "--name", "fresh-d")
     r = Router(pd.block)

@@ -209,7 +209,9 @@ static void users_of_a_replaced_block_go_on(void **state)
     assert_int_equal(state_of(old), PDR_HOST_REPLACED);
     assert_int_equal(state_of(new), PDR_HOST_CURRENT);
     assert_int_equal(pdr_endpoint_find(ro, "old", &id), PDR_OK);
-    assert_int_equal(pdr_endpoint_find(rn, "old", &id), PDR_E_NOT_FOUND);
+    assert_int_equal(pdr_endpoint_find(rn, "old", &id), PDR_OK);
+    assert_int_equal(pdr_endpoint_remove(rn, id, NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(ro, "old", &id), PDR_OK); /* each has its own */
     assert_int_equal(pdr_router_check(ro, NULL), PDR_OK);
     pdr_host_close(old);
     unlink(path);

@@ -167,6 +167,60 @@ static void removed(void **state)
     pdr_host_close(next);
 }
 
+static void has_servers_as_they_were(pdr_router *r)
+{
+    uint32_t     id, state;
+    pdr_endpoint e;
+    pdr_init_struct(&e, sizeof e);
+    assert_int_equal(pdr_endpoint_find(r, "p", &id), PDR_OK);
+    assert_int_equal(pdr_endpoint_get(r, id, &e, &state), PDR_OK);
+    assert_int_equal(state, PDR_STATE_READY);
+    assert_int_equal(e.role, PDR_ROLE_PREFILL);
+    assert_int_equal(e.bootstrap_port, 4711);
+    assert_int_equal(pdr_endpoint_find(r, "d", &id), PDR_OK);
+    assert_int_equal(pdr_endpoint_get(r, id, &e, &state), PDR_OK);
+    assert_int_equal(state, PDR_STATE_DRAINING);
+    assert_int_equal(pdr_router_check(r, NULL), PDR_OK);
+}
+
+/* Who put them may be gone: a block that takes a readable one's place has its servers. */
+static void servers_are_kept(void **state)
+{
+    pdr_config   c = small_config(), larger = small_config(), least = small_config();
+    const char  *path = test_path("servers");
+    pdr_host    *h = open_block(path, &c, PDR_HOST_CREATE), *next;
+    pdr_router  *r = pdr_host_router(h);
+    pdr_endpoint e;
+    uint32_t     id;
+    (void)state;
+    fill(r);
+    pdr_init_struct(&e, sizeof e);
+    assert_int_equal(pdr_endpoint_find(r, "p", &id), PDR_OK);
+    assert_int_equal(pdr_endpoint_get(r, id, &e, &(uint32_t){0}), PDR_OK);
+    e.bootstrap_port = 4711;
+    assert_int_equal(pdr_endpoint_put(r, &e, pdr_host_now_ns(), &id, NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(r, "d", &id), PDR_OK);
+    assert_int_equal(pdr_endpoint_drain(r, id, 1, NULL), PDR_OK);
+    assert_int_equal(unlink(path), 0);
+    assert_non_null(next = follow(h, &c, PDR_HOST_CREATE, PDR_OK));
+    has_servers_as_they_were(pdr_host_router(next));
+    pdr_host_close(h);
+    pdr_host_close(next);
+    larger.max_bookings *= 2; /* another configuration */
+    next = open_block(path, &larger, PDR_HOST_RECREATE);
+    has_servers_as_they_were(pdr_host_router(next));
+    pdr_host_close(next);
+    least.max_endpoints = least.max_targets = 1; /* as many as there is room for */
+    next = open_block(path, &least, PDR_HOST_RECREATE);
+    assert_int_equal(pdr_endpoint_find(pdr_host_router(next), "p", &id), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(pdr_host_router(next), "d", &id), PDR_E_NOT_FOUND);
+    pdr_host_close(next);
+    assert_int_equal(truncate(path, 100), 0); /* nothing to read */
+    next = open_block(path, &c, PDR_HOST_RECREATE);
+    assert_int_equal(pdr_endpoint_find(pdr_host_router(next), "p", &id), PDR_E_NOT_FOUND);
+    pdr_host_close(next);
+}
+
 /* What is refused stays, whatever the flags; the old block can still be used. */
 static void not_ours(void **state)
 {
@@ -196,7 +250,8 @@ static void not_ours(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unchanged), cmocka_unit_test(truncated), cmocka_unit_test(exchanges_move), cmocka_unit_test(removed), cmocka_unit_test(not_ours),
+        cmocka_unit_test(unchanged), cmocka_unit_test(truncated), cmocka_unit_test(exchanges_move), cmocka_unit_test(removed), cmocka_unit_test(servers_are_kept),
+        cmocka_unit_test(not_ours),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
