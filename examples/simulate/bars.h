@@ -94,8 +94,11 @@ typedef struct bars_list {
 
 /* value <= limit, said in a sentence. */
 void bars_say(bars_list *l, double value, double half, double limit, const char *form, ...) __attribute__((format(printf, 5, 6)));
-/* How low any policy could get in the last bar said: the bound on the mean (BARS_TTFT) or longest time of our runs with this tag, over what the bar divides by. */
+/* How low any policy could get in the last bar said: the bound (BARS_TTFT: on the mean; _LONGEST, _P99, _TPOT) of our runs with this tag, over what the bar divides by;
+ * BARS_GOODPUT: `over` less the bound. */
 void bars_bound(bars_list *l, const bars_plan *p, const bars_regime *g, const char *policy, const char *settings, const char *tag, int local, int figure, double over);
+/* The same of a capacity: what it is below `over` at least; the highest rate, in steps of a tenth, at which the bound's goodput is `goodput`. One seed. */
+void bars_bound_capacity(bars_list *l, const sim_trace *t, const bars_regime *g, size_t limit, double goodput, double over);
 /* The comparisons of one regime. */
 void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, const bars_cell *ours, const bars_cell *ours_local, size_t seeds);
 

@@ -80,10 +80,25 @@ void bars_bound(bars_list *l, const bars_plan *p, const bars_regime *g, const ch
         if (r->regime != g || strcmp(r->policy, policy) || strcmp(r->settings, settings) || strcmp(r->tag, tag) || seen >> r->seed % 64 & 1) continue;
         if (sim_bound_of(r->trace, &r->options, r->seed, local, &b)) return;
         seen |= (uint64_t)1 << r->seed % 64;
-        sum += figure == BARS_LONGEST ? b.longest : b.mean;
+        sum += figure == BARS_LONGEST ? b.longest : figure == BARS_P99 ? b.p99 : figure == BARS_TPOT ? b.tpot : figure == BARS_GOODPUT ? b.goodput : b.mean;
         n++;
     }
-    if (n) l->bar[l->n - 1].bound = sum / (double)n / over;
+    if (n) l->bar[l->n - 1].bound = figure == BARS_GOODPUT ? over - sum / (double)n : sum / (double)n / over;
+}
+
+void bars_bound_capacity(bars_list *l, const sim_trace *t, const bars_regime *g, size_t limit, double goodput, double over)
+{
+    double rate = 0;
+    if (l->bar[l->n - 1].held) return;
+    for (int tenths = 10; tenths <= 100; tenths++) {
+        sim_options o;
+        sim_bound   b;
+        bars_options(g, tenths / 10., limit, &o);
+        if (sim_bound_of(t, &o, 1, 0, &b)) return;
+        if (b.goodput < goodput) break;
+        rate = tenths / 10.;
+    }
+    l->bar[l->n - 1].bound = over - rate;
 }
 
 /* Ours over another's, with the interval of the ratio over paired seeds. */
@@ -118,6 +133,7 @@ void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, c
     if (!isnan(g->goodput_more)) {
         double best = least(p, g, PEER_IMMEDIATE, BARS_GOODPUT, -1, seeds);
         bars_say(l, best - ours->mean[BARS_GOODPUT], NAN, -g->goodput_more, "%s: goodput behind the best immediate peer's", g->name);
+        bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_GOODPUT, best);
     }
     ratio(l, ours, &queue, BARS_TTFT, 1 - g->ahead_queue, "mean TTFT over the best queue peer's", g->name);
     bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TTFT, queue.mean[BARS_TTFT]);
@@ -130,7 +146,9 @@ void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, c
         bars_bound(l, p, g, ours_local->policy, ours_local->settings, "", 1, BARS_TTFT, local.mean[BARS_TTFT]);
     }
     bars_say(l, ours->mean[BARS_P99] / immediate.mean[BARS_P99], NAN, 1 + g->behind_p99, "%s: p99 over the best immediate peer's", g->name);
-    bars_say(l, ours->mean[BARS_TPOT] / fmin(least(p, g, PEER_IMMEDIATE | PEER_QUEUE, BARS_TPOT, 1, seeds), INFINITY), NAN, 1.05,
-             "%s: mean TPOT over the best peer's", g->name);
+    bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_P99, immediate.mean[BARS_P99]);
+    double tpot = least(p, g, PEER_IMMEDIATE | PEER_QUEUE, BARS_TPOT, 1, seeds);
+    bars_say(l, ours->mean[BARS_TPOT] / tpot, NAN, 1.05, "%s: mean TPOT over the best peer's", g->name);
+    bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TPOT, tpot);
     bars_say(l, ours->mean[BARS_REFUSED], NAN, 0, "%s: requests refused", g->name);
 }

@@ -254,6 +254,7 @@ static int capacity(struct program *p)
         printf("  %-16s %-34s x%.1f\n", k ? who[k].policy : p->ours, k ? who[k].settings : p->ours_settings, best[k]);
     }
     bars_say(&p->list, 2.3 - best[0], NAN, 0, "%s: capacity at goodput .80 below x2.3 by", knee()->name);
+    bars_bound_capacity(&p->list, trace_of(p, knee()), knee(), p->limit, .8, 2.3);
     return 0;
 }
 

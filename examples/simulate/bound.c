@@ -61,6 +61,86 @@ static void serve(struct server *s, size_t n, double speed, enum order order, do
     }
 }
 
+/* ---- how many must be late */
+
+struct line {
+    size_t *job, n; /* kept of the present busy period, in order of arrival */
+    double *ends;   /* of each */
+};
+
+/* Without which of the line's the last ends soonest: all behind it move up, but none before it has come. Then it is taken out. */
+static void give_up(struct line *l, const double *at, const double *work, double speed, double free_at)
+{
+    double behind = 0, later = -INFINITY, least = INFINITY; /* work behind the one that is looked at; the latest end that it has without those before */
+    size_t which = l->n - 1;
+    for (size_t i = l->n; i-- > 0;) {
+        double own = work[l->job[i]] / speed, before = i ? l->ends[i - 1] : free_at, end = fmax(before + behind, later);
+        if (end < least) least = end, which = i;
+        behind += own;
+        later = fmax(later, at[l->job[i]] + behind);
+    }
+    memmove(l->job + which, l->job + which + 1, (l->n - which - 1) * sizeof *l->job);
+    l->n--;
+    for (size_t i = which; i < l->n; i++) l->ends[i] = fmax(i ? l->ends[i - 1] : free_at, at[l->job[i]]) + work[l->job[i]] / speed;
+}
+
+size_t sim_bound_late(const double *at, const double *work, const char *take, size_t n, double speed, double x)
+{
+    struct line l = {calloc(n + 1, sizeof(size_t)), 0, calloc(n + 1, sizeof(double))};
+    double      free_at = 0; /* before the line */
+    size_t      late = 0;
+    if (!l.job || !l.ends) late = SIZE_MAX;
+    for (size_t i = 0; i < n && late != SIZE_MAX; i++) {
+        double last = l.n ? l.ends[l.n - 1] : free_at;
+        if (!take[i]) continue;
+        if (last <= at[i]) l.n = 0, free_at = last; /* idle before it: who was before it makes nobody late any more */
+        l.job[l.n] = i;
+        l.ends[l.n] = fmax(last, at[i]) + work[i] / speed;
+        l.n++;
+        if (l.ends[l.n - 1] <= at[i] + x) continue;
+        give_up(&l, at, work, speed, free_at);
+        late++;
+    }
+    free(l.job);
+    free(l.ends);
+    return late;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The 99th percentile and the goodput at most; `longest` is enough for all. -1: no memory. */
+static int quantiles(const double *at, const double *work, size_t n, double speed, double fixed, double longest, sim_bound *out)
+{
+    size_t  may = n - (size_t)ceil(.99 * (double)n), slow = 0, late;
+    double  low = 0, high = longest, *sorted = malloc((n + 1) * sizeof *sorted);
+    char   *take = malloc(n + 1);
+    int     bad = !sorted || !take;
+    if (!bad) {
+        memcpy(sorted, work, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, ascending);
+        memset(take, 1, n);
+        for (int i = 0; i < 24; i++) {
+            double x = (low + high) / 2;
+            late = sim_bound_late(at, work, take, n, speed, x);
+            bad |= late == SIZE_MAX;
+            if (late <= may) high = x;
+            else low = x;
+        }
+        out->p99 = fmax(low, sorted[n - 1 - may] + fixed);
+        for (size_t i = 0; i < n; i++) slow += !(take[i] = work[i] + fixed <= SIM_BOUND_SLO);
+        late = sim_bound_late(at, work, take, n, speed, SIM_BOUND_SLO);
+        bad |= late == SIZE_MAX;
+        out->goodput = 1 - (double)(slow + late) / (double)n;
+    }
+    free(sorted);
+    free(take);
+    return bad ? -1 : 0;
+}
+
 int sim_bound_work(const double *at, const double *work, size_t n, double speed, double fixed, sim_bound *out)
 {
     struct server s = {.at = at, .work = work, .left = calloc(n + 1, sizeof(double)), .key = calloc(n + 1, sizeof(double)), .heap = calloc(n + 1, sizeof(size_t))};
@@ -74,6 +154,8 @@ int sim_bound_work(const double *at, const double *work, size_t n, double speed,
         out->mean = fmax(out->mean, (middles + own / 2) / (double)n);
         serve(&s, n, speed, FIRST_COME, &ends, &unused, &longest);
         out->longest = fmax(longest, most + fixed);
+        out->tpot = 0;
+        bad = quantiles(at, work, n, speed, fixed, longest, out);
     }
     free(s.left);
     free(s.key);
@@ -117,7 +199,7 @@ int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int lo
     sim_schedule s;
     sim_costs    c;
     struct seen  seen = {0};
-    double      *at, *work, speed = o->prefills + (local ? o->decodes : 0);
+    double      *at, *work, tpot = 0, answers = 0, speed = o->prefills + (local ? o->decodes : 0);
     int          bad = 0;
     if (t->closed) return -1;
     scaling.seed = seed;
@@ -132,9 +214,11 @@ int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int lo
         double             m = cached(&seen, a, t->block);
         at[i] = (double)a->at * 1e-9;
         work[i] = sim_chunk_seconds(&c, a->in - m, m);
+        if (a->out > 1) tpot += sim_decode_seconds(&c, 1, a->in) * 1e3, answers++;
         bad = see(&seen, a->blocks, a->n) || (local && a->follow_n && see(&seen, a->follow, a->follow_n));
     }
     if (!bad) bad = sim_bound_work(at, work, s.n, speed, c.prefill_base, out);
+    if (!bad) out->tpot = answers > 0 ? tpot / answers : 0;
     free(at);
     free(work);
     free(seen.flag);

@@ -45,7 +45,7 @@ static void no_schedule_is_better(void **state)
     double   closest = INFINITY;
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
-        double    at[PROMPTS], work[PROMPTS], free_at[4] = {0}, sum = 0, longest = 0, t = 0;
+        double    at[PROMPTS], work[PROMPTS], free_at[4] = {0}, sum = 0, longest = 0, t = 0, good = 0;
         int       workers = 1 + round % 4, done[PROMPTS] = {0}, shortest = round % 3;
         sim_bound b;
         for (int i = 0; i < PROMPTS; i++) {
@@ -71,13 +71,68 @@ static void no_schedule_is_better(void **state)
             free_at[w] = now + work[best];
             sum += free_at[w] - at[best];
             longest = fmax(longest, free_at[w] - at[best]);
+            good += free_at[w] - at[best] <= SIM_BOUND_SLO;
         }
         assert_int_equal(sim_bound_work(at, work, PROMPTS, workers, 0, &b), 0);
         assert_true(b.mean <= sum / PROMPTS + 1e-9);
-        assert_true(b.longest <= longest + 1e-9);
+        assert_true(b.longest <= longest + 1e-9 && b.p99 <= longest + 1e-6);
+        assert_true(b.goodput >= good / PROMPTS - 1e-9);
         closest = fmin(closest, sum / PROMPTS / b.mean);
     }
     assert_true(closest < 1.05); /* and it says something */
+}
+
+/* Whether all of `set` are computed within x in order of arrival, which is best. */
+static int in_time(const double *at, const double *work, int n, unsigned set, double speed, double x)
+{
+    double t = 0;
+    for (int i = 0; i < n; i++)
+        if (set >> i & 1) {
+            t = fmax(t, at[i]) + work[i] / speed;
+            if (t > at[i] + x) return 0;
+        }
+    return 1;
+}
+
+/* The least number of late ones is that of all subsets. */
+static void late_ones_are_counted_exactly(void **state)
+{
+    enum { FEW = 10 };
+    uint64_t random = 7;
+    size_t   some = 0, idle = 0;
+    char     take[FEW];
+    (void)state;
+    memset(take, 1, sizeof take);
+    for (int round = 0; round < 2000; round++) {
+        double at[FEW], work[FEW], t = 0, x = .2 + sim_uniform(&random) * 3, speed = 1 + round % 3;
+        int    most = 0;
+        for (int i = 0; i < FEW; i++) {
+            at[i] = t += sim_uniform(&random) * (round % 2 ? .5 : 1.5);
+            work[i] = .05 + pow(sim_uniform(&random), 3) * 4;
+        }
+        for (unsigned set = 0; set < 1u << FEW; set++)
+            if (__builtin_popcount(set) > most && in_time(at, work, FEW, set, speed, x)) most = __builtin_popcount(set);
+        assert_int_equal(sim_bound_late(at, work, take, FEW, speed, x), FEW - most);
+        some += most < FEW;
+        idle += most == FEW;
+    }
+    assert_true(some > 500 && idle > 100);
+}
+
+static void ninety_nine_of_a_hundred(void **state)
+{
+    double    at[200], work[200];
+    sim_bound b;
+    (void)state;
+    for (int i = 0; i < 200; i++) at[i] = i * 10., work[i] = i < 2 ? 40 : i < 4 ? 3 : 1; /* two may be late: each other is alone */
+    assert_int_equal(sim_bound_work(at, work, 200, 1, 0, &b), 0);
+    assert_float_equal(b.p99, 3, 1e-6);
+    assert_float_equal(b.goodput, .98, 1e-9); /* four are longer than 2 s themselves */
+    for (int i = 0; i < 200; i++) at[i] = 0, work[i] = .1; /* all at once */
+    assert_int_equal(sim_bound_work(at, work, 200, 1, 0, &b), 0);
+    assert_float_equal(b.p99, 19.8, 1e-3);
+    assert_float_equal(b.goodput, .1, .006);
+    assert_true(b.p99 <= b.longest && b.mean <= b.p99);
 }
 
 static void more_workers_are_no_worse_and_closed_loops_have_none(void **state)
@@ -92,7 +147,8 @@ static void more_workers_are_no_worse_and_closed_loops_have_none(void **state)
     o.prefills = 2;
     assert_int_equal(sim_bound_of(&t, &o, 1, 0, &twice), 0);
     assert_int_equal(sim_bound_of(&t, &o, 1, 1, &once), 0);
-    assert_true(once.mean > 0 && once.mean <= twice.mean && once.longest <= twice.longest); /* more may compute */
+    assert_true(once.mean > 0 && once.mean <= twice.mean && once.longest <= twice.longest && once.p99 <= twice.p99 && once.goodput >= twice.goodput); /* more may compute */
+    assert_true(once.tpot > 0 && once.tpot == twice.tpot);
     t.closed = 1;
     assert_int_equal(sim_bound_of(&t, &o, 1, 0, &once), -1);
     sim_trace_free(&t);
@@ -103,6 +159,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_prompt_is_computed_by_one_worker), cmocka_unit_test(one_worker_shortest_first),
         cmocka_unit_test(many_workers_are_no_single_fast_one),  cmocka_unit_test(no_schedule_is_better),
+        cmocka_unit_test(late_ones_are_counted_exactly),        cmocka_unit_test(ninety_nine_of_a_hundred),
         cmocka_unit_test(more_workers_are_no_worse_and_closed_loops_have_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
