@@ -9,6 +9,16 @@ static uint64_t pair_us(const pdr_view *v, uint64_t ahead_us, const pdr_choice *
     return pair->cost + PDR_AND_THOSE_WHO_COME * ahead_us + (PDR_AND_THOSE_WHO_COME - 1) * x.price; /* once it is in the cost */
 }
 
+pdr_alone_terms pdr_alone_terms_of(const pdr_view *v, uint32_t target)
+{
+    const pdr_target *t = &v->targets[target];
+    pdr_alone_terms   a = {.prefill = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[target], 0, v->now_ns), .decode = pdr_decode_us(t, v->rates, v->job)};
+    uint64_t          longer = pdr_prefill_us(v->rates, a.prefill.uncached, a.prefill.matched) - v->rates->base_us; /* its steps go anyway: they are longer by that */
+    a.prefill.price = longer * ((uint64_t)t->d_requests + t->d_foreign_requests);
+    a.cost = a.prefill.wait + a.prefill.work + a.prefill.price + a.decode;
+    return a;
+}
+
 int pdr_alone_choose(const pdr_registry *g, const pdr_view *v, uint64_t ahead_us, pdr_choice *pair)
 {
     uint64_t least = pair_us(v, ahead_us, pair), possible = 0;
@@ -16,9 +26,7 @@ int pdr_alone_choose(const pdr_registry *g, const pdr_view *v, uint64_t ahead_us
     for (uint32_t i = 0; i < g->head->decode_n; i++) {
         const pdr_target *t = &v->targets[g->decode[i]];
         if (!pdr_serves_alone(&g->endpoints[t->endpoint]) || pdr_barred(t, v->job, v->now_ns) != PDR_BARRED_NO) continue;
-        pdr_prefill_terms x = pdr_prefill_terms_of(t, v->rates, v->job, v->depth[g->decode[i]], 0, v->now_ns);
-        uint64_t          longer = pdr_prefill_us(v->rates, x.uncached, x.matched) - v->rates->base_us; /* its steps go anyway: they are longer by that */
-        uint64_t          us = x.wait + x.work + longer * ((uint64_t)t->d_requests + t->d_foreign_requests) + pdr_decode_us(t, v->rates, v->job);
+        uint64_t us = pdr_alone_terms_of(v, g->decode[i]).cost;
         possible++;
         if (us > least || (us == least && (best == PDR_NONE || t->d_last_pick >= v->targets[best].d_last_pick))) continue;
         least = us;

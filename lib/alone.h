@@ -14,6 +14,13 @@
 
 #include "pair.h"
 
+/* What doing it alone costs at a target; the sum of all is compared. */
+typedef struct pdr_alone_terms {
+    pdr_prefill_terms prefill; /* price: what the requests that decode there lose by it */
+    uint64_t          decode, cost;
+} pdr_alone_terms;
+pdr_alone_terms pdr_alone_terms_of(const pdr_view *view, uint32_t target);
+
 /* `pair`: what pdr_pair_choose() found; decode PDR_NONE: nothing. ahead_us: work held that goes before it, per prefill server. Replaces *pair if alone is better: 1, else 0. */
 int pdr_alone_choose(const pdr_registry *g, const pdr_view *view, uint64_t ahead_us, pdr_choice *pair);
 

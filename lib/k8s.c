@@ -472,19 +472,30 @@ static void pod_topology(const pdr_gather *g, uint32_t pod, uint32_t labels, pdr
     pdr_shorten(string_in(g, labels, "topology.kubernetes.io/zone"), e->topology_zone, sizeof e->topology_zone);
 }
 
+/* PDR_ENDPOINT_ALONE where the pod asks for it and may; else 0. */
+static uint32_t alone_of(pdr_gather *g, uint32_t annotations, const char *where, uint32_t role)
+{
+    const char *alone = string_in(g, annotations, "pdroute.io/alone");
+    if (!*alone || !strcmp(alone, "false")) return 0;
+    if (!strcmp(alone, "true") && role == PDR_ROLE_DECODE) return PDR_ENDPOINT_ALONE;
+    pdr_gather_warn(g, "%.80s: annotation pdroute.io/alone is \"%.20s\"; it is true or false, and for the role decode; ignored", where, alone);
+    return 0;
+}
+
 /* A pod that is to be an endpoint per port. */
 static int add_pod(pdr_gather *g, uint32_t pod, const char *where, uint32_t labels, uint32_t role, uint32_t flags)
 {
     const char *name = text_at(g, pod, "metadata.name"), *host = text_at(g, pod, "status.podIP");
     uint32_t    annotations = pdr_doc_at(g->doc, pod, "metadata.annotations");
     const char *ports = string_in(g, annotations, "sglang.ai/bootstrap-port");
+    uint32_t    alone = alone_of(g, annotations, where, role);
     int         code;
     for (uint32_t i = 0; i < g->pool.ports; i++) {
         pdr_endpoint *e;
         char          ranked[400];
         if ((code = pdr_gather_add(g, &e))) return code;
         e->role = role;
-        e->flags = flags;
+        e->flags = flags | alone;
         e->port = g->pool.port[i];
         snprintf(ranked, sizeof ranked, g->pool.ports > 1 ? "%.330s-rank-%u" : "%.330s", name, i);
         pdr_shorten(ranked, e->name, sizeof e->name);

@@ -14,6 +14,7 @@
  *    0.6, rbg.workloads.x-k8s.io/role-name from 0.7); values prefill, decode, both. No policy and no such label, or
  *    profile.single: both.
  *    Bootstrap port: annotation sglang.ai/bootstrap-port, one or a comma list in the order of the ports ("none": null).
+ *    Annotation pdroute.io/alone "true" on a decode pod: it may also do a request alone (PDR_ENDPOINT_ALONE; scheduling.md).
  *    topology_host is spec.nodeName, zone and rack come from labels topology.kubernetes.io/zone and …/rack.
  * What is wrong with pool or policy is an error; what is wrong with one pod leaves out that pod with a warning, so that
  * it cannot stop the others.

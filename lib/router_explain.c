@@ -1,4 +1,5 @@
 /* Public entry points for people who ask why: explain (a dry decision with every candidate) and the decision log. */
+#include "alone.h"
 #include "router_replay.h"
 
 #include <string.h>
@@ -13,7 +14,7 @@ static void list_candidate(const pdr_books *b, pdr_listing *l, uint32_t target, 
     if (l->n++ >= l->cap) return;
     pdr_candidate_of(b, &c, target, role, &a->job, queue);
     if (role == PDR_ROLE_DECODE) {
-        c.chosen = choice->decode == target;
+        c.chosen = choice->decode == target && !choice->alone;
         if (pair) c.transfer_us = pdr_tier_us(&b->r->rates, pdr_tier(&b->registry.targets[choice->prefill], &b->registry.targets[target]), a->job.prompt_tokens);
         c.cost_us += c.transfer_us;
     } else {
@@ -36,11 +37,28 @@ static void list_role(const pdr_books *b, pdr_listing *l, uint32_t role, const p
     }
 }
 
+/* Decode servers that may do it alone, as that. */
+static void list_alone(const pdr_books *b, pdr_listing *l, const pdr_ask *a, const pdr_choice *choice)
+{
+    pdr_view v = pdr_view_of(b, &a->job);
+    if (a->any_single || !pdr_policy_of(b->r->config.policy)->topology) return;
+    for (uint32_t i = 0; i < b->registry.head->decode_n; i++) {
+        uint32_t          target = b->registry.decode[i];
+        const pdr_target *t = &b->registry.targets[target];
+        if (!pdr_serves_alone(&b->registry.endpoints[t->endpoint]) || l->n++ >= l->cap) continue;
+        pdr_alone_terms x = pdr_alone_terms_of(&v, target);
+        l->out[l->n - 1] = (pdr_candidate){.endpoint = t->endpoint, .rank = t->rank, .role = PDR_ROLE_BOTH, .barred = pdr_barred(t, &a->job, b->now_ns),
+                                           .chosen = choice->alone && choice->decode == target, .matched_tokens = x.prefill.matched, .uncached_tokens = x.prefill.uncached,
+                                           .wait_us = x.prefill.wait + x.decode, .work_us = x.prefill.work, .price_us = x.prefill.price, .cost_us = x.cost};
+    }
+}
+
 void pdr_list_candidates(const pdr_books *b, const pdr_ask *a, const pdr_choice *choice, pdr_candidate *out, size_t *n)
 {
     pdr_listing l = {out, *n, 0};
     list_role(b, &l, PDR_ROLE_PREFILL, a, choice);
     list_role(b, &l, PDR_ROLE_DECODE, a, choice);
+    if (b->registry.head->alone_n) list_alone(b, &l, a, choice);
     *n = l.n;
 }
 

@@ -84,7 +84,7 @@ static int take_label(const struct ctl *c, const char *text, pdr_endpoint *e)
     return CTL_OK;
 }
 
-enum { PUT_HOST = 1, PUT_PORT, PUT_NAME, PUT_TLS, PUT_BHOST, PUT_BPORT, PUT_DP, PUT_RUNNING, PUT_KV, PUT_TOPOLOGY, PUT_LABEL };
+enum { PUT_HOST = 1, PUT_PORT, PUT_NAME, PUT_TLS, PUT_BHOST, PUT_BPORT, PUT_DP, PUT_RUNNING, PUT_KV, PUT_TOPOLOGY, PUT_LABEL, PUT_ALONE };
 
 static int put_option(const struct ctl *c, int o, const char *value, pdr_endpoint *e)
 {
@@ -99,6 +99,7 @@ static int put_option(const struct ctl *c, int o, const char *value, pdr_endpoin
     case PUT_BHOST: return copy(c, "--bootstrap-host", e->bootstrap_host, sizeof e->bootstrap_host, value);
     case PUT_BPORT: return bootstrap_port(c, value, e);
     case PUT_TLS: e->flags |= PDR_ENDPOINT_TLS; return CTL_OK;
+    case PUT_ALONE: e->flags |= PDR_ENDPOINT_ALONE; return CTL_OK;
     case PUT_TOPOLOGY: return take_topology(c, value, e);
     case PUT_LABEL: return take_label(c, value, e);
     case PUT_PORT:
@@ -144,7 +145,7 @@ int cmd_put(struct ctl *c, int argc, char **argv)
         {"bootstrap-host", required_argument, NULL, PUT_BHOST}, {"bootstrap-port", required_argument, NULL, PUT_BPORT},
         {"dp-size", required_argument, NULL, PUT_DP}, {"max-running", required_argument, NULL, PUT_RUNNING},
         {"kv-capacity", required_argument, NULL, PUT_KV}, {"topology", required_argument, NULL, PUT_TOPOLOGY},
-        {"label", required_argument, NULL, PUT_LABEL}, {NULL, 0, NULL, 0}};
+        {"label", required_argument, NULL, PUT_LABEL}, {"alone", no_argument, NULL, PUT_ALONE}, {NULL, 0, NULL, 0}};
     pdr_endpoint e;
     int          o, code;
     pdr_init_struct(&e, sizeof e);

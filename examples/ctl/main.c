@@ -36,6 +36,7 @@ static const struct command commands[] = {
      "      --bootstrap-port PORT     of a prefill (default: the pool's); null: send null\n"
      "      --dp-size N               data parallel ranks\n"
      "      --max-running N           requests at once\n"
+     "      --alone                   a decode server that may also do a request alone; not SGLang's\n"
      "      --kv-capacity N           tokens of KV cache per rank\n"
      "      --topology HOST[,RACK[,ZONE]]\n"
      "      --label KEY=VALUE         may be repeated\n"},

@@ -226,7 +226,7 @@ static void candidate_rows(const struct ctl *c, struct table *t, const pdr_candi
             table_cell(t, "%s", ctl_barred_name(k->barred));
             continue;
         }
-        if (role == PDR_ROLE_PREFILL) {
+        if (role != PDR_ROLE_DECODE) {
             table_cell(t, "%" PRIu64, k->matched_tokens);
             table_cell(t, "%" PRIu64, k->uncached_tokens);
         } else {
@@ -247,10 +247,14 @@ void view_candidates(const struct ctl *c, struct text *out, const pdr_candidate 
     static const char *const head[] = {"CACHED", "UNCACHED", "WAIT", "WORK", "PRICE", "TRANSFER", "COST", ""};
     struct table t;
     table_init(&t, "llrrrrrrrl");
-    for (uint32_t role = PDR_ROLE_PREFILL; role <= PDR_ROLE_DECODE; role++) {
-        size_t before = t.n;
+    static const uint32_t roles[] = {PDR_ROLE_PREFILL, PDR_ROLE_DECODE, PDR_ROLE_BOTH};
+    int alone = 0;
+    for (size_t i = 0; i < n; i++) alone |= list[i].role == PDR_ROLE_BOTH;
+    for (int r = 0; r < 2 + alone; r++) {
+        uint32_t role = roles[r];
+        size_t   before = t.n;
         table_cell(&t, "%s ", indent);
-        table_cell(&t, "%s", role == PDR_ROLE_PREFILL ? "PREFILL" : "DECODE");
+        table_cell(&t, "%s", role == PDR_ROLE_PREFILL ? "PREFILL" : role == PDR_ROLE_DECODE ? "DECODE" : "ALONE");
         for (size_t i = 0; i < sizeof head / sizeof *head; i++) table_cell(&t, "%s", head[i]);
         before = t.n;
         candidate_rows(c, &t, list, n, role, indent);

@@ -652,7 +652,7 @@ enum { /* why a candidate was not possible: pdr_candidate.barred */
 /* One candidate target with every term of its cost. */
 typedef struct pdr_candidate {
     uint32_t endpoint, rank;     /* rank PDR_NONE without DP */
-    uint32_t role;               /* the role it was considered for: PDR_ROLE_PREFILL or _DECODE */
+    uint32_t role;               /* the role it was considered for: PDR_ROLE_PREFILL or _DECODE; _BOTH: to do it alone (PDR_ENDPOINT_ALONE), listed behind the others: wait is both waits, price what those who decode there lose */
     uint32_t barred;             /* PDR_BARRED_* */
     uint32_t chosen, reserved;   /* chosen 1: part of the pair */
     uint64_t matched_tokens;     /* cached there */

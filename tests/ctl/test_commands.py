@@ -274,6 +274,20 @@ def test_explain_shows_the_place_in_the_queue(pd):
     r.close()
 
 
+def test_explain_shows_who_would_serve_alone(pd):
+    assert "alone" in pd("put", "d1", "--role", "prefill", "--alone", "--host", "127.0.0.9", "--port", 8000, code=1)  # only decode servers may
+    pd("put", "d1", "--role", "decode", "--alone", "--host", "127.0.0.9", "--port", 8000)
+    assert endpoint(pd, "d1")["alone"] is True
+    body = pd.file("b.json", BODY)
+    j = json.loads(pd("explain", "--json", body))
+    k = [c for c in j["candidates"] if c["role"] == "both"]
+    assert [c["name"] for c in k] == ["d1"] and len(j["candidates"]) == 5
+    assert k[0]["cost_us"] == k[0]["wait_us"] + k[0]["work_us"] + k[0]["price_us"] and k[0]["transfer_us"] == 0
+    assert k[0]["chosen"] and j["prefill"] is None and j["decode"] == "d1"  # nobody decodes there: no transfer, no harm
+    assert sum(c["chosen"] for c in j["candidates"]) == 1
+    assert re.search(r"^ +ALONE +CACHED", pd("explain", body), re.M) and len(re.findall(r"^\*", pd("explain", body), re.M)) == 1
+
+
 def test_explain_apis(pd):
     assert json.loads(pd("explain", "--json", pd.file("c.json", '{"prompt": "x"}')))["api"] == "completions"
     assert json.loads(pd("explain", "--json", pd.file("g.json", '{"text": "x"}')))["api"] == "generate"

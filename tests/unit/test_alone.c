@@ -107,6 +107,41 @@ static void the_last_who_can_serves(void **state)
     fleet_close(&f);
 }
 
+/* Every term is shown, and their sums are what was compared. */
+static void explained_with_its_terms(void **state)
+{
+    (void)state;
+    pdr_config    c = fleet_config();
+    pdr_candidate k[8];
+    pdr_decision  d;
+    uint64_t      hashes[8];
+    size_t        n = 8;
+    fleet         f;
+    fleet_open(&f, &c, 1, 2);
+    allow(&f, 1);
+    pdr_prompt  p = fleet_prompt(1000, 1, 0, hashes, 7);
+    pdr_request q = fleet_request(&f);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_OK);
+    assert_int_equal(n, 4);
+    assert_int_equal(k[3].role, PDR_ROLE_BOTH);
+    assert_int_equal(k[3].endpoint, f.decode[1]);
+    assert_true(k[3].chosen && !k[0].chosen && !k[1].chosen && !k[2].chosen);
+    assert_true(k[3].work_us == k[0].work_us && k[3].uncached_tokens == 1000 && !k[3].price_us && !k[3].wait_us);
+    assert_true(d.cost_us == k[3].cost_us && k[3].cost_us <= k[0].cost_us + k[1].cost_us); /* a pair has the transfer beside */
+    pdr_decision there;
+    assert_int_equal(fleet_route(&f, 8000, 0, 0, &there), PDR_OK);
+    assert_true(alone(&there));
+    n = 8;
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_OK);
+    assert_true(!k[3].chosen && k[0].chosen && k[3].wait_us > 0 && k[3].price_us > 0);
+    assert_true(k[3].cost_us == k[3].wait_us + k[3].work_us + k[3].price_us);
+    n = 3;
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_E_NOSPACE);
+    assert_int_equal(n, 4);
+    fleet_close(&f);
+}
+
 /* The next turn finds the prompt that came by transfer. */
 static void what_was_transferred_is_known(void **state)
 {
@@ -242,7 +277,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_who_may_and_only_while_prefill_is_busy),
         cmocka_unit_test(who_decodes_there_is_asked),
-        cmocka_unit_test(the_last_who_can_serves),
+        cmocka_unit_test(explained_with_its_terms), cmocka_unit_test(the_last_who_can_serves),
         cmocka_unit_test(what_was_transferred_is_known),
         cmocka_unit_test(the_role_must_be_decode),
         cmocka_unit_test(both_ways_are_priced_for_all),

@@ -84,6 +84,27 @@ static void mistakes_are_named(void **state)
     }
 }
 
+/* A decode pod that may also do requests alone says so; on others, and with other words, it is a warning and no more. */
+static void pods_that_serve_alone(void **state)
+{
+    (void)state;
+#define ALONE(word) ",\"annotations\":{\"pdroute.io/alone\":\"" word "\"}"
+    static const struct { const char *text; uint32_t flags; int warns; } cases[] = {
+        {"[" POOL(GOOD) "," POD("a", ROLE("decode"), ALONE("true")) "]", PDR_ENDPOINT_ALONE, 0},
+        {"[" POOL(GOOD) "," POD("a", ROLE("decode"), ALONE("false")) "]", 0, 0},
+        {"[" POOL(GOOD) "," POD("a", ROLE("decode"), ALONE("yes")) "]", 0, 1},
+        {"[" POOL(GOOD) "," POD("a", ROLE("prefill"), ALONE("true")) "]", 0, 1},
+        {"[" POOL(GOOD) "," POD("a", ROLE("both"), ALONE("true")) "]", 0, 1},
+        {"[" POOL(GOOD) "," POD("a", ROLE("decode"), "") "]", 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (apply(cases[i].text)) fail_msg("%s: %s", cases[i].text, err.message);
+        assert_int_equal(n, 1);
+        assert_int_equal(list[0].flags, cases[i].flags);
+        assert_int_equal(warned("annotation pdroute.io/alone"), cases[i].warns);
+    }
+}
+
 /* More objects of a kind than a document can have of it, and lists of any depth and length. */
 static void many_objects(void **state)
 {
@@ -175,7 +196,7 @@ static int finish(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(mistakes_are_named), cmocka_unit_test(many_objects),    cmocka_unit_test(pods_that_cannot_be_used_are_left_out),
+        cmocka_unit_test(mistakes_are_named), cmocka_unit_test(pods_that_serve_alone), cmocka_unit_test(many_objects),    cmocka_unit_test(pods_that_cannot_be_used_are_left_out),
         cmocka_unit_test(roles),              cmocka_unit_test(bootstrap_ports),
     };
     return cmocka_run_group_tests(tests, NULL, finish);
