@@ -99,7 +99,7 @@ typedef struct pdr_books {
     uint32_t     open;       /* targets that something could still go to in this pass */
     uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled */
     pdr_waits    waits;      /* of the pass under way */
-    uint32_t    *holders, holding; /* scratch of the pass: the targets with a depth, of the held request that is looked at; how many */
+    uint32_t    *holders, holding; /* scratch: the targets with a depth, of the request that is looked at; how many, PDR_NONE: not known */
     uint32_t     home, home_depth; /* of the request whose depths are in depth[]: the target where more is expected than the index knows, and what it knows there; PDR_NONE */
     int          passing;    /* a pass over the queue is under way */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */

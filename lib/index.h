@@ -47,8 +47,10 @@ void pdr_index_init(pdr_index *ix, uint64_t entries, uint32_t targets);
 /* depth[t] for every target t < targets: leading blocks of the chain that t holds. Zeroes first. At most 65,535 blocks.
  */
 void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth);
+/* The same; holders[] (room for all targets) gets those with a depth, in no order, the result is how many. */
+uint32_t pdr_index_match_holders(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth, uint32_t *holders);
 /* The same for n of a chain's blocks, evenly spaced: sample i is block (i + 1) * blocks / n - 1, n <= blocks. depth[t] is how many of them t holds before
- * the first that it does not hold; holders[] (room for all targets) gets those with a depth, in no order, the result is how many. depth[] is all zero before: who calls it again
+ * the first that it does not hold; holders[] and the result as above. depth[] is all zero before: who calls it again
  * clears those of the holders. */
 uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, size_t blocks, uint16_t *depth, uint32_t *holders);
 /* Whether there can be anybody who holds something of a chain with this first block: no is certain. */

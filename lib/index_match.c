@@ -340,16 +340,23 @@ static void match_segments(walk *w, const uint64_t *hashes, uint32_t n)
     leave_all(w, n);
 }
 
-void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth)
+int pdr_index_may_know(const pdr_index *ix, uint64_t first)
+{
+    pdr_key key = pdr_index_key(ix, first);
+    return *pdr_root_cell(ix, key.bucket, key.hi) != 0;
+}
+
+uint32_t pdr_index_match_holders(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth, uint32_t *holders)
 {
     walk w;
     memset(depth, 0, ix->targets * sizeof *depth);
-    if (!n) return;
-    pdr_key first = pdr_index_key(ix, hashes[0]);
-    if (!*pdr_root_cell(ix, first.bucket, first.hi)) return;
-    begin_walk(&w, ix, depth, NULL);
+    if (!n || !pdr_index_may_know(ix, hashes[0])) return 0;
+    begin_walk(&w, ix, depth, holders);
     match_segments(&w, hashes, n < 65535 ? (uint32_t)n : 65535);
+    return w.holding;
 }
+
+void pdr_index_match(const pdr_index *ix, const uint64_t *hashes, size_t n, uint16_t *depth) { pdr_index_match_holders(ix, hashes, n, depth, NULL); }
 
 /* ---- samples */
 
@@ -412,12 +419,6 @@ static stretch next_stretch(spread *s, uint32_t i)
         if (s->over >= s->samples) s->over -= s->samples, s->block++;
     } while (x.end < s->samples && s->block - 1 <= high);
     return x;
-}
-
-int pdr_index_may_know(const pdr_index *ix, uint64_t first)
-{
-    pdr_key key = pdr_index_key(ix, first);
-    return *pdr_root_cell(ix, key.bucket, key.hi) != 0;
 }
 
 uint32_t pdr_index_match_sample(const pdr_index *ix, const uint64_t *hashes, size_t n, size_t blocks, uint16_t *depth, uint32_t *holders)

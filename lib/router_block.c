@@ -138,6 +138,7 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->home = PDR_NONE;
     b->home_depth = 0;
     b->passing = 0;
+    b->holding = PDR_NONE;
     b->now_ns = r->clock_ns;
 }
 

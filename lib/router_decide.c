@@ -160,9 +160,14 @@ void pdr_expect_home(pdr_books *b, const pdr_held *s)
 
 int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
-    pdr_index_match(b->index, a->hashes, a->n, b->depth);
+    pdr_books_open_pass(b);
+    b->holding = pdr_index_match_holders(b->index, a->hashes, a->n, b->depth, b->holders);
     b->home = PDR_NONE;
-    if (__builtin_expect(homes_count(b), 0) && a->n && !a->any_single) expect_home(b, pdr_home_of(&b->registry, b->depth, a->hashes, a->n), a->n);
+    if (__builtin_expect(homes_count(b), 0) && a->n && !a->any_single) {
+        uint32_t home = pdr_home_of(&b->registry, b->depth, a->hashes, a->n), was = home == PDR_NONE || b->depth[home];
+        expect_home(b, home, a->n);
+        if (!was && b->depth[home]) b->holders[b->holding++] = home;
+    }
     int code = pdr_decide_matched(b, a, choice, retry_ms, err);
     if (code == PDR_E_NO_PAIR && relent(b, &a->job)) code = pdr_decide_matched(b, a, choice, retry_ms, err);
     return code;
@@ -177,14 +182,27 @@ static int consider_alone(const pdr_books *b, const pdr_ask *a, const pdr_view *
     return pdr_alone_choose(&b->registry, v, ahead / (servers ? servers : 1), choice);
 }
 
+/* As pdr_pair_choose(), if the prefill can be found by itself (waits.h); 0: all pairs are to be compared. */
+static int choose_apart(pdr_books *b, const pdr_ask *a, const pdr_view *v, const pdr_policy *policy, pdr_choice *choice)
+{
+    const pdr_registry_head *h = b->registry.head;
+    if (b->holding == PDR_NONE || h->plain || a->single_only || a->any_single || a->job.excluded || !h->prefill_n || b->now_ns >= PDR_BOARD_MOST_NS) return 0;
+    if (!pdr_pair_apart(&b->registry, policy)) return 0;
+    pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
+    pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, v, b->holders, b->holding);
+    return best.target != PDR_NONE && !pdr_pair_with(&b->registry, v, best.target, best.cost, b->waits.possible, choice);
+}
+
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
     if (pdr_must_queue(b, a)) {
         *choice = (pdr_choice){.prefill = PDR_NONE, .decode = PDR_NONE, .cost = UINT64_MAX};
         return PDR_OK;
     }
-    pdr_view v = pdr_view_of(b, &a->job);
-    int code = pdr_pair_choose(&b->registry, pdr_policy_of(b->r->config.policy), &v, &b->scratch, a->single_only, a->any_single, choice);
+    pdr_view          v = pdr_view_of(b, &a->job);
+    const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
+    int               code = PDR_OK;
+    if (!choose_apart(b, a, &v, policy, choice)) code = pdr_pair_choose(&b->registry, policy, &v, &b->scratch, a->single_only, a->any_single, choice);
     if (b->registry.head->alone_n && consider_alone(b, a, &v, choice)) return PDR_OK;
     if (!code) return PDR_OK;
     *retry_ms = COME_AGAIN_MS;
@@ -208,6 +226,14 @@ uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job)
 {
     const pdr_registry_head *h = b->registry.head;
     uint32_t                 most = 0;
+    if (b->holding != PDR_NONE) {
+        for (uint32_t i = 0; i < b->holding; i++) {
+            uint32_t w = b->holders[i];
+            most = b->registry.listed[w] && b->depth[w] > most ? b->depth[w] : most;
+        }
+        uint64_t matched = pdr_matched_tokens(job, most);
+        return pdr_prefill_us(&b->r->rates, job->prompt_tokens - matched, matched);
+    }
     for (uint32_t i = 0; i < h->prefill_n; i++) most = b->depth[b->registry.prefill[i]] > most ? b->depth[b->registry.prefill[i]] : most;
     for (uint32_t i = 0; i < h->single_n; i++) most = b->depth[b->registry.single[i]] > most ? b->depth[b->registry.single[i]] : most;
     uint64_t m = pdr_matched_tokens(job, most);

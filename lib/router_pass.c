@@ -172,7 +172,8 @@ static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
     const pdr_held *s = &b->hold.slots[slot];
     if (s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
     pdr_view v = {.depth = b->depth, .job = &s->job, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = b->mean_q10};
-    pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
+    pdr_wait_best best;
+    if (b->holding || !pdr_waits_cold(&b->waits, &b->registry, &v, &best)) best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
     if (!takes(b, best.target, &best.terms)) return stays(b, best.target, &best.terms); /* nothing is said of its decode, which only a recording would ask for */
     if (pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;

@@ -167,6 +167,18 @@ static int offer_first(found *f, pdr_waits *w, const pdr_registry *g, const pdr_
     return pool <= cold;
 }
 
+int pdr_waits_cold(pdr_waits *w, const pdr_registry *g, const pdr_view *v, pdr_wait_best *best)
+{
+    const uint64_t tokens = v->job->prompt_tokens, cold = pdr_prefill_us(v->rates, tokens, 0);
+    if (!w->even || (w->first == PDR_NONE && (w->first = find_first(w, g)) == PDR_NONE)) return 0;
+    best->cost = w->us.v[w->first] + cold + (cold * v->mean_queue_q10 >> 10);
+    best->target = g->prefill[w->first];
+    best->terms.matched = 0;
+    best->terms.uncached = tokens;
+    best->terms.work = cold;
+    return best->cost < PDR_KEY_COST_MOST;
+}
+
 pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding)
 {
     const pdr_job    *job = v->job;

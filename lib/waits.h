@@ -51,6 +51,8 @@ static inline int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t
 {
     return (w->decode < g->head->decode_n && g->targets[g->decode[w->decode]].open_until_ns <= now_ns) || pdr_waits_decode_after(w, g, now_ns);
 }
+/* Where v->job is prefilled best if nobody holds any of it; 0: pdr_waits_best() is to be asked. */
+int pdr_waits_cold(pdr_waits *w, const pdr_registry *g, const pdr_view *v, pdr_wait_best *best);
 /* Where v->job is prefilled best. `holders`: those with a v->depth. */
 pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding);
 
