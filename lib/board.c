@@ -14,7 +14,7 @@ static uint32_t groups_of(uint32_t n) { return (n + PDR_BOARD_GROUP - 1) / PDR_B
 uint64_t pdr_board_size(uint32_t targets)
 {
     return ((uint64_t)targets * 4 + (uint64_t)words_of(targets) * 2 + (uint64_t)groups_of(targets) * (PDR_BOARD_GROUP + 5)) * sizeof(uint64_t) +
-           (uint64_t)targets * 3 * sizeof(uint32_t) + ((uint64_t)groups_of(targets) * sizeof(uint16_t) + 7) / 8 * 8;
+           ((uint64_t)targets * 3 + (uint64_t)groups_of(targets) * PDR_BOARD_GROUP * 2) * sizeof(uint32_t) + ((uint64_t)groups_of(targets) * sizeof(uint16_t) + 7) / 8 * 8;
 }
 
 void pdr_board_open(pdr_board *b, void *at, uint32_t targets)
@@ -35,7 +35,9 @@ void pdr_board_open(pdr_board *b, void *at, uint32_t targets)
     b->place = (uint32_t *)(void *)(b->most_room + groups);
     b->slow = b->place + targets;
     b->ours = b->slow + targets;
-    b->step_us.mask = (uint16_t *)(void *)(b->ours + targets);
+    b->picked = b->ours + targets;
+    b->d_picked = b->picked + groups * PDR_BOARD_GROUP;
+    b->step_us.mask = (uint16_t *)(void *)(b->d_picked + groups * PDR_BOARD_GROUP);
 }
 
 static inline void set_bit(uint64_t *bits, uint32_t at, int on)
@@ -71,6 +73,7 @@ static void renew_prefill(const pdr_registry *g, uint32_t at, const pdr_target *
     pdr_board_head *h = &g->head->board;
     prefill_line    x = prefill_of(t);
     g->board.end[at] = x.end;
+    g->board.picked[at] = t->last_pick;
     set_bit(g->board.odd, at, x.odd);
     if (__builtin_expect(g->board.slow[at] == t->slowness_q10, 1)) return;
     h->uneven -= g->board.slow[at] != AS_THE_POOL;
@@ -125,6 +128,7 @@ static void renew_decode(const pdr_registry *g, uint32_t at, uint32_t target)
     h->ours += (uint64_t)t->d_requests - b->ours[at];
     h->others += others - b->others[at];
     b->ours[at] = t->d_requests;
+    b->d_picked[at] = t->d_last_pick;
     b->others[at] = others;
     if (b->over_us[at] == x.over && b->room[at] == x.room) return;
     b->over_us[at] = x.over;
@@ -160,6 +164,7 @@ void pdr_board_fill(const pdr_registry *g)
         b->over_us[i] = x.over;
         b->room[i] = x.room;
         set_bit(b->guarded, i, t->guarded != 0);
+        b->d_picked[i] = t->d_last_pick;
         h->ours += b->ours[i] = t->d_requests;
         h->others += b->others[i] = g->infos[g->decode[i]].d_foreign_requests;
     }
@@ -194,7 +199,7 @@ int pdr_board_check(const pdr_registry *g, char *why, size_t cap)
         const pdr_target *t = &g->targets[g->prefill[i]];
         prefill_line      x = prefill_of(t);
         uneven += t->slowness_q10 != AS_THE_POOL;
-        if (b->place[g->prefill[i]] != i || b->end[i] != x.end || (b->odd[i / 64] >> i % 64 & 1) != (uint64_t)x.odd || b->slow[i] != t->slowness_q10)
+        if (b->place[g->prefill[i]] != i || b->end[i] != x.end || (b->odd[i / 64] >> i % 64 & 1) != (uint64_t)x.odd || b->slow[i] != t->slowness_q10 || b->picked[i] != t->last_pick)
             return snprintf(why, cap, "board: what it has of prefill target %u is not what that one has", g->prefill[i]);
     }
     for (uint32_t i = 0; i < g->head->decode_n; i++) {
@@ -204,7 +209,7 @@ int pdr_board_check(const pdr_registry *g, char *why, size_t cap)
         uint32_t          group = i / PDR_BOARD_GROUP;
         ours += t->d_requests;
         others += foreign;
-        if (b->place[g->decode[i]] != i || b->step_us.v[i] != x.step || b->over_us[i] != x.over || b->room[i] != x.room || b->ours[i] != t->d_requests ||
+        if (b->place[g->decode[i]] != i || b->step_us.v[i] != x.step || b->over_us[i] != x.over || b->room[i] != x.room || b->ours[i] != t->d_requests || b->d_picked[i] != t->d_last_pick ||
             b->others[i] != foreign || (b->guarded[i / 64] >> i % 64 & 1) != (uint64_t)(t->guarded != 0))
             return snprintf(why, cap, "board: what it has of decode target %u is not what that one has", g->decode[i]);
         int least = x.step == b->step_us.least[group], marked = b->step_us.mask[group] >> i % PDR_BOARD_GROUP & 1;

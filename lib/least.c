@@ -20,6 +20,19 @@ pdr_least pdr_least_portable(const uint64_t v[PDR_LEAST_OF])
     return (pdr_least){least, mask};
 }
 
+pdr_rested pdr_rested_portable(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask)
+{
+    pdr_rested best = {0, PDR_LEAST_OF};
+    for (; mask; mask &= mask - 1) {
+        uint32_t i = (uint32_t)__builtin_ctz(mask), since = now - last[i];
+        since = since < most ? since : most;
+        if (best.at < PDR_LEAST_OF && since <= best.since) continue;
+        best = (pdr_rested){since, i};
+    }
+    return best;
+}
+
 #if !defined(__x86_64__)
+pdr_rested pdr_rested_avx2(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask) { return pdr_rested_portable(last, now, most, mask); }
 pdr_least pdr_least_avx2(const uint64_t v[PDR_LEAST_OF]) { return pdr_least_portable(v); } /* never called */
 #endif

@@ -19,6 +19,15 @@ int       pdr_least_is_wide(void);
 pdr_least pdr_least_avx2(const uint64_t v[PDR_LEAST_OF]);
 pdr_least pdr_least_portable(const uint64_t v[PDR_LEAST_OF]);
 
+/* Of sixteen counters' values at which somebody was picked, those in the mask: who was not for longest by `now`, of equal ones the first. Counters may wrap; longer than `most` is `most`. */
+typedef struct pdr_rested { uint32_t since, at; } pdr_rested;
+pdr_rested pdr_rested_avx2(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask);
+pdr_rested pdr_rested_portable(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask);
+static inline pdr_rested pdr_rested_of(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask, int wide)
+{
+    return wide ? pdr_rested_avx2(last, now, most, mask) : pdr_rested_portable(last, now, most, mask);
+}
+
 /*
  * Many numbers in groups of sixteen, of each the least and who has it. v has a multiple of sixteen; least and mask one for each group.
  */

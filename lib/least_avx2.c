@@ -21,4 +21,26 @@ pdr_least pdr_least_avx2(const uint64_t v[PDR_LEAST_OF])
     uint32_t mask = equal(a, least) | equal(b, least) << 4 | equal(c, least) << 8 | equal(d, least) << 12;
     return (pdr_least){(uint64_t)_mm256_extract_epi64(least, 0), mask};
 }
+
+/* Each one's time since, and one more; 0 for those who are not in the mask. */
+static inline __m256i rested(const uint32_t *last, __m256i now, __m256i most, uint32_t mask)
+{
+    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i       since = _mm256_min_epu32(_mm256_sub_epi32(now, _mm256_loadu_si256((const __m256i *)(const void *)last)), most);
+    __m256i       in = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)mask), bits), bits);
+    return _mm256_and_si256(_mm256_sub_epi32(since, _mm256_set1_epi32(-1)), in);
+}
+
+pdr_rested pdr_rested_avx2(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask)
+{
+    const __m256i n = _mm256_set1_epi32((int)now), m = _mm256_set1_epi32((int)most);
+    __m256i       a = rested(last, n, m, mask), b = rested(last + 8, n, m, mask >> 8), x = _mm256_max_epu32(a, b);
+    x = _mm256_max_epu32(x, _mm256_permute4x64_epi64(x, 0x4E));
+    x = _mm256_max_epu32(x, _mm256_shuffle_epi32(x, 0x4E));
+    x = _mm256_max_epu32(x, _mm256_shuffle_epi32(x, 0xB1));
+    uint32_t have = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, x))) |
+                    (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(b, x))) << 8;
+    uint32_t best = (uint32_t)_mm256_extract_epi32(x, 0);
+    return best ? (pdr_rested){best - 1, (uint32_t)__builtin_ctz(have)} : (pdr_rested){0, PDR_LEAST_OF};
+}
 #endif

@@ -195,14 +195,12 @@ static inline uint64_t guarded_in(const pdr_board *b, uint32_t group)
 }
 
 /* Of those of a group with the same cost the one that rested longest. */
-static void look_at_level(pdr_decode_found *f, const pdr_registry *g, uint32_t at, uint64_t cost, uint32_t mask)
+static inline void look_at_level(pdr_decode_found *f, const pdr_registry *g, uint32_t at, uint64_t cost, uint32_t mask, int wide)
 {
-    for (; mask; mask &= mask - 1) {
-        uint32_t i = at + (uint32_t)__builtin_ctz(mask);
-        uint64_t key = pdr_key_of(cost, g->targets[g->decode[i]].d_last_pick, g->head->pick);
-        if (key > f->key || (key == f->key && i > f->at)) continue;
-        *f = (pdr_decode_found){cost, key, i, f->barred};
-    }
+    pdr_rested x = pdr_rested_of(g->board.d_picked + at, g->head->pick, PDR_TIE_MOST, mask, wide);
+    uint64_t   key = pdr_key(cost, x.since);
+    if (key >= f->key) return; /* groups come in order */
+    *f = (pdr_decode_found){cost, key, at + x.at, f->barred};
 }
 
 /* One group: its costs, up to PDR_KEY_COST_MOST; who is barred costs PDR_LEAST_NOBODY. Those with the least of them, if they are no dearer than what was found, are compared by their keys. */
@@ -224,7 +222,7 @@ static void look_at_group(pdr_decode_found *f, const pdr_registry *g, const pdr_
     }
     pdr_least x = pdr_least_of(cost, wide);
     if (x.value > f->cost || x.value == PDR_LEAST_NOBODY) return; /* keys are greater too */
-    look_at_level(f, g, at, x.value, (uint32_t)x.mask);
+    look_at_level(f, g, at, x.value, (uint32_t)x.mask, wide);
 }
 
 static pdr_decode_found find_decode(const pdr_registry *g, const pdr_view *v)
@@ -247,7 +245,7 @@ static pdr_decode_found find_decode(const pdr_registry *g, const pdr_view *v)
         if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f.cost) continue;
         /* without limits in reach the least step is the least cost */
         if (!b->most_over[group] && need <= b->least_room[group] && least < PDR_KEY_COST_MOST && !guarded_in(b, group))
-            look_at_level(&f, g, group * PDR_BOARD_GROUP, least, b->step_us.mask[group]);
+            look_at_level(&f, g, group * PDR_BOARD_GROUP, least, b->step_us.mask[group], wide);
         else
             look_at_group(&f, g, v, group, wide);
     }

@@ -40,11 +40,12 @@ uint32_t pdr_barred(const pdr_target *t, const pdr_job *job, uint64_t now_ns);
 enum { PDR_TIE_BITS = 18, PDR_TIE_MOST = 65535 };
 #define PDR_KEY_COST_MOST (1ull << 44)
 
-static inline uint64_t pdr_key_of(uint64_t cost, uint32_t last_pick, uint32_t now)
+static inline uint64_t pdr_key(uint64_t cost, uint32_t rested)
 {
-    uint32_t rested = now - last_pick; /* picks count up and may wrap */
     return (cost < PDR_KEY_COST_MOST ? cost : PDR_KEY_COST_MOST) << PDR_TIE_BITS | (rested < PDR_TIE_MOST ? PDR_TIE_MOST - rested : 0);
 }
+
+static inline uint64_t pdr_key_of(uint64_t cost, uint32_t last_pick, uint32_t now) { return pdr_key(cost, now - last_pick); /* picks count up and may wrap */ }
 
 /* Whether the prefill of a pair can be found by itself under this policy (waits.h): transfers decide nothing and no server does both. */
 int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy);

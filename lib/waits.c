@@ -88,13 +88,10 @@ static uint32_t first_of_level(const pdr_waits *w, const pdr_registry *g, uint32
     uint32_t       best = PDR_NONE, rested = 0;
     for (; group < groups; group++) {
         if (w->us.least[group] != least) continue;
-        for (uint32_t mask = w->us.mask[group]; mask; mask &= mask - 1) {
-            uint32_t at = group * PDR_WAIT_GROUP + (uint32_t)__builtin_ctz(mask), since = pick - g->targets[g->prefill[at]].last_pick;
-            since = since < PDR_TIE_MOST ? since : PDR_TIE_MOST;
-            if (best != PDR_NONE && since <= rested) continue;
-            best = at;
-            rested = since;
-        }
+        pdr_rested x = pdr_rested_of(g->board.picked + group * PDR_WAIT_GROUP, pick, PDR_TIE_MOST, w->us.mask[group], w->wide);
+        if (best != PDR_NONE && x.since <= rested) continue;
+        best = group * PDR_WAIT_GROUP + x.at;
+        rested = x.since;
     }
     return best;
 }

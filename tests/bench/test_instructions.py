@@ -14,16 +14,16 @@ BUILD = TOP / "build/bench"
 # name in bench_route or (hold/) bench_hold, function, most instructions per call (measured on x86-64 with gcc 12: 15 % below)
 BOUNDS = [
     ("choose/8", "choose", 7_300),
-    ("choose/64", "choose", 11_500),
-    ("choose/1024", "choose", 77_000),
-    ("route/1KB/64", "route", 16_700),
+    ("choose/64", "choose", 9_200),
+    ("choose/1024", "choose", 21_000),
+    ("route/1KB/64", "route", 13_800),
     ("route/17KB/64", "route", 43_500),
     ("route/132KB/64", "route", 250_000),
     # per call of the batch of 16 that the function makes
-    ("hold/arrive/64/100", "arrivals", 3_500),
-    ("hold/complete/64/100", "completions", 36_800),
-    ("hold/arrive/1024/10000", "arrivals", 7_200),
-    ("hold/complete/1024/10000", "completions", 60_700),
+    ("hold/arrive/64/100", "arrivals", 3_350),
+    ("hold/complete/64/100", "completions", 17_500),
+    ("hold/arrive/1024/10000", "arrivals", 3_300),
+    ("hold/complete/1024/10000", "completions", 25_000),
 ]
 
 

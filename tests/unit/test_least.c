@@ -1,0 +1,80 @@
+/* The least of sixteen, who rested longest, and the sweep over ends of work: what AVX2 says against the portable code, and both against a plain loop. */
+#include "cost.h"
+#include "least.h"
+#include "rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+enum { ROUNDS = 20000 };
+
+static uint64_t drawn;
+static uint64_t draw(uint64_t n) { return pdr_random_at(5, ++drawn) % n; }
+
+static void test_least(void **state)
+{
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        uint64_t v[PDR_LEAST_OF], range = 1ull << draw(64), least = UINT64_MAX, mask = 0;
+        for (int i = 0; i < PDR_LEAST_OF; i++) {
+            v[i] = draw(8) ? draw(range) & INT64_MAX : PDR_LEAST_NOBODY;
+            least = v[i] < least ? v[i] : least;
+        }
+        for (int i = 0; i < PDR_LEAST_OF; i++) mask |= (uint64_t)(v[i] == least) << i;
+        for (int wide = 0; wide <= pdr_least_is_wide(); wide++) {
+            pdr_least x = pdr_least_of(v, wide);
+            assert_int_equal(x.value, least);
+            assert_int_equal(x.mask, mask);
+        }
+    }
+}
+
+static void test_rested(void **state)
+{
+    (void)state;
+    for (int round = 0; round < ROUNDS; round++) {
+        uint32_t last[PDR_LEAST_OF], now = (uint32_t)draw(1ull << 32), mask = (uint32_t)draw(1 << PDR_LEAST_OF), range = 1u << draw(32), best = PDR_LEAST_OF, longest = 0;
+        for (uint32_t i = 0; i < PDR_LEAST_OF; i++) last[i] = now - (uint32_t)draw(range);
+        for (uint32_t i = 0; i < PDR_LEAST_OF; i++) {
+            uint32_t since = now - last[i] < 65535 ? now - last[i] : 65535;
+            if (!(mask >> i & 1) || (best < PDR_LEAST_OF && since <= longest)) continue;
+            best = i;
+            longest = since;
+        }
+        for (int wide = 0; wide <= pdr_least_is_wide(); wide++) {
+            pdr_rested x = pdr_rested_of(last, now, 65535, mask, wide);
+            assert_int_equal(x.at, best);
+            assert_int_equal(x.since, longest);
+        }
+    }
+}
+
+/* The board's waits are those of the targets, at all times. */
+static void test_waits(void **state)
+{
+    (void)state;
+    for (int round = 0; round < ROUNDS / 10; round++) {
+        pdr_target t[37];
+        uint64_t   end[37], us[2][37], sum = 0, now = 1 + draw(1ull << (20 + draw(41)));
+        uint32_t   n = 1 + (uint32_t)draw(37);
+        for (uint32_t i = 0; i < n; i++) {
+            t[i] = (pdr_target){.requests = (uint32_t)draw(3), .work_us = draw(3) ? draw(1ull << draw(40)) : now / 1000, .since_ns = now - draw(draw(2) ? now : 3000 < now ? 3000 : now)};
+            if (!draw(4)) t[i].work_us = (now - t[i].since_ns) / 1000 + draw(3); /* just at its end */
+            end[i] = t[i].requests ? pdr_board_time(t[i].since_ns, t[i].work_us) : 0;
+            if (t[i].requests && !end[i]) t[i].requests = 0; /* that one would be odd */
+            sum += pdr_wait_us(&t[i], now);
+        }
+        for (int wide = 0; wide <= pdr_least_is_wide(); wide++) {
+            assert_int_equal(pdr_board_waits(end, n, pdr_board_time(now, 0), PDR_OVERDUE_MAX_US, us[wide], wide), sum);
+            for (uint32_t i = 0; i < n; i++) assert_int_equal(us[wide][i], pdr_wait_us(&t[i], now));
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_least), cmocka_unit_test(test_rested), cmocka_unit_test(test_waits)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
