@@ -13,7 +13,7 @@ static uint32_t groups_of(uint32_t n) { return (n + PDR_BOARD_GROUP - 1) / PDR_B
 
 uint64_t pdr_board_size(uint32_t targets)
 {
-    return ((uint64_t)targets * 4 + (uint64_t)words_of(targets) * 2 + (uint64_t)groups_of(targets) * (PDR_BOARD_GROUP + 5)) * sizeof(uint64_t) +
+    return ((uint64_t)targets * 5 + (uint64_t)words_of(targets) * 2 + (uint64_t)groups_of(targets) * (PDR_BOARD_GROUP + 5)) * sizeof(uint64_t) +
            ((uint64_t)targets * 3 + (uint64_t)groups_of(targets) * PDR_BOARD_GROUP * 2) * sizeof(uint32_t) + ((uint64_t)groups_of(targets) * sizeof(uint16_t) + 7) / 8 * 8;
 }
 
@@ -26,7 +26,8 @@ void pdr_board_open(pdr_board *b, void *at, uint32_t targets)
     b->room = (int64_t *)(b->over_us + targets);
     b->guarded = (uint64_t *)(b->room + targets);
     b->others = b->guarded + words;
-    b->step_us.v = b->others + targets;
+    b->through = b->others + targets;
+    b->step_us.v = b->through + targets;
     b->step_us.least = b->step_us.v + groups * PDR_BOARD_GROUP;
     b->least_over = b->step_us.least + groups;
     b->most_over = b->least_over + groups;
@@ -47,12 +48,12 @@ static inline void set_bit(uint64_t *bits, uint32_t at, int on)
 }
 
 /* What the board has of one server. */
-typedef struct prefill_line { uint64_t end; int odd; } prefill_line;
+typedef struct prefill_line { uint64_t end, through; int odd; } prefill_line;
 typedef struct decode_line { uint64_t step, over; int64_t room; } decode_line;
 
 static inline prefill_line prefill_of(const pdr_target *t)
 {
-    prefill_line x = {t->requests ? pdr_board_time(t->since_ns, t->work_us) : 0, 0};
+    prefill_line x = {t->requests ? pdr_board_time(t->since_ns, t->work_us) : 0, t->requests == 1 ? t->since_ns + t->work_us * 1000u : UINT64_MAX, 0};
     x.odd = (t->guarded | (uint32_t)(t->foreign_us != 0)) || (t->requests && (!x.end || t->work_us >= WORK_MOST_US));
     return x;
 }
@@ -73,6 +74,7 @@ static void renew_prefill(const pdr_registry *g, uint32_t at, const pdr_target *
     pdr_board_head *h = &g->head->board;
     prefill_line    x = prefill_of(t);
     g->board.end[at] = x.end;
+    g->board.through[at] = x.through;
     g->board.picked[at] = t->last_pick;
     set_bit(g->board.odd, at, x.odd);
     if (__builtin_expect(g->board.slow[at] == t->slowness_q10, 1)) return;
@@ -199,7 +201,7 @@ int pdr_board_check(const pdr_registry *g, char *why, size_t cap)
         const pdr_target *t = &g->targets[g->prefill[i]];
         prefill_line      x = prefill_of(t);
         uneven += t->slowness_q10 != AS_THE_POOL;
-        if (b->place[g->prefill[i]] != i || b->end[i] != x.end || (b->odd[i / 64] >> i % 64 & 1) != (uint64_t)x.odd || b->slow[i] != t->slowness_q10 || b->picked[i] != t->last_pick)
+        if (b->place[g->prefill[i]] != i || b->end[i] != x.end || (b->odd[i / 64] >> i % 64 & 1) != (uint64_t)x.odd || b->slow[i] != t->slowness_q10 || b->through[i] != x.through || b->picked[i] != t->last_pick)
             return snprintf(why, cap, "board: what it has of prefill target %u is not what that one has", g->prefill[i]);
     }
     for (uint32_t i = 0; i < g->head->decode_n; i++) {

@@ -39,6 +39,7 @@ typedef struct pdr_board {
     /* by position again */
     uint32_t *slow;                  /* prefills: slowness */
     uint32_t *ours;                  /* decodes: requests of ours */
+    uint64_t *through;               /* prefills with one request: pdr_through_ns(); else UINT64_MAX */
     uint32_t *picked, *d_picked;     /* last_pick of prefills, d_last_pick of decodes; multiples of PDR_BOARD_GROUP may be read */
 } pdr_board;
 

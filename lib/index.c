@@ -73,6 +73,19 @@ static void look_up(const pdr_index *ix, const uint64_t *hashes, uint32_t n, pdr
     for (uint32_t i = 0; i < n; i++) keys[i] = pdr_index_key(ix, hashes[i]);
 }
 
+/* The first and the last, which is all that a segment needs of which all is in one run: look_up_rest() has the others. */
+static void look_up_ends(const pdr_index *ix, const uint64_t *hashes, uint32_t n, pdr_key *keys)
+{
+    if (!n) return;
+    keys[0] = pdr_index_key(ix, hashes[0]);
+    if (n > 1) keys[n - 1] = pdr_index_key(ix, hashes[n - 1]);
+}
+
+static void look_up_rest(const pdr_index *ix, const uint64_t *hashes, uint32_t n, pdr_key *keys)
+{
+    if (n > 2) look_up(ix, hashes + 1, n - 2, keys + 1);
+}
+
 static void fetch(const pdr_index *ix, const pdr_key *keys, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) __builtin_prefetch(&pdr_buckets_of(ix)[keys[i].bucket], 1);
@@ -159,6 +172,14 @@ static uint32_t store_new(storing *s, uint32_t position, const pdr_key *keys, ui
     return done;
 }
 
+/* Of the keys the first and the last are there; 1 if no more were needed. */
+static int store_at_once(storing *s, uint32_t position, const pdr_key *keys, uint32_t n)
+{
+    uint32_t ref = s->adding ? 0 : pdr_table_find(s->ix, keys[0]);
+    if (!ref || pdr_table_find(s->ix, keys[n - 1]) != ref + n - 1 || pdr_ref_run(ref) != pdr_ref_run(ref + n - 1)) return 0;
+    return store_known(s, ref, position, keys, n) == n;
+}
+
 static int store_segment(storing *s, uint32_t position, const pdr_key *keys, uint32_t n)
 {
     for (uint32_t i = 0, done; i < n; i += done) {
@@ -181,21 +202,22 @@ void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint6
     if (count > end_at - at) count = end_at - at;
     if (!count) return;
     begin(ix);
-    look_up(ix, hashes, count, keys[0]);
+    look_up_ends(ix, hashes, count, keys[0]);
     fetch_ends(ix, keys[0], count);
     while (count) {
         uint32_t next = at + count, next_count = end_at - next < PDR_RUN ? end_at - next : PDR_RUN;
-        look_up(ix, hashes + (next - from), next_count, keys[!now]);
-        if (s.adding)
-            fetch(ix, keys[!now], next_count);
-        else
-            fetch_ends(ix, keys[!now], next_count);
+        look_up_ends(ix, hashes + (next - from), next_count, keys[!now]);
+        fetch_ends(ix, keys[!now], next_count);
         pdr_room_reclaim(ix, RECLAIM);
         if (!pdr_room_make(ix, s.id, count, at - from)) break;
         /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not
          * be found. */
         if (s.run != PDR_NIL && (s.newest = pdr_run_share(ix, s.run, s.id)) == PDR_NIL) break;
-        if (!store_segment(&s, at, keys[now], count)) break;
+        if (!store_at_once(&s, at, keys[now], count)) {
+            look_up_rest(ix, hashes + (at - from), count, keys[now]);
+            if (s.adding) fetch(ix, keys[now], count);
+            if (!store_segment(&s, at, keys[now], count)) break;
+        }
         at = next;
         count = next_count;
         now = !now;

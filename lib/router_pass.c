@@ -120,6 +120,24 @@ static uint32_t count_open(const pdr_books *b, const uint32_t *list, uint32_t n,
     return open;
 }
 
+/* The same of those that are busy, by the board: how many are through as foreseen. */
+static uint32_t count_late(const pdr_books *b, uint64_t *through_ns)
+{
+    const uint64_t *through = b->registry.board.through, now = b->now_ns;
+    uint64_t        next = UINT64_MAX;
+    uint32_t        open = 0, late = 0;
+    for (uint32_t i = 0, n = b->registry.head->prefill_n; i < n; i++) {
+        if (__builtin_expect(through[i] > now, 1)) {
+            next = through[i] < next ? through[i] : next;
+            continue;
+        }
+        open += b->registry.targets[b->registry.prefill[i]].open_until_ns <= now;
+        late++;
+    }
+    *through_ns = late ? 0 : next;
+    return open;
+}
+
 /*
  * A policy that is no expected time says nothing about waiting: it chooses among those that can take the request now, if there are any. Else one busy
  * server that happens to be next would stop everybody.
@@ -243,6 +261,10 @@ static void begin_pass(pdr_books *b)
     if (b->apart) pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
     if (b->apart && !h->foreseen) { /* through_ns, which counts only then, stays the lower bound that it is */
         b->open = b->waits.idle;
+        return;
+    }
+    if (b->apart) {
+        b->open = b->waits.idle + count_late(b, &b->registry.head->through_ns);
         return;
     }
     uint64_t through_ns = UINT64_MAX;

@@ -13,12 +13,12 @@ BUILD = TOP / "build/bench"
 
 # name in bench_route or (hold/) bench_hold, function, most instructions per call (measured on x86-64 with gcc 12: 15 % below)
 BOUNDS = [
-    ("choose/8", "choose", 7_300),
+    ("choose/8", "choose", 7_900),
     ("choose/64", "choose", 9_200),
     ("choose/1024", "choose", 21_000),
     ("route/1KB/64", "route", 13_800),
-    ("route/17KB/64", "route", 43_500),
-    ("route/132KB/64", "route", 250_000),
+    ("route/17KB/64", "route", 40_000),
+    ("route/132KB/64", "route", 242_000),
     # per call of the batch of 16 that the function makes
     ("hold/arrive/64/100", "arrivals", 3_350),
     ("hold/complete/64/100", "completions", 17_500),
