@@ -184,7 +184,7 @@ static uint32_t go_or_stay(pdr_books *b, uint32_t slot, const pdr_choice *choice
     return PDR_SERVED_RELEASED;
 }
 
-/* As serve_all(), from the prefill side; a decode is looked for only once it may go. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
+/* As serve_all(), from the prefill side; a decode is looked for only once it may go, or where a recording tells of it. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
 static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
     const pdr_held *s = &b->hold.slots[slot];
@@ -193,8 +193,9 @@ static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
     pdr_wait_best best;
     if (b->holding || !pdr_waits_cold(&b->waits, &b->registry, &v, &best)) best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
-    if (!takes(b, best.target, &best.terms)) return stays(b, best.target, &best.terms); /* nothing is said of its decode, which only a recording would ask for */
-    if (pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    int stay = !takes(b, best.target, &best.terms);
+    if ((!stay || pdr_recording(b)) && pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    if (stay) return stays(b, best.target, &best.terms);
     return go_or_stay(b, slot, choice, best.target, &best.terms);
 }
 
@@ -255,7 +256,7 @@ static void begin_pass(pdr_books *b)
     pdr_books_open_pass(b);
     b->queue_q10 = pdr_mean_held_q10(b);
     b->mean_q10 = pdr_mean_queue_q10(b);
-    b->apart = !pdr_recording(b) && !b->replay && !h->plain && h->prefill_n && b->now_ns < PDR_BOARD_MOST_NS && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
+    b->apart = !b->replay && !h->plain && h->prefill_n && b->now_ns < PDR_BOARD_MOST_NS && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
     if (!b->apart || b->hold.head->plans != b->registry.head->relists + 1) clear_plans(b);
     b->hold.head->plans = 0;
     if (b->apart) pdr_waits_begin(&b->waits, &b->registry, b->now_ns);

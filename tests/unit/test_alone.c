@@ -259,6 +259,7 @@ static void ties(void **state)
     memset(b.depth, 0, c.max_endpoints * sizeof *b.depth);
     for (uint32_t longest = 0; longest < 3; longest++) {
         for (uint32_t i = 0; i < 3; i++) b.registry.targets[b.registry.decode[i]].d_last_pick = i == longest ? 3 : 5;
+        pdr_board_fill(&b.registry);
         pdr_choice x = {.prefill = PDR_NONE, .decode = PDR_NONE}; /* no pair */
         assert_int_equal(pdr_alone_choose(&b.registry, &v, 0, &x), 1);
         assert_int_equal(x.decode, b.registry.decode[longest]);
