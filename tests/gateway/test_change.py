@@ -24,6 +24,7 @@ from traffic import dumps, body
 LONG = bool(os.environ.get("PDROUTE_LONG"))
 CLIENTS, AT_LEAST = (64, 5000) if LONG else (12, 150)  # per test: six of them are 30,000
 CONFIG = {"breaker_open_ms": 200, "max_bookings": 8192}
+OTHER = os.environ.get("PDROUTE_NGINX_MODULE_OTHER")  # a module whose blocks have another layout; without it the number in the block is changed, as such a module would find it
 
 
 class Load:
@@ -106,6 +107,19 @@ def restart(worker):
 
     worker.fault(kind="crash", restart_after=1.0)
     assert wait_for(lambda: not listens(), timeout=10) and wait_for(listens, timeout=10)
+
+
+def children_of(pid):
+    out = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], stdout=subprocess.PIPE, text=True).stdout
+    return [int(p) for p in out.split()]
+
+
+def set_layout(path, step):
+    with path.open("r+b") as file:  # the number behind the magic; read at opening only
+        file.seek(8)
+        number = int.from_bytes(file.read(4), "little")
+        file.seek(8)
+        file.write((number + step).to_bytes(4, "little"))
 
 
 @pytest.fixture
@@ -200,11 +214,7 @@ def test_new_block_under_load(fleet, make_gateway, layout):
     load.wait(2 * CLIENTS)
     inode = gw.block.stat().st_ino
     if layout:
-        with gw.block.open("r+b") as file:  # the number behind the magic; read at opening only
-            file.seek(8)
-            number = int.from_bytes(file.read(4), "little")
-            file.seek(8)
-            file.write((number - 1).to_bytes(4, "little"))
+        set_layout(gw.block, -1)
     else:
         gw.config["max_held"] = 512
         gw.write_config()
@@ -235,12 +245,14 @@ def test_new_block_is_refused_unless_asked_for(fleet, make_gateway):
 
 
 @pytest.mark.only("nginx")
-def test_binary_upgrade(fleet, make_gateway):
-    """USR2, WINCH, QUIT, as nginx's manual has it: two masters share the block for a while."""
-    gw = make_gateway(fleet, config=CONFIG, start=False)
+@pytest.mark.parametrize("layout", ["same", "other"])
+def test_binary_upgrade(layout, fleet, make_gateway):
+    """USR2, WINCH, QUIT, as nginx's manual has it: two masters share the block for a while; or, where the new module has another layout, each has its own."""
+    gw = make_gateway(fleet, config=CONFIG, start=False, recreate=layout == "other")
     gw.write()
     conf = gw.dir / "nginx.conf"
     conf.write_text(conf.read_text().replace("daemon off;", "daemon on;"))
+    ours = re.search(r"load_module (.*);", conf.read_text())[1]
     pid_file = gw.dir / "nginx.pid"
     subprocess.run(gw.command(), check=True, stderr=subprocess.DEVNULL)
 
@@ -257,17 +269,27 @@ def test_binary_upgrade(fleet, make_gateway):
     try:
         assert wait_for(lambda: master() and gw.listens(), timeout=10)
         load = Load(gw)
-        for _ in range(2):
+        for turn in range(2):
             load.wait(2 * CLIENTS)
-            old = master()
+            old, inode = master(), gw.block.stat().st_ino
+            if layout == "other" and OTHER:
+                conf.write_text(conf.read_text().replace(*((ours, OTHER) if turn == 0 else (OTHER, ours))))
+            elif layout == "other":
+                set_layout(gw.block, -1)
             os.kill(old, signal.SIGUSR2)
-            assert wait_for(lambda: master() not in (None, old), timeout=10), gw.errors()
-            assert wait_for(lambda: block_stats(gw)["leases"] == 2, timeout=10), block_stats(gw)
+            assert wait_for(lambda: master() not in (None, old) and children_of(master()), timeout=20), gw.errors()
+            if layout == "same":
+                assert wait_for(lambda: block_stats(gw)["leases"] == 2, timeout=10), block_stats(gw)
+            else:
+                assert gw.block.stat().st_ino != inode, "the new master uses the old one's block"
+                load.wait(2 * CLIENTS)  # both serve, on blocks of their own
             os.kill(old, signal.SIGWINCH)
             load.wait(2 * CLIENTS)
             os.kill(old, signal.SIGQUIT)
             assert wait_for(lambda: not alive(old), timeout=20), "the old master is still there"
         assert not load.stop().refused
+        if layout == "other":
+            assert len(re.findall(r"\[notice\].*replaced .*: block has layout", gw.errors())) == 2, gw.errors()
     finally:
         if load:
             load.stopping = True

@@ -59,6 +59,10 @@ def explained(request, events):
             return "a worker was killed"
         if e.whom == "master" and e.how == "kill" and how in ("closed", "refused"):
             return "nginx was killed and started again"
+        # what waited in a stopped nginx worker hears of it when that goes on: its time is over, or its servers gave up
+        if e.whom == "worker" and e.how == "stop" and how == "error" and what in ("503 held_timeout", "stream abort", "504 prefill_timeout", "504 decode_timeout") \
+                and e.until - 0.5 <= ended <= e.until + 5:
+            return "a worker was stopped"
         if e.held_lock and how == "error" and what == "503 internal_error":
             return "a process was stopped with the lock"
     return None
@@ -79,10 +83,9 @@ def account(stage):
             unexplained.append(request)
     kills_of_clients = sum(e.whom == "client" and e.how == "kill" for e in stage.events)
     counts["killed with its client"] = len(unfinished)
-    assert not unexplained, (len(unexplained), unexplained[:10], [e for e in stage.events if e.at - 2 < unexplained[0][1]][-5:])
     assert len(unfinished) <= kills_of_clients * THREADS, "requests without an end"
-    assert counts["answer"] > (20 if LONG else 10) * len(stage.events)
-    return counts
+    assert counts["answer"] > 10 * len(stage.events)
+    return counts, [(r, [e for e in stage.events if e.at - 1 < r[1] and e.until + 1 > r[0]]) for r in unexplained]
 
 
 def nothing_is_left(stage):
@@ -147,8 +150,9 @@ def test_kills_and_stops_under_load(stage):
         if k % 20 == 10:
             stage.watch.block.check()
     stage.end()
-    counts = account(stage)
+    counts, unexplained = account(stage)
     report(stage, counts, time.monotonic() - began)
+    assert not unexplained, (len(unexplained), unexplained[:5])
     assert not stage.commands.failed, stage.commands.failed[:5]
     kills = [e for e in stage.events if e.how == "kill" and e.call]
     assert statistics.median(e.routed for e in kills) < PROMISED
