@@ -87,7 +87,7 @@ more = pytest.mark.more("nginx")
 
 
 def exchange(gw, sent, silence=0.3):
-    """What comes back until the gateway closes or says nothing more."""
+    """What comes back until the gateway closes or says nothing more for so long."""
     answer = b""
     with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
         try:
@@ -125,6 +125,14 @@ def test_corpus(name, gw, fleet):
     if answers and answers[0] == 200:  # else the refusal of one leg may have cut off the other
         assert len(generating) == 2
     assert httpx.post(gw.url + CHAT, json=body("chat"), timeout=10).status_code == 200
+
+
+def test_10_megabytes(gw, fleet):
+    """Arrives whole at both servers."""
+    big = json.dumps(body("chat", text="0123456789abcde " * (10 << 16))).encode()
+    assert statuses(exchange(gw, post(b"Connection: close\r\nContent-Length: %d\r\n" % len(big), big), silence=20)[:100]) == [200]
+    received = [r for r in all_received(fleet) if r.path == CHAT]
+    assert len(received) == 2 and all(TAIL.sub(b"", r.body) == big for r in received)
 
 
 @more

@@ -135,3 +135,16 @@ def test_bad_framing_is_a_502(pieces, make_gateway):
     answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10)
     assert answer.status_code == 502 and error_of(answer)["code"] == "decode_failed"
     worker.socket.close()
+
+
+def test_a_body_that_does_not_come_has_an_end(fleet, make_gateway):
+    """nginx's client_body_timeout bounds the time between two pieces: the connection ends, and no server has heard of the request."""
+    gw = make_gateway(fleet, http="client_body_timeout 1s; client_header_timeout 1s;")
+    for sent in (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Le"):
+        with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+            s.sendall(sent)
+            began = time.monotonic()
+            while s.recv(65536):
+                pass
+            assert 0.5 < time.monotonic() - began < 4
+    assert not all_received(fleet)
