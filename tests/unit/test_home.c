@@ -92,6 +92,8 @@ static void gateways_agree(void **state)
         else assert_string_equal(before[s], home(&a, s, known, 10));
     }
     assert_int_equal(moved, n[5]);
+    for (int i = 1; i < 5; i++) assert_int_equal(pdr_endpoint_remove(a.r, a.prefill[i], NULL), PDR_OK);
+    assert_string_equal(home(&a, 0, nothing, 10), ""); /* one server: nothing to choose */
     fleet_close(&a);
     fleet_close(&b);
 }
