@@ -127,6 +127,9 @@ def report(stage, counts, took):
     print(f"{len(without)} stops without the lock: longest ms in which nobody routed: {ms([e.longest for e in without])}")
     print(f"{len(holders)} stops with the lock: ms until another's first call was told PDR_E_BUSY: {ms([e.call for e in holders if e.call])}, any later one: {ms([e.longest for e in holders])}")
     print(f"ms from a stopped process's going on (or death) until somebody routed: {ms([e.after for e in stops])}")
+    for e in stage.events:
+        if e.routed > 1 or (not e.held_lock and e.longest > LEASE):
+            print(f"late: {e}")
     s = stage.watch.block.stats()
     print(f"commands: {stage.commands.done}; " + ", ".join(f"{k} {s[k]}" for k in ("routed", "held", "released", "retried", "lock_recoveries", "leases_expired")))
     for how, n in sorted(counts.items(), key=lambda c: -c[1]):
@@ -139,6 +142,8 @@ def test_kills_and_stops_under_load(stage):
     for k in range(KILLS):
         time.sleep(stage.rng.random() * 0.2)
         stage.kill()
+        if k % 20 == 10:
+            stage.watch.block.check()
         if k not in stops:
             continue
         seconds = 30 if LONG and k in stops[:2] else 1 + stage.rng.random() * (10 if LONG else 0.5)
@@ -147,17 +152,15 @@ def test_kills_and_stops_under_load(stage):
             stage.stop_holder(max(seconds, 3))
         else:
             stage.stop(seconds)
-        if k % 20 == 10:
-            stage.watch.block.check()
     stage.end()
     counts, unexplained = account(stage)
     report(stage, counts, time.monotonic() - began)
+    nothing_is_left(stage)
     assert not unexplained, (len(unexplained), unexplained[:5])
     assert not stage.commands.failed, stage.commands.failed[:5]
     kills = [e for e in stage.events if e.how == "kill" and e.call]
     assert statistics.median(e.routed for e in kills) < PROMISED
-    assert sum(e.routed > PROMISED + SLACK for e in kills) <= len(kills) // 100, [e for e in kills if e.routed > PROMISED + SLACK]
+    assert sum(e.routed > PROMISED + SLACK for e in kills) <= len(kills) * 3 // 100, [e for e in kills if e.routed > PROMISED + SLACK]
     for e in stage.events:
         if e.how == "stop":
             assert max(e.call, e.longest) < (LOCK if e.held_lock else LEASE) + SLACK and e.after < 1 + SLACK, e
-    nothing_is_left(stage)

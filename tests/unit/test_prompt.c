@@ -543,6 +543,34 @@ static void token_chain_is_that_of_pdr_hash_tokens(void **state)
     free(s);
 }
 
+/* The same chain, however long: a salt in escapes is the salt, and an empty message is one, in any spelling. */
+static void spellings_that_mean_the_same(void **state)
+{
+    static const char *const same[][2] = {
+        {"{\"model\":\"m\\u006fdel/\\u0041\",\"messages\":[%s]}", "{\"model\":\"model/A\",\"messages\":[%s]}"},
+        {"{\"cache_salt\":\"\\\"\\u0073\",\"messages\":[%s]}", "{\"cache_salt\":\"\\u0022s\",\"messages\":[%s]}"},
+        {"{\"messages\":[{},%s]}", "{\"messages\":[{ },%s]}"},
+        {"{\"messages\":[%s,{}]}", "{\"messages\":[%s,{ } ]}"},
+    };
+    static const char message[] = "{\"role\":\"user\",\"content\":\"long enough for a block of sixty-four bytes, and then some more of it\"}";
+    char    body[1024];
+    scanned one, other, without;
+    (void)state;
+    snprintf(body, sizeof body, "{\"messages\":[%s]}", message);
+    scan_ok(body, PDR_API_CHAT, 64, &without);
+    assert_int_not_equal(without.prompt.blocks, 0);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        snprintf(body, sizeof body, same[i][0], message);
+        scan_ok(body, PDR_API_CHAT, 64, &one);
+        snprintf(body, sizeof body, same[i][1], message);
+        scan_ok(body, PDR_API_CHAT, 64, &other);
+        assert_int_equal(one.prompt.blocks, other.prompt.blocks);
+        assert_int_equal(one.prompt.prompt_bytes, other.prompt.prompt_bytes);
+        assert_memory_equal(one.hashes, other.hashes, one.prompt.blocks * sizeof *one.hashes);
+        if (i < 3) assert_memory_not_equal(one.hashes, without.hashes, sizeof *one.hashes);
+    }
+}
+
 /* White space between the numbers of a list in a message or tool is none of the prompt, wherever the list stands and whatever follows it. */
 static void spaces_between_integers_change_nothing(void **state)
 {
@@ -917,6 +945,7 @@ int main(void)
         cmocka_unit_test(sessions),
         cmocka_unit_test(text_chain_is_as_defined_in_any_spelling),
         cmocka_unit_test(token_chain_is_that_of_pdr_hash_tokens),
+        cmocka_unit_test(spellings_that_mean_the_same),
         cmocka_unit_test(spaces_between_integers_change_nothing),
         cmocka_unit_test(message_stream_is_as_documented),
         cmocka_unit_test(next_turn_shares_every_full_block),
