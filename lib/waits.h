@@ -1,12 +1,12 @@
 /*
  * Waits: how long each prefill server has work, as one pass over the queue sees it, so that a look at a held request need not compare all of them.
  *
- * Filled once per pass, O(P), some 30 instructions per server; renewed for the one server that a release or a plan of the pass changes. Groups of PDR_WAIT_GROUP servers keep
- * their least wait and the least slowness among them, which bound what a prompt that they hold nothing of can cost there. So a look prices those who hold some
- * of its prompt, and of the others only the groups that could be better: O(holders + P / 16 + some groups), and exact: it names the target that pdr_pair_choose() would take
- * as prefill under the default policy for a job without exclusions, where transfers decide nothing and no server does both (pdr_pair_apart).
+ * Filled from the board once per pass, and for each choice of an arrival: O(P), some 4 instructions per server with AVX2, 12 without; renewed for the one server that a release or a plan of
+ * the pass changes. Groups of PDR_WAIT_GROUP servers keep their least wait. So a look prices those who hold some of its prompt; of the others, where all have the pool's speed, the one with the least
+ * wait, found in O(P / 16) and kept; else, as they have the least slowness of each group too, only the groups that could be better. It is exact: it names the target that
+ * pdr_pair_choose() would take as prefill under the default policy for a job without exclusions, where transfers decide nothing and no server does both (pdr_pair_apart).
  *
- * Works in scratch memory of the block, under the lock; nothing of it outlives a pass.
+ * Works in scratch memory of the block, under the lock; nothing of it outlives a pass or a choice.
  */
 #ifndef PDR_WAITS_H
 #define PDR_WAITS_H
