@@ -40,7 +40,7 @@ grpc_stream *call_open(grpc_loop *loop)
     return &c->grpc;
 }
 
-static bytes emptied(bytes b)
+bytes bytes_emptied(bytes b)
 {
     if (b.cap > KEEP_MAX || b.failed) bytes_free(&b);
     b.len = 0;
@@ -49,17 +49,13 @@ static bytes emptied(bytes b)
 
 void call_free(call *c)
 {
-    for (int i = 0; i < 2; i++) {
-        if (c->legs[i].easy) curl_easy_cleanup(c->legs[i].easy);
-        bytes_free(&c->legs[i].tail);
-        bytes_free(&c->legs[i].collected);
-        bytes_free(&c->legs[i].lines);
-    }
+    for (int i = 0; i < 2; i++) leg_free(&c->legs[i]);
     grpc_stream_free(&c->grpc);
     bytes_free(&c->head);
     bytes_free(&c->body);
     bytes_free(&c->tail);
     bytes_free(&c->subset);
+    bytes_free(&c->forwarded);
     bytes_free(&c->held_body);
     free(c);
 }
@@ -67,19 +63,10 @@ void call_free(call *c)
 /* As new, but with its buffers and libcurl's handles. */
 static void renew(call *c)
 {
-    const bytes head = emptied(c->head), body = emptied(c->body), tail = emptied(c->tail), held = emptied(c->held_body),
-                subset = emptied(c->subset);
+    const bytes head = bytes_emptied(c->head), body = bytes_emptied(c->body), tail = bytes_emptied(c->tail), held = bytes_emptied(c->held_body),
+                subset = bytes_emptied(c->subset), forwarded = bytes_emptied(c->forwarded);
 
-    for (int i = 0; i < 2; i++) {
-        leg *l = &c->legs[i];
-        const bytes leg_tail = emptied(l->tail), collected = emptied(l->collected), lines = emptied(l->lines);
-        CURL *easy = l->easy;
-        memset(l, 0, sizeof *l);
-        l->easy = easy;
-        l->tail = leg_tail;
-        l->collected = collected;
-        l->lines = lines;
-    }
+    for (int i = 0; i < 2; i++) leg_renew(&c->legs[i]);
     grpc_stream_reset(&c->grpc);
     memset(&c->job, 0, offsetof(gate_job, prompt));
     c->job.actions_n = 0;
@@ -88,6 +75,7 @@ static void renew(call *c)
     c->body = body;
     c->tail = tail;
     c->subset = subset;
+    c->forwarded = forwarded;
     c->held_body = held;
     c->body_at = 0;
 }
@@ -105,8 +93,6 @@ int call_release(call *c)
     if (!leg_is_over(&c->legs[0]) || !leg_is_over(&c->legs[1])) return 0;
     leg_cancel(&c->legs[0]);
     leg_cancel(&c->legs[1]);
-    curl_slist_free_all(c->headers);
-    c->headers = NULL;
     gate_job_end(&c->job);
     w->calls--;
     if (w->free_calls_n >= FREE_CALLS_MAX) {

@@ -88,7 +88,7 @@ static void op_cancel(gate_job *job, int which)
 
 static void op_drain(gate_job *job, int which)
 {
-    (void)job, (void)which; /* libcurl reads on, on_body() throws away */
+    (void)job, (void)which; /* it is read on, and thrown away */
 }
 
 static void op_relay(gate_job *job, int which)

@@ -6,7 +6,7 @@
  *   grpc.c     gRPC over HTTP/2                         wire.c  the protobuf wire format
  *   message.c  Envoy's messages, read                   reply.c the same, written
  *   call.c     the conversation about one request: request.c, response.c (decode's, by Envoy), dispatch.c (the gate's actions), own_leg.c
- *   leg.c      requests of our own to workers (libcurl)
+ *   leg.c      requests of our own to workers: peer.c, http1.c (connections of our own), curl.c (TLS, names)
  *   local.c    paths the gateway answers itself         health.c  grpc.health.v1
  *   scrape.c   the metrics port                         ../gate   what every gateway does
  *
@@ -25,6 +25,8 @@
 
 typedef struct call call;
 typedef struct worker worker;
+typedef struct peer peer;
+typedef struct peers peers;
 
 /* ----------------------------------------------------------------------------------------------------------- options */
 
@@ -87,13 +89,15 @@ typedef struct leg {
     call *c;
     uint32_t which, attempt;
     int state;
+    peer *peer;      /* that carries it, NULL: none, or libcurl does */
     CURL *easy;
-    struct curl_slist *own_headers;
+    struct curl_slist *headers; /* for libcurl */
+    bytes head_out;  /* for a peer: the request's head */
     bytes tail;
+    uint64_t length; /* of the body */
     pdr_slice slices[PDR_MAX_SLICES];
     size_t slices_n, slice, slice_pos;
     struct leg *dirty_next;
-    char target[272];
     /* of the answer */
     unsigned status;
     uint64_t retry_after_ms;
@@ -102,6 +106,8 @@ typedef struct leg {
     size_t fed;      /* bytes of that which the call's reader has seen */
     uint32_t failed; /* PDR_FAIL_* */
     unsigned dirty : 1;
+    unsigned in_curl : 1;
+    unsigned bodiless : 1; /* the answer has no body: HEAD */
     unsigned connected : 1;
     unsigned head : 1, head_told : 1;
     unsigned body : 1, body_told : 1;
@@ -112,8 +118,11 @@ typedef struct leg {
     unsigned sse : 1, json : 1, encoded : 1;
 } leg;
 
-int leg_multi_init(worker *w);
-void leg_multi_end(worker *w);
+int legs_init(worker *w);
+void legs_tick(worker *w);
+void legs_end(worker *w);
+void leg_free(leg *l);
+void leg_renew(leg *l); /* as new, but with its buffers and libcurl's handle */
 void leg_start(leg *l);
 void leg_cancel(leg *l);
 void leg_note(leg *l); /* legs_run() is to look at it */
@@ -133,7 +142,7 @@ struct call {
     worker *w;
     call *next_free;
     leg legs[2];
-    struct curl_slist *headers; /* that pass, for legs of our own */
+    bytes forwarded;            /* header lines that pass, for legs of our own */
     bytes head;                 /* HeaderMap of the request, kept */
     bytes body;                 /* the request's; `body_at` is where it begins */
     size_t body_at;
@@ -182,6 +191,8 @@ void call_leg_event(leg *l);
 int call_release(call *c);
 void call_free(call *c);
 view call_body(const call *c);
+/* As it is, without content; of a large one not the memory. */
+bytes bytes_emptied(bytes b);
 
 /* Whether a request header stays here, and does not go to the workers. */
 int header_stays(const call *c, const header *h);
@@ -209,6 +220,7 @@ struct worker {
     grpc_loop loop;
     gate gate;
     const options *options;
+    peers *peers;
     CURLM *multi;
     uv_timer_t multi_timer, tick;
     uv_poll_t *wake;

@@ -1,22 +1,17 @@
 /*
- * Requests of our own to workers, on libcurl's multi interface: the prefill leg. The body is read from the client's bytes, slice by slice.
+ * Requests of our own to workers: the prefill leg, and decode's where Envoy does not send it. Over connections of our own (peer.c), or libcurl's (curl.c)
+ * where TLS or a resolver is needed.
  *
- * libcurl repeats a request by itself when a kept connection turns out to be closed. With a body that it cannot rewind it does not, once
- * the worker may have read some of it: a room is never posted twice.
- *
- * libcurl's callbacks only take notes; legs_run() tells the exchange, which may end any leg.
+ * What comes in is only noted; legs_run() tells the exchange, which may end any leg.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#include "extproc.h"
+#include "legs.h"
 
 #define COLLECT_MAX (1024 * 1024)      /* of an error's body; of an answer that the client does not take so fast */
 #define WHOLE_MAX   (64 * 1024 * 1024) /* of an answer that can only be passed on whole */
-#define IDLE_AGE_S  4             /* SGLang's server closes idle connections after 5 */
-#define IDLE_MAX    4096
 
 void leg_note(leg *l)
 {
@@ -26,37 +21,7 @@ void leg_note(leg *l)
     l->c->w->dirty = l;
 }
 
-/* --------------------------------------------------------------------------------------------------------- callbacks */
-
-static int on_connected(void *context, char *address, char *own, int port, int own_port)
-{
-    leg *l = context;
-    (void)address, (void)own, (void)port, (void)own_port;
-    l->connected = 1;
-    leg_note(l);
-    return CURL_PREREQFUNC_OK;
-}
-
-static size_t on_read(char *to, size_t size, size_t n, void *context)
-{
-    leg *l = context;
-    const size_t cap = size * n;
-    size_t have = 0;
-
-    while (have < cap && l->slice < l->slices_n) {
-        const pdr_slice *s = &l->slices[l->slice];
-        size_t part = (size_t)s->length - l->slice_pos;
-        if (part > cap - have) part = cap - have;
-        memcpy(to + have, (s->source ? l->tail.data : l->c->job.body.data) + s->offset + l->slice_pos, part);
-        have += part;
-        l->slice_pos += part;
-        if (l->slice_pos == s->length) {
-            l->slice++;
-            l->slice_pos = 0;
-        }
-    }
-    return have;
-}
+/* ---------------------------------------------------------------------------------------------------------- the answer */
 
 int leg_line(view *lines, header *out)
 {
@@ -66,7 +31,7 @@ int leg_line(view *lines, header *out)
         lines->len -= (size_t)(end + 1 - p);
         lines->data = end + 1;
         colon = memchr(p, ':', (size_t)(end - p));
-        if (!colon || colon == p) continue; /* libcurl has let it pass; no client would take it */
+        if (!colon || colon == p) continue; 
         for (last = end; last > colon + 1 && (last[-1] == '\r' || last[-1] == ' ' || last[-1] == '\t'); last--) continue;
         out->name = (view){p, (size_t)(colon - p)};
         for (colon++; colon < last && (*colon == ' ' || *colon == '\t'); colon++) continue;
@@ -81,7 +46,7 @@ static unsigned value_has(view v, const char *word)
     return v.len >= strlen(word) && strncasecmp(v.data, word, strlen(word)) == 0 ? 1 : 0;
 }
 
-static void read_head(leg *l)
+void leg_head(leg *l, unsigned status)
 {
     view in = {l->lines.data, l->lines.len};
     header h;
@@ -99,188 +64,118 @@ static void read_head(leg *l)
             l->encoded = !view_is_nocase(h.value, "identity");
         }
     }
+    l->status = status;
+    l->head = 1;
+    leg_note(l);
 }
 
-/* libcurl lets pass what no client would take for HTTP, or would take for something else. */
-static int line_is_header(const char *line, size_t len)
+int leg_full(const leg *l, size_t more)
 {
-    size_t i = 0;
-
-    while (len && (line[len - 1] == '\n' || line[len - 1] == '\r')) len--;
-    while (i < len && line[i] > ' ' && line[i] != 0x7f && line[i] != ':') i++;
-    if (i == 0 || i == len || line[i] != ':') return 0;
-    return !memchr(line, '\r', len) && !memchr(line, '\0', len);
+    if (l->which == PDR_LEG_PREFILL) return 0; /* what is too much of it is thrown away */
+    return l->collected.len && l->collected.len + l->c->grpc.queued + more > (l->relayed && !l->streaming ? WHOLE_MAX : COLLECT_MAX);
 }
 
-static size_t on_header(char *line, size_t size, size_t n, void *context)
+void leg_body(leg *l, view piece)
 {
-    leg *l = context;
-    const size_t len = size * n;
-    long status = 0;
-
-    if (len <= 2) { /* the end of a head; interim ones do not count */
-        (void)curl_easy_getinfo(l->easy, CURLINFO_RESPONSE_CODE, &status);
-        if (status >= 200) {
-            l->status = (unsigned)status;
-            l->head = 1;
-            read_head(l);
-            leg_note(l);
-        }
-        return len;
-    }
-    if (l->head) return len; /* trailers */
-    if (len > 5 && memcmp(line, "HTTP/", 5) == 0) { /* also behind an interim head */
-        l->lines.len = 0;
-        return len;
-    }
-    if (!line_is_header(line, len)) {
-        l->garbled = 1;
-        return 0;
-    }
-    bytes_put(&l->lines, line, len);
-    return len;
-}
-
-static size_t on_body(char *data, size_t size, size_t n, void *context)
-{
-    leg *l = context;
-    const size_t len = size * n;
-
-    if (len && !l->body) {
+    if (piece.len && !l->body) {
         l->body = 1;
         leg_note(l);
     }
     if (l->which == PDR_LEG_PREFILL && l->status < 300) {
-        if (l->c->job.whole && l->status == 200) whole_keep(l->c->job.whole, (view){data, len});
-        return len; /* nobody else wants it */
+        if (l->c->job.whole && l->status == 200) whole_keep(l->c->job.whole, piece);
+        return; /* nobody else wants it */
     }
-    if (l->collected.len + l->c->grpc.queued + len > (l->relayed && !l->streaming ? WHOLE_MAX : COLLECT_MAX) && l->collected.len) {
-        if (l->which == PDR_LEG_PREFILL) return len; /* the rest of an error is not needed */
-        l->paused = 1;
-        return CURL_WRITEFUNC_PAUSE;
-    }
-    bytes_put(&l->collected, data, len);
+    if (l->which == PDR_LEG_PREFILL && l->collected.len && l->collected.len + piece.len > COLLECT_MAX) return; /* the rest of an error is not needed */
+    bytes_put_view(&l->collected, piece);
     if (l->streaming) leg_note(l);
-    return l->collected.failed ? 0 : len;
 }
 
 void leg_resume(leg *l)
 {
     if (!l->paused || (l->state != LEG_OPEN && l->state != LEG_CONNECT)) return;
     l->paused = 0;
-    (void)curl_easy_pause(l->easy, CURLPAUSE_CONT); /* may call on_body() */
-    l->c->w->multi_kick = 1;
+    peer_resume(l);
+    curl_resume(l);
 }
 
-/* ------------------------------------------------------------------------------------------------------- start, end */
+/* --------------------------------------------------------------------------------------------------------- the request */
 
-static void set_up(leg *l)
+static int has_controls(view v)
 {
-    const worker *w = l->c->w;
-    CURL *e = l->easy;
-
-    (void)curl_easy_setopt(e, CURLOPT_PRIVATE, l);
-    (void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(e, CURLOPT_PROXY, "");
-    (void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)w->options->connect_timeout_ms);
-    (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)IDLE_AGE_S);
-    (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_connected);
-    (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, l);
-    (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, on_read);
-    (void)curl_easy_setopt(e, CURLOPT_READDATA, l);
-    (void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
-    (void)curl_easy_setopt(e, CURLOPT_HEADERDATA, l);
-    (void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
-    (void)curl_easy_setopt(e, CURLOPT_WRITEDATA, l);
-    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 65536L);
-    (void)curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-}
-
-static int add_header(struct curl_slist **list, const header *h)
-{
-    char line[8192], *text = line;
-    const size_t need = h->name.len + h->value.len + 3;
-    struct curl_slist *more;
-
-    if (need > sizeof line) text = malloc(need);
-    if (!text) return -1;
-    if (h->value.len) (void)snprintf(text, need, "%.*s: %.*s", (int)h->name.len, h->name.data, (int)h->value.len, h->value.data);
-    else (void)snprintf(text, need, "%.*s;", (int)h->name.len, h->name.data); /* libcurl's way to say: empty */
-    more = curl_slist_append(*list, text);
-    if (text != line) free(text);
-    if (!more) return -1;
-    *list = more;
+    for (size_t i = 0; i < v.len; i++) {
+        const unsigned char c = (unsigned char)v.data[i];
+        if ((c < ' ' && c != '\t') || c == 0x7f) return 1;
+    }
     return 0;
 }
 
-/* The client's headers that pass, and what keeps libcurl from adding its own. */
-static int collect_headers(call *c)
+view leg_forwarded(call *c)
 {
     view in = {c->head.data, c->head.len};
-    int accept = 0, type = 0, agent = 0;
-    struct curl_slist *more;
+    bytes *out = &c->forwarded;
     header h;
 
-    if (c->headers) return 0;
+    if (out->len) return (view){out->data, out->len};
     while (header_next(&in, &h) > 0) {
         if (h.name.len == 0 || h.name.data[0] == ':' || view_is(h.name, "host") || header_stays(c, &h)) continue;
         if (view_is(h.name, "content-length") || view_is(h.name, "transfer-encoding") || view_is(h.name, HEADER_DESTINATION)) continue;
         if (h.name.len > 8 && memcmp(h.name.data, "x-envoy-", 8) == 0) continue;
-        accept |= view_is(h.name, "accept");
-        type |= view_is(h.name, "content-type");
-        agent |= view_is(h.name, "user-agent");
-        if (add_header(&c->headers, &h)) return -1;
+        if (has_controls(h.name) || has_controls(h.value) || memchr(h.name.data, ' ', h.name.len) || memchr(h.name.data, ':', h.name.len)) continue;
+        bytes_put_view(out, h.name);
+        bytes_put(out, ": ", 2);
+        bytes_put_view(out, h.value);
+        bytes_put(out, "\r\n", 2);
     }
-    const char *const absent[] = {"Expect:", accept ? NULL : "Accept:", type ? NULL : "Content-Type:", agent ? NULL : "User-Agent:"};
-    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
-        if (!absent[i]) continue;
-        if (!(more = curl_slist_append(c->headers, absent[i]))) return -1;
-        c->headers = more;
-    }
-    return 0;
+    return (view){out->data, out->len};
 }
 
-static int prepare(leg *l)
+static int put_head(leg *l, const char *host, unsigned port)
+{
+    call *c = l->c;
+    const view lines = leg_forwarded(c);
+    bytes *out = &l->head_out;
+    char text[320];
+    int n;
+
+    if (c->target.len == 0 || has_controls(c->target) || memchr(c->target.data, ' ', c->target.len) || has_controls(c->method)) return -1;
+    out->len = 0;
+    bytes_put_view(out, c->method);
+    bytes_put(out, " ", 1);
+    bytes_put_view(out, c->target);
+    n = snprintf(text, sizeof text, strchr(host, ':') ? " HTTP/1.1\r\nHost: [%s]:%u\r\n" : " HTTP/1.1\r\nHost: %s:%u\r\n", host, port);
+    bytes_put(out, text, (size_t)n);
+    bytes_put_view(out, lines);
+    if (!c->head_only) {
+        n = snprintf(text, sizeof text, "Content-Length: %llu\r\n", (unsigned long long)l->length);
+        bytes_put(out, text, (size_t)n);
+    }
+    bytes_put(out, "\r\n", 2);
+    return out->failed || c->forwarded.failed ? -1 : 0;
+}
+
+static int begin(leg *l)
 {
     call *c = l->c;
     const pdr_decision *d = &c->job.decision;
     const int prefill = l->which == PDR_LEG_PREFILL;
     const char *host = prefill ? d->prefill_host : d->decode_host;
-    char url[320], path[2048], method[32];
-    curl_off_t length = 0;
+    const unsigned port = prefill ? d->prefill_port : d->decode_port;
+    const int tls = ((prefill ? d->prefill_flags : d->decode_flags) & PDR_ENDPOINT_TLS) != 0;
+    peer_address to;
 
-    if (!l->easy) {
-        l->easy = curl_easy_init();
-        if (!l->easy) return -1;
-        set_up(l);
-    }
-    if (collect_headers(c)) return -1;
     l->slices_n = PDR_MAX_SLICES;
     if (gate_rewrite(&c->job, (int)l->which, &l->tail, l->slices, &l->slices_n) != PDR_OK) return -1;
-    for (size_t i = 0; i < l->slices_n; i++) length += (curl_off_t)l->slices[i].length;
-    (void)snprintf(url, sizeof url, strchr(host, ':') ? "%s://[%s]:%u/" : "%s://%s:%u/",
-                   (prefill ? d->prefill_flags : d->decode_flags) & PDR_ENDPOINT_TLS ? "https" : "http", host,
-                   prefill ? d->prefill_port : d->decode_port);
-    if ((size_t)snprintf(path, sizeof path, "%.*s", (int)c->target.len, c->target.data) >= sizeof path) return -1;
-    (void)snprintf(method, sizeof method, "%.*s", (int)c->method.len, c->method.data);
-    (void)curl_easy_setopt(l->easy, CURLOPT_NOBODY, 0L);
-    if (c->head_only) (void)curl_easy_setopt(l->easy, CURLOPT_HTTPGET, 1L);
-    else (void)curl_easy_setopt(l->easy, CURLOPT_POST, 1L);
-    if (strcmp(method, "HEAD") == 0) (void)curl_easy_setopt(l->easy, CURLOPT_NOBODY, 1L);
-    (void)curl_easy_setopt(l->easy, CURLOPT_CUSTOMREQUEST, method);
-    (void)curl_easy_setopt(l->easy, CURLOPT_REQUEST_TARGET, path);
-    (void)curl_easy_setopt(l->easy, CURLOPT_POSTFIELDSIZE_LARGE, length);
-    (void)curl_easy_setopt(l->easy, CURLOPT_HTTPHEADER, c->headers);
-    return curl_easy_setopt(l->easy, CURLOPT_URL, url) == CURLE_OK ? 0 : -1;
+    l->length = 0;
+    for (size_t i = 0; i < l->slices_n; i++) l->length += l->slices[i].length;
+    l->bodiless = view_is(c->method, "HEAD") ? 1 : 0;
+    if (tls || peer_address_of(host, port, &to)) return curl_start(l, tls, host, port);
+    return put_head(l, host, port) ? -1 : peer_start(l, &to);
 }
 
 void leg_start(leg *l)
 {
-    call *c = l->c;
-
     leg_cancel(l);
-    l->attempt = c->job.exchange.attempt;
+    l->attempt = l->c->job.exchange.attempt;
     l->slice = l->slice_pos = 0;
     l->status = 0;
     l->retry_after_ms = 0;
@@ -289,18 +184,16 @@ void leg_start(leg *l)
     l->failed = 0;
     l->connected = l->head = l->head_told = l->body = l->body_told = l->complete = l->ended = l->relayed = 0;
     l->state = LEG_CONNECT;
-    if (prepare(l) || curl_multi_add_handle(c->w->multi, l->easy) != CURLM_OK) {
-        l->failed = PDR_FAIL_CONNECT;
-        l->state = LEG_DONE;
-        leg_note(l);
-        return;
-    }
-    c->w->multi_kick = 1;
+    if (begin(l) == 0) return;
+    l->failed = PDR_FAIL_CONNECT;
+    l->state = LEG_DONE;
+    leg_note(l);
 }
 
 void leg_cancel(leg *l)
 {
-    if (l->state == LEG_CONNECT || l->state == LEG_OPEN) (void)curl_multi_remove_handle(l->c->w->multi, l->easy);
+    peer_cancel(l);
+    curl_cancel(l);
     if (l->state != LEG_IDLE) l->state = LEG_DONE;
     if (!l->dirty) return;
     for (leg **p = &l->c->w->dirty; *p; p = &(*p)->dirty_next) {
@@ -311,70 +204,35 @@ void leg_cancel(leg *l)
     l->dirty = 0;
 }
 
+void leg_free(leg *l)
+{
+    curl_forget(l);
+    bytes_free(&l->tail);
+    bytes_free(&l->collected);
+    bytes_free(&l->lines);
+    bytes_free(&l->head_out);
+}
+
+void leg_renew(leg *l)
+{
+    const leg old = *l;
+
+    memset(l, 0, sizeof *l);
+    l->easy = old.easy;
+    l->headers = old.headers;
+    l->tail = bytes_emptied(old.tail);
+    l->collected = bytes_emptied(old.collected);
+    l->lines = bytes_emptied(old.lines);
+    l->head_out = bytes_emptied(old.head_out);
+}
+
 /* ------------------------------------------------------------------------------------------------------- what happens */
-
-static uint32_t failure(const leg *l, CURLcode code)
-{
-    long fresh = 1;
-
-    if (l->garbled) return PDR_FAIL_PROTOCOL;
-    switch (code) {
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_CONNECT:
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_INTERFACE_FAILED:
-        return PDR_FAIL_CONNECT;
-    case CURLE_SEND_FAIL_REWIND:
-        return PDR_FAIL_STALE;
-    case CURLE_OPERATION_TIMEDOUT:
-        return l->connected ? PDR_FAIL_TIMEOUT : PDR_FAIL_CONNECT;
-    case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_BAD_CONTENT_ENCODING:
-    case CURLE_HTTP_RETURNED_ERROR:
-        return PDR_FAIL_PROTOCOL;
-    case CURLE_GOT_NOTHING:
-    case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
-        (void)curl_easy_getinfo(l->easy, CURLINFO_NUM_CONNECTS, &fresh);
-        return fresh == 0 && !l->head ? PDR_FAIL_STALE : PDR_FAIL_RESET;
-    default:
-        return PDR_FAIL_RESET;
-    }
-}
-
-static void gather(worker *w)
-{
-    CURLMsg *m;
-    int left;
-    leg *l;
-
-    while ((m = curl_multi_info_read(w->multi, &left))) {
-        if (m->msg != CURLMSG_DONE) continue;
-        const CURLcode code = m->data.result;
-        if (curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&l) != CURLE_OK) continue;
-        if (code == CURLE_OK && l->head) l->complete = 1;
-        else l->failed = code == CURLE_OK ? PDR_FAIL_PROTOCOL : failure(l, code);
-        (void)curl_multi_remove_handle(w->multi, l->easy);
-        l->state = LEG_DONE;
-        leg_note(l);
-    }
-}
 
 void legs_run(worker *w)
 {
-    int running;
-
     if (w->in_multi) return;
     do {
-        if (w->multi_kick) {
-            w->multi_kick = 0;
-            w->in_multi = 1;
-            (void)curl_multi_socket_action(w->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-            w->in_multi = 0;
-        }
-        gather(w);
+        curl_run(w);
         while (w->dirty) {
             leg *l = w->dirty;
             w->dirty = l->dirty_next;
@@ -385,95 +243,18 @@ void legs_run(worker *w)
     } while (w->multi_kick);
 }
 
-/* -------------------------------------------------------------------------------------------------------- event loop */
-
-typedef struct watch {
-    uv_poll_t poll;
-    worker *w;
-    curl_socket_t fd;
-} watch;
-
-static void watch_closed(uv_handle_t *handle)
+int legs_init(worker *w)
 {
-    free(handle->data);
+    return peers_init(w) || curl_init(w) ? -1 : 0;
 }
 
-static void on_socket(uv_poll_t *poll, int status, int events)
+void legs_tick(worker *w)
 {
-    watch *s = poll->data;
-    worker *w = s->w;
-    int flags = 0, running;
-
-    if (status < 0) flags = CURL_CSELECT_ERR;
-    if (events & UV_READABLE) flags |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE) flags |= CURL_CSELECT_OUT;
-    w->in_multi = 1;
-    (void)curl_multi_socket_action(w->multi, s->fd, flags, &running);
-    w->in_multi = 0;
-    legs_run(w);
+    peers_tick(w);
 }
 
-static int socket_cb(CURL *easy, curl_socket_t fd, int what, void *context, void *socket_context)
+void legs_end(worker *w)
 {
-    worker *w = context;
-    watch *s = socket_context;
-
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (!s) return 0;
-        (void)uv_poll_stop(&s->poll);
-        uv_close((uv_handle_t *)&s->poll, watch_closed);
-        (void)curl_multi_assign(w->multi, fd, NULL);
-        return 0;
-    }
-    if (!s) {
-        s = calloc(1, sizeof *s);
-        if (!s) return -1;
-        s->w = w;
-        s->fd = fd;
-        if (uv_poll_init(&w->loop.uv, &s->poll, fd)) {
-            free(s);
-            return -1;
-        }
-        s->poll.data = s;
-        (void)curl_multi_assign(w->multi, fd, s);
-    }
-    return uv_poll_start(&s->poll, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0), on_socket);
-}
-
-static void on_timer(uv_timer_t *timer)
-{
-    worker *w = timer->data;
-    w->multi_kick = 1;
-    legs_run(w);
-}
-
-static int timer_cb(CURLM *multi, long timeout_ms, void *context)
-{
-    worker *w = context;
-
-    (void)multi;
-    if (timeout_ms < 0) return uv_timer_stop(&w->multi_timer);
-    if (timeout_ms == 0) w->multi_kick = 1; /* before the loop waits again */
-    return uv_timer_start(&w->multi_timer, on_timer, (uint64_t)timeout_ms, 0);
-}
-
-int leg_multi_init(worker *w)
-{
-    w->multi = curl_multi_init();
-    if (!w->multi || uv_timer_init(&w->loop.uv, &w->multi_timer)) return -1;
-    w->multi_timer.data = w;
-    (void)curl_multi_setopt(w->multi, CURLMOPT_SOCKETFUNCTION, socket_cb);
-    (void)curl_multi_setopt(w->multi, CURLMOPT_SOCKETDATA, w);
-    (void)curl_multi_setopt(w->multi, CURLMOPT_TIMERFUNCTION, timer_cb);
-    (void)curl_multi_setopt(w->multi, CURLMOPT_TIMERDATA, w);
-    (void)curl_multi_setopt(w->multi, CURLMOPT_MAXCONNECTS, (long)IDLE_MAX);
-    (void)curl_multi_setopt(w->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
-    return 0;
-}
-
-void leg_multi_end(worker *w)
-{
-    if (w->multi) (void)curl_multi_cleanup(w->multi);
-    w->multi = NULL;
+    peers_end(w);
+    curl_end(w);
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "extproc.h"
+#include "legs.h"
 
 const grpc_service services[] = {{"/envoy.service.ext_proc.v3.ExternalProcessor/Process", call_open, call_message, call_half_closed, call_closed, call_drained},
                                  {"/grpc.health.v1.Health/Check", health_open, health_message, health_half_closed, health_closed, NULL},
@@ -49,6 +49,7 @@ static void on_tick(uv_timer_t *timer)
 
     gate_tick(&w->gate);
     watch_wake(w);
+    legs_tick(w);
     legs_run(w);
     if (w->stopping && w->calls == 0) {
         grpc_close_all(&w->loop, 0);
@@ -100,7 +101,7 @@ int worker_init(worker *w, const options *o, gate_block *block, unsigned index, 
     if ((rc = gate_open(&w->gate, &call_ops, block, name, err)) != PDR_OK) return rc;
     (void)snprintf(err->message, sizeof err->message, "the event loop cannot be made");
     if (grpc_loop_init(&w->loop, services, w) || uv_mutex_init(&w->lock)) return PDR_E_SYSTEM;
-    if (leg_multi_init(w) || uv_timer_init(&w->loop.uv, &w->tick) || uv_async_init(&w->loop.uv, &w->accept, on_async)) return PDR_E_SYSTEM;
+    if (legs_init(w) || uv_timer_init(&w->loop.uv, &w->tick) || uv_async_init(&w->loop.uv, &w->accept, on_async)) return PDR_E_SYSTEM;
     if (uv_prepare_init(&w->loop.uv, &w->prepare) || uv_check_init(&w->loop.uv, &w->check)) return PDR_E_SYSTEM;
     w->tick.data = w->accept.data = w->prepare.data = w->check.data = w;
     if (uv_timer_start(&w->tick, on_tick, GATE_TICK_MS, GATE_TICK_MS)) return PDR_E_SYSTEM;
@@ -148,7 +149,7 @@ void worker_end(worker *w)
     if (w->wake) uv_close((uv_handle_t *)w->wake, wake_closed);
     w->wake = NULL;
     (void)uv_run(&w->loop.uv, UV_RUN_NOWAIT);
-    leg_multi_end(w);
+    legs_end(w);
     gate_close(&w->gate);
     uv_walk(&w->loop.uv, close_handle, NULL);
     (void)uv_run(&w->loop.uv, UV_RUN_DEFAULT);
@@ -157,6 +158,7 @@ void worker_end(worker *w)
         next = c->next_free;
         call_free(c);
     }
+    peers_free(w);
     free(w->loop.read_buffer);
     uv_mutex_destroy(&w->lock);
 }
