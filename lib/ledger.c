@@ -185,6 +185,26 @@ static void leave_prefill(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
     pdr_board_renew(l->registry, b->prefill);
 }
 
+void pdr_booking_move(const pdr_ledger *l, pdr_booking *b, uint32_t decode)
+{
+    uint32_t    from = b->decode, left;
+    pdr_target *targets = l->registry->targets;
+    if (!placed(b) || from == PDR_NONE || from == decode) return;
+    left = targets[from].endpoint;
+    if (b->prefill != PDR_NONE && b->prefill != from) l->registry->endpoints[targets[b->prefill].endpoint].bookings--;
+    l->registry->endpoints[left].bookings--;
+    targets[from].d_tokens -= b->context_tokens;
+    targets[from].d_requests--;
+    b->decode = decode;
+    targets[decode].d_tokens += b->context_tokens;
+    targets[decode].d_requests++;
+    if (b->prefill != PDR_NONE && b->prefill != decode) l->registry->endpoints[targets[b->prefill].endpoint].bookings++;
+    l->registry->endpoints[targets[decode].endpoint].bookings++;
+    pdr_board_renew(l->registry, from);
+    pdr_board_renew(l->registry, decode);
+    pdr_registry_reap(l->registry, left);
+}
+
 void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
 {
     if (b->state != PDR_BOOKING_PREFILL) return; /* what was not fetched was not sent */

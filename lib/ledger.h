@@ -85,6 +85,8 @@ uint64_t     pdr_booking_id(const pdr_ledger *l, const pdr_booking *b);
 pdr_booking *pdr_booking_at(const pdr_ledger *l, uint64_t id);
 /* Adds the record's work, tokens and place to its targets and sets the state (PREFILL or READY). */
 void pdr_booking_charge(const pdr_ledger *l, pdr_booking *b, uint32_t state, uint64_t now_ns);
+/* Its decode place is at another target from now on: somebody else chose. Prefill work stays where it is. */
+void pdr_booking_move(const pdr_ledger *l, pdr_booking *b, uint32_t decode);
 /* The prompt is computed: PREFILL -> DECODE. */
 void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns);
 /* Gives everything back and frees the record, whatever its state; a held one must have left the queue before. */

@@ -193,11 +193,44 @@ int pdr_exchange_begin(pdr_router *r, pdr_exchange *x, const pdr_decision *d, ui
     return code ? code : commit(r, x, &y, &fx, now_ns);
 }
 
+/* The target of a decode endpoint that has least to do, PDR_NONE: there is no such endpoint. */
+static uint32_t least_target(const pdr_registry *g, uint32_t id)
+{
+    const pdr_endpoint_rec *rec = pdr_registry_at(g, id);
+    uint32_t                best = PDR_NONE;
+    if (!rec || !(rec->e.role & PDR_ROLE_DECODE)) return PDR_NONE;
+    for (uint32_t i = rec->first_target; i < rec->first_target + rec->targets; i++)
+        if (best == PDR_NONE || g->targets[i].d_tokens < g->targets[best].d_tokens) best = i;
+    return best;
+}
+
+/* A data plane chose another decode server than was named: what is booked there moves, and what the answer shows is that one's. */
+static int served(pdr_router *r, pdr_exchange *x, const pdr_event *ev, size_t *n)
+{
+    pdr_books    b;
+    pdr_booking *k;
+    uint32_t     target;
+    if (!n) return PDR_E_INVALID;
+    if (!pdr_struct_ok(ev, offsetof(pdr_event, retry_after_ms))) return PDR_E_VERSION;
+    *n = 0;
+    if (ev->leg != PDR_LEG_DECODE || ev->attempt != x->attempt || !x->booking) return PDR_OK;
+    int code = pdr_books_lock(&b, r, ev->now_ns);
+    if (code) return code == PDR_E_BLOCK_CORRUPT ? PDR_OK : code;
+    k = pdr_booking_at(&b.ledger, x->booking);
+    target = least_target(&b.registry, ev->detail);
+    if (k && target != PDR_NONE) pdr_booking_move(&b.ledger, k, target);
+    pdr_release_held(&b);
+    pdr_books_unlock(&b, PDR_OK, NULL);
+    x->decode = target == PDR_NONE ? PDR_NONE : ev->detail;
+    return PDR_OK;
+}
+
 int pdr_exchange_event(pdr_router *r, pdr_exchange *x, const pdr_event *ev, pdr_action *out, size_t *n)
 {
     pdr_exchange_effects fx;
     if (!r || !x || !ev) return PDR_E_INVALID;
     if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
+    if (ev->type == PDR_EV_SERVED) return served(r, x, ev, n);
     pdr_exchange_rules rules = rules_of(r);
     pdr_exchange       y = *x;
     int                code = pdr_exchange_step(&y, ev, &rules, out, n, &fx);

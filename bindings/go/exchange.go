@@ -16,6 +16,7 @@ const (
 	EventClientGone EventType = C.PDR_EV_CLIENT_GONE // the client left
 	EventSent       EventType = C.PDR_EV_SENT        // the host begins to send the answer to the client
 	EventTick       EventType = C.PDR_EV_TICK        // time passed
+	EventServed     EventType = C.PDR_EV_SERVED      // decode's request went to another server than was named: its id in Detail
 )
 
 // Failure is how a leg broke.
@@ -51,7 +52,7 @@ type Event struct {
 	Type             EventType
 	Leg              Leg
 	Status           uint32  // HTTP status for EventHead
-	Detail           Failure // for EventFailed
+	Detail           Failure // for EventFailed; for EventServed the id of the endpoint
 	Attempt          uint32  // the attempt the leg belongs to; older ones are ignored
 	NowNs            uint64
 	RetryAfterMs     uint64 // from a 429 or 503 head

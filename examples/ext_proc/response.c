@@ -116,17 +116,20 @@ static uint32_t endpoint_at(pdr_router *r, view address)
 }
 
 /*
- * A data plane with fallbacks of its own may have used another server than the one that was named: what this answer shows is that one's, not a merit or fault of the
- * server that was named. (The place that is booked there stays until the end.)
+ * A data plane with fallbacks of its own may have used another server than the one that was named: the place that is booked moves there, and what this answer
+ * shows is that one's, not a merit or fault of the server that was named.
  */
 static void served(void *context, view address)
 {
     call *c = context;
+    pdr_exchange *x = &c->job.exchange;
 
     if (view_is(address, c->destination) || c->job.finished) return;
+    const uint32_t id = endpoint_at(c->w->gate.router, address);
     gate_log("notice", "decode %s was named, the data plane used %.*s", c->destination, (int)address.len, address.data);
     c->w->served_elsewhere++;
-    c->job.exchange.decode = endpoint_at(c->w->gate.router, address);
+    gate_event(&c->job, PDR_EV_SERVED, PDR_LEG_DECODE, &(gate_detail){.detail = id, .attempt = x->attempt});
+    if (x->decode != id) x->decode = PDR_NONE; /* the books could not be written: the place stays, but nobody is judged by another's answer */
 }
 
 void response_headers(call *c, const message *m)

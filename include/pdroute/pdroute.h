@@ -524,7 +524,8 @@ enum {
     PDR_EV_FAILED = 4,      /* leg broke: detail PDR_FAIL_*; the host has closed it */
     PDR_EV_CLIENT_GONE = 5,
     PDR_EV_SENT = 6,        /* the host begins to send the answer to the client: no retry from here on. Report it before the first byte goes out */
-    PDR_EV_TICK = 7         /* now_ns: deadlines are checked */
+    PDR_EV_TICK = 7,        /* now_ns: deadlines are checked */
+    PDR_EV_SERVED = 8       /* decode's request went to another server than was named: detail is its endpoint id, PDR_NONE: an unknown one. Its place in the books moves there */
 };
 enum { PDR_FAIL_CONNECT = 1 /* nothing was sent; a connect timeout too */, PDR_FAIL_STALE = 2 /* a kept-alive connection was closed before an answer */, PDR_FAIL_RESET = 3, PDR_FAIL_TIMEOUT = 4, PDR_FAIL_PROTOCOL = 5 /* not HTTP, or an error inside a 200 answer (PDR_SEEN_ERROR) */ };
 typedef struct pdr_event {
@@ -540,8 +541,7 @@ typedef struct pdr_event {
     uint32_t usage, reserved;
     uint64_t last_byte_ns;       /* with PDR_EV_TICK: when the last piece of the relayed answer came, or now_ns while the client does not take what has come;
                                     0: not known, then silence within an answer is not noticed */
-    uint32_t longest_gap_ms;     /* with PDR_EV_END: longest silence between two pieces of the answer, at least 1; 0: not measured */
-    uint32_t reserved2;
+    uint32_t longest_gap_ms, reserved2; /* with PDR_EV_END: longest silence between two pieces of the answer, at least 1; 0: not measured */
 } pdr_event;
 enum {
     PDR_ACT_SEND = 1,       /* send this leg now (connect, request, body) */

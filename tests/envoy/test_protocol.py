@@ -233,21 +233,47 @@ def test_metrics(picker):
     assert "inference_pool_ready_pods{name=\"default\"} 4" in text and "pdroute_routed_total" in text
 
 
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["as named", "elsewhere"])
-def test_served_endpoint(elsewhere, start_picker, start_fleet):
-    """Failures of a server that the data plane took in place of ours open no breaker of ours; its own do."""
+def booked(picker):
+    """Decode requests by server, where there are any."""
+    lines = re.findall(r'pdroute_target_decode_requests\{[^}]*endpoint="([^"]+)"[^}]*\} (\d+)', picker.metrics())
+    return {name: int(n) for name, n in lines if int(n)}
+
+
+@pytest.mark.parametrize("where", ["as named", "elsewhere", "unknown"])
+def test_served_endpoint(where, start_picker, start_fleet):
+    """Where the data plane took another server than ours, that one is booked and judged; one that is not known is not, and ours is not in its place."""
     fleet = start_fleet(prefill=1, decode=2, speed=0)
     picker = start_picker(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000, "retry_max": 2**32 - 1})
+    address = {w.name: f"127.0.0.1:{w.port}" if hasattr(w, "port") else w.name for w in fleet.decodes}
     with Call(picker.grpc_port) as call:
         named = ask(call, dumps(body("chat")))[0][DESTINATION]
         other = next(name for name in decodes(fleet) if name != named)
-        call.response(503, end=True, served=other if elsewhere else named, details="upstream_reset_before_response_started{connection_failure}")
+        used = {"as named": named, "elsewhere": other, "unknown": "192.0.2.1:1"}[where]
+        assert len(booked(picker)) == 1
+        before = booked(picker)
+        call.response(200, served=used)
+        call.until(lambda c: c.kinds()[-1] == "response_headers" or picker.stats()["bookings"] == 1 and c.pump(0.2) >= 0)
+        if where == "elsewhere":
+            assert wait_for(lambda: booked(picker).keys() != before.keys(), timeout=5), address
+            assert sum(booked(picker).values()) == 1
+        else:
+            assert booked(picker) == before
+        call.cancel()
+    assert wait_for(lambda: picker.stats()["bookings"] == 0, timeout=5)
+    with Call(picker.grpc_port) as call:
+        named = ask(call, dumps(body("chat", text="another")))[0][DESTINATION]
+        other = next(name for name in decodes(fleet) if name != named)
+        used = {"as named": named, "elsewhere": other, "unknown": "192.0.2.1:1"}[where]
+        call.response(503, end=True, served=used, details="upstream_reset_before_response_started{connection_failure}")
         call.until(lambda c: c.kinds()[-1] in ("immediate_response", "response_headers"))
         call.cancel()
     assert wait_for(lambda: picker.stats()["bookings"] == 0, timeout=5)
-    assert f"pdroute_extproc_served_elsewhere_total {int(elsewhere)}" in picker.metrics()
-    states = [line for line in picker.metrics().splitlines() if "breakers_opened_total" in line and line[0] != "#"]
-    assert (int(states[0].split()[-1]) > 0) is not elsewhere, states
+    assert f"pdroute_extproc_served_elsewhere_total {0 if where == 'as named' else 2}" in picker.metrics()
+    opened = [int(line.split()[-1]) for line in picker.metrics().splitlines() if "breakers_opened_total" in line and line[0] != "#"]
+    assert (opened[0] > 0) is (where != "unknown"), opened
+    if where != "unknown":
+        down = {name for name, state in re.findall(r'pdroute_target_state\{[^}]*endpoint="([^"]+)"[^}]*\} (\d+)', picker.metrics()) if state != "0"}
+        assert not down or down == {used}, (down, used)
 
 
 def test_defaults_are_those_of_endpoint_pickers():

@@ -488,6 +488,59 @@ static void one_that_takes_many_times_longer_than_the_others_is_taken_out(void *
     fleet_close(&f);
 }
 
+static void the_place_is_where_the_request_was_served(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 1, 3);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[0]), PDR_OK);
+    pdr_event ev = made(&f, &t, PDR_EV_SERVED, D, 0);
+    ev.detail = f.decode[1];
+    ev.attempt++; /* of an attempt that is not */
+    feed(&f, &t, ev);
+    assert_int_equal(fleet_target(&f, f.decode[0]).decode_requests, 1);
+    ev.attempt--;
+    uint64_t tokens = fleet_target(&f, f.decode[0]).decode_tokens;
+    for (int i = 0; i < 2; i++) { /* said twice, it is the same */
+        feed(&f, &t, ev);
+        assert_int_equal(t.n, 0);
+        assert_int_equal(t.x.decode, f.decode[1]);
+        assert_int_equal(fleet_target(&f, f.decode[0]).decode_requests, 0);
+        assert_int_equal(fleet_target(&f, f.decode[0]).decode_tokens, 0);
+        assert_int_equal(fleet_target(&f, f.decode[1]).decode_requests, 1);
+        assert_int_equal(fleet_target(&f, f.decode[1]).decode_tokens, tokens);
+        assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    }
+    assert_int_equal(pdr_endpoint_remove(f.r, f.decode[0], NULL), PDR_OK); /* nothing of it is left: its slot is free */
+    assert_int_equal(fleet_add(&f, "new", "10.0.9.9", 8000, PDR_ROLE_DECODE), f.decode[0]);
+    for (int i = 0; i < 3; i++) { /* what fails is the one that served */
+        happen(&f, &t, PDR_EV_FAILED, D, PDR_FAIL_RESET);
+        give_up(&f, &t);
+        if (i == 2) break;
+        assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[2]), PDR_OK);
+        ev.attempt = t.x.attempt;
+        feed(&f, &t, ev);
+    }
+    assert_false(usable(&f, f.decode[1]));
+    assert_true(usable(&f, f.decode[2]));
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+
+    assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[2]), PDR_OK);
+    ev.attempt = t.x.attempt;
+    for (int i = 0; i < 2; i++) { /* nobody that is known, or who does not decode: the place stays, nobody is judged */
+        ev.detail = i ? f.prefill[0] : 12345;
+        feed(&f, &t, ev);
+        assert_int_equal(t.x.decode, PDR_NONE);
+        assert_int_equal(fleet_target(&f, f.decode[2]).decode_requests, 1);
+    }
+    happen(&f, &t, PDR_EV_FAILED, D, PDR_FAIL_RESET);
+    give_up(&f, &t);
+    assert_int_equal(fleet_target(&f, f.decode[2]).failures, 0);
+    feed(&f, &t, ev); /* too late */
+    fleet_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -506,6 +559,7 @@ int main(void)
         cmocka_unit_test(bounds_are_learnt),
         cmocka_unit_test(a_stalled_answer_is_noticed),
         cmocka_unit_test(one_that_takes_many_times_longer_than_the_others_is_taken_out),
+        cmocka_unit_test(the_place_is_where_the_request_was_served),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,6 +165,7 @@ class EventType(enum.IntEnum):
     CLIENT_GONE = 5
     SENT = 6
     TICK = 7
+    SERVED = 8
 
 
 class Fail(enum.IntEnum):
