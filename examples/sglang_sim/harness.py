@@ -154,7 +154,7 @@ class SimFleet:
         self.stop()
 
 
-def start(prefill=1, decode=1, unified=0, speed=0.0, timeout=15, arguments=(), host=None, **flags):
+def start(prefill=1, decode=1, unified=0, speed=0.0, timeout=60, arguments=(), host=None, **flags):
     """A running fleet on free ports, each worker on a loopback address of its own (or all on `host`).
 
     `prefill`, `decode` and `unified` are numbers or lists of addresses; `flags` are options of the command line

@@ -67,7 +67,7 @@ class Server:
 
     def serve(self, s):
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        buffer = b""
+        buffer = bytearray()
         try:
             while True:
                 while b"\r\n\r\n" not in buffer:
@@ -79,8 +79,8 @@ class Server:
                 size = int((re.search(rb"(?i)\r\ncontent-length: (\d+)", head) or [0, 0])[1])
                 while len(buffer) < size:
                     buffer += s.recv(65536)
-                self.requests.append((head, buffer[:size]))
-                buffer = buffer[size:]
+                self.requests.append((bytes(head), bytes(buffer[:size])))
+                del buffer[:size]
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 if answer == "close":
                     s.close()

@@ -1,6 +1,7 @@
 """The one command of the example."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,9 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def test_run(free_port):
-    done = subprocess.run([TOP / "examples/ext_proc/run", "--port", str(free_port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+    built = os.environ.get("PDROUTE_EXTPROC")  # all the library would be built once more
+    environment = {**os.environ, **({"PDROUTE_EXTPROC_DIR": str(Path(built).resolve().parents[1])} if built else {})}
+    done = subprocess.run([TOP / "examples/ext_proc/run", "--port", str(free_port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     answer = next(json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"id"'))
     assert answer["usage"]["completion_tokens"] == 50

@@ -199,7 +199,7 @@ def test_many_at_once(start_fleet, make_gateway):
 
 
 def ask(gw):
-    return httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10)
+    return httpx.post(gw.url + PATHS["chat"], json=body("chat", tokens=1), timeout=10)
 
 
 @pytest.mark.needs("restart")
