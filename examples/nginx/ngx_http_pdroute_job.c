@@ -396,6 +396,19 @@ static void lost(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_le
         ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
 }
 
+/* The books could not be written, and the request is over all the same: the next tick that can gives back what it had. */
+static void owe(ngx_http_pdroute_job_t *job, const pdr_action *acts, size_t n)
+{
+    ngx_http_pdroute_zone_t *zone = job->zone;
+    size_t i;
+
+    for (i = 0; i < n && i < PDR_MAX_ACTIONS; i++) {
+        if (acts[i].type != PDR_ACT_FINISH || zone->owed_n == sizeof(zone->owed) / sizeof(zone->owed[0])) continue;
+        zone->owed[zone->owed_n++] = job->decision.booking;
+        return;
+    }
+}
+
 void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg,
                                 uint32_t detail)
 {
@@ -435,7 +448,7 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
     }
     /* whatever it returns: PDR_E_BUSY means that the books could not be written, what is to be done stays the same */
     acts[0].type = 0;
-    (void)pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n);
+    if (pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n) == PDR_E_BUSY) owe(job, acts, n);
     push(job, acts, n);
     run(job);
 }

@@ -60,7 +60,7 @@ def explained(request, events):
         if e.whom == "master" and e.how == "kill" and how in ("closed", "refused"):
             return "nginx was killed and started again"
         # what waited in a stopped nginx worker hears of it when that goes on: its time is over, or its servers gave up
-        if e.whom == "worker" and e.how == "stop" and how == "error" and what in ("503 held_timeout", "stream abort", "504 prefill_timeout", "504 decode_timeout") \
+        if e.whom == "worker" and e.how == "stop" and how == "error" and what in ("503 held_timeout", "stream abort", "stream decode_timeout", "504 prefill_timeout", "504 decode_timeout") \
                 and e.until - 0.5 <= ended <= e.until + 5:
             return "a worker was stopped"
         if e.held_lock and how == "error" and what == "503 internal_error":
