@@ -255,6 +255,7 @@ static void check_members(pdr_gather *g, uint32_t object, uint32_t index)
 static int only_config(const pdr_doc *doc, uint32_t object)
 {
     const pdr_config_field *field;
+    if (!pdr_doc_first(doc, object)) return 1; /* all by default */
     for (size_t i = 0; (field = pdr_config_field_at(i)); i++)
         if (pdr_doc_get(doc, object, field->name)) return 1;
     return pdr_doc_get(doc, object, PDR_CONFIG_TENANT) != 0;

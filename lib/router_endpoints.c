@@ -41,6 +41,40 @@ static void forget_prefixes(pdr_books *b, uint32_t first_target, uint32_t target
     for (uint32_t i = 0; i < targets; i++) pdr_index_clear(b->index, first_target + i);
 }
 
+static void told_port(pdr_endpoint *e, uint32_t port)
+{
+    e->bootstrap_port = port;
+    e->flags |= PDR_ENDPOINT_TOLD_PORT;
+}
+
+static void told_dp(pdr_endpoint *e, uint32_t size)
+{
+    e->dp_size = size > 1 ? size : 0;
+    e->flags = (e->flags & ~(uint32_t)PDR_ENDPOINT_TOLD_DP) | (size > 1 ? PDR_ENDPOINT_TOLD_DP : 0);
+}
+
+/* Whether the server's word counts: nobody wrote a value down, or it is the server's own from before. */
+static int port_is_open(const pdr_endpoint *e)
+{
+    return e->role == PDR_ROLE_PREFILL && !(e->flags & PDR_ENDPOINT_NULL_BOOTSTRAP_PORT) && (!e->bootstrap_port || e->flags & PDR_ENDPOINT_TOLD_PORT);
+}
+
+static int dp_is_open(const pdr_endpoint *e) { return !e->dp_size || e->flags & PDR_ENDPOINT_TOLD_DP; }
+
+/* A put that leaves open what the server has said meanwhile (a reload, an apply of the same document) does not unsay it. */
+static void keep_told(const pdr_books *b, pdr_endpoint *e)
+{
+    uint32_t            at;
+    const pdr_endpoint *old;
+    if (!e->bootstrap_port) e->flags &= ~(uint32_t)PDR_ENDPOINT_TOLD_PORT;
+    if (!e->dp_size) e->flags &= ~(uint32_t)PDR_ENDPOINT_TOLD_DP;
+    if (!e->name[0] || pdr_registry_find(&b->registry, e->name, &at)) return;
+    old = &b->registry.endpoints[at].e;
+    if (!same_server(old, e)) return;
+    if (!e->bootstrap_port && old->flags & PDR_ENDPOINT_TOLD_PORT && port_is_open(e)) told_port(e, old->bootstrap_port);
+    if (!e->dp_size && old->flags & PDR_ENDPOINT_TOLD_DP) told_dp(e, old->dp_size);
+}
+
 /* Adds or updates one; *changed 0 if it was there just so. */
 static int put_locked(pdr_books *b, const pdr_endpoint *e, uint32_t *id, int *added, int *changed, pdr_error *err)
 {
@@ -85,8 +119,10 @@ int pdr_endpoint_put(pdr_router *r, const pdr_endpoint *e, uint64_t now_ns, uint
     at = pdr_registry_clash(&b.registry, &in);
     if (at != PDR_NONE)
         code = pdr_fail(err, PDR_E_EXISTS, "%.80s:%u is registered under the name %.80s", in.host, in.port, b.registry.endpoints[at].e.name);
-    else
+    else {
+        keep_told(&b, &in);
         code = put_locked(&b, &in, &at, &added, &changed, err);
+    }
     if (!code) {
         if (id) *id = at;
         pdr_registry_relist(&b.registry);
@@ -333,8 +369,11 @@ static int take_out(pdr_books *b, const pdr_endpoint *e, pdr_apply_report *repor
 
 static int put_named(pdr_books *b, const pdr_endpoint *e, pdr_apply_report *report, pdr_error *err)
 {
-    uint32_t id;
-    int      added, changed, code = put_locked(b, e, &id, &added, &changed, err);
+    uint32_t     id;
+    pdr_endpoint in = *e;
+    int          added, changed, code;
+    keep_told(b, &in);
+    code = put_locked(b, &in, &id, &added, &changed, err);
     if (code) return code;
     if (b->registry.endpoints[id].draining & PDR_DRAIN_DOCUMENT) {
         b->registry.endpoints[id].draining &= ~(uint32_t)PDR_DRAIN_DOCUMENT;
@@ -502,7 +541,9 @@ static int load_changed_capacity(const pdr_endpoint_rec *rec, uint64_t capacity,
     return PDR_OK;
 }
 
-/* What the operator wrote down stands; what is not written is learnt from the server. A contradiction is only told. */
+static const char *role_word(uint32_t role) { return role == PDR_ROLE_PREFILL ? "prefill" : role == PDR_ROLE_DECODE ? "decode" : "both"; }
+
+/* What the operator wrote down stands; what is not written is learnt from the server, its last word counts. A contradiction is only told. */
 static int take_server_info(pdr_books *b, uint32_t id, const pdr_server_info *s, pdr_error *err)
 {
     pdr_endpoint_rec *rec = pdr_registry_at(&b->registry, id);
@@ -511,9 +552,8 @@ static int take_server_info(pdr_books *b, uint32_t id, const pdr_server_info *s,
     int               added, changed;
     if (!rec) return unknown(err, id);
     e = rec->e;
-    if (s->have & PDR_SERVER_BOOTSTRAP_PORT && !e.bootstrap_port && !(e.flags & PDR_ENDPOINT_NULL_BOOTSTRAP_PORT) && e.role == PDR_ROLE_PREFILL)
-        e.bootstrap_port = s->bootstrap_port;
-    if (s->have & PDR_SERVER_DP_SIZE && !e.dp_size && s->dp_size > 1) e.dp_size = s->dp_size;
+    if (s->have & PDR_SERVER_BOOTSTRAP_PORT && port_is_open(&e)) told_port(&e, s->bootstrap_port);
+    if (s->have & PDR_SERVER_DP_SIZE && dp_is_open(&e)) told_dp(&e, s->dp_size);
     if (memcmp(&e, &rec->e, sizeof e)) {
         int code = put_locked(b, &e, &at, &added, &changed, err);
         if (code) return code;
@@ -524,7 +564,7 @@ static int take_server_info(pdr_books *b, uint32_t id, const pdr_server_info *s,
                           s->have & PDR_SERVER_MAX_RUNNING && !rec->e.max_running ? s->max_running : 0, b);
     b->r->stats.reports++;
     if (s->have & PDR_SERVER_ROLE && s->role != rec->e.role)
-        pdr_fail(err, PDR_OK, "endpoint %.64s is registered for role %u but says it has role %u", rec->e.name, rec->e.role, s->role);
+        pdr_fail(err, PDR_OK, "endpoint %.64s is registered for role %s but says it has role %s", rec->e.name, role_word(rec->e.role), role_word(s->role));
     return PDR_OK;
 }
 

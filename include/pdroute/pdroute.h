@@ -201,11 +201,11 @@ PDR_API int pdr_router_config(const pdr_router *r, pdr_config *out);
 PDR_API int pdr_router_check(pdr_router *r, pdr_error *err);
 
 /* ------------------------------------------------------------------------------------------------------------- endpoints */
-
 enum { PDR_ROLE_PREFILL = 1, PDR_ROLE_DECODE = 2, PDR_ROLE_BOTH = 3 };
 enum { PDR_ENDPOINT_TLS = 1u << 0,              /* https */
        PDR_ENDPOINT_NULL_BOOTSTRAP_PORT = 1u << 1, /* send bootstrap_port: null */
-       PDR_ENDPOINT_ALONE = 1u << 2 /* a decode server that may also do a whole request alone; not SGLang's, which abort one without a room. since 0.1 */ };
+       PDR_ENDPOINT_ALONE = 1u << 2, /* a decode server that may also do a whole request alone; not SGLang's, which abort one without a room. since 0.1 */
+       PDR_ENDPOINT_TOLD_PORT = 1u << 3, PDR_ENDPOINT_TOLD_DP = 1u << 4 /* set by the library: bootstrap_port, dp_size are what the server said; puts without them keep them. since 0.1 */ };
 enum { PDR_STATE_READY = 0, PDR_STATE_DRAINING = 1, PDR_STATE_DOWN = 2 /* health or breaker */, PDR_STATE_REMOVED = 3 };
 
 #define PDR_NONE UINT32_MAX /* "no endpoint", "no rank" */
@@ -216,8 +216,8 @@ typedef struct pdr_endpoint {
     uint32_t role;                /* PDR_ROLE_* */
     uint32_t flags;               /* PDR_ENDPOINT_* */
     uint32_t port;                /* of its HTTP API, 1..65535 */
-    uint32_t bootstrap_port;      /* prefill: of its bootstrap server; 0: the pool's */
-    uint32_t dp_size;             /* data parallel ranks, each a target of its own; 0 and 1: none */
+    uint32_t bootstrap_port;      /* prefill: of its bootstrap server; 0: what the server says, until then the pool's */
+    uint32_t dp_size;             /* data parallel ranks, each a target of its own; 1: none; 0: what the server says, until then none */
     uint32_t max_running;         /* requests at once; 0: unknown */
     uint32_t reserved;
     uint64_t kv_capacity;         /* tokens per rank; 0: unknown, learnt from reports */

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from hosts.host import endpoints_of
 from hosts.nginx import TOP, build_module
+from kills import CTL
 from sglang_sim.harness import wait_for
 from traffic import PATHS, body
 
@@ -84,6 +85,40 @@ def test_block_of_another_config(recreate, fleet, make_gateway):
         gw.write()
         code, said = refuse_to_start(gw)
         assert code and "recreate" in said and str(gw.block) in said
+
+
+def listed(gw):
+    return subprocess.run([CTL, "--block", gw.block, "list"], capture_output=True, text=True, check=True).stdout
+
+
+def test_what_servers_said_outlives_a_reload(fleet, make_gateway):
+    """Bootstrap ports that are in no configuration: the probe reads them from the servers, once."""
+    gw = make_gateway([{k: v for k, v in e.items() if k != "bootstrap_port"} for e in endpoints_of(fleet)])
+    ports = [str(w.bootstrap_port) for w in fleet.prefills]
+    probe = subprocess.Popen([CTL, "--block", gw.block, "probe", "--quiet", "--interval", "0.2"])
+    try:
+        assert wait_for(lambda: all(port in listed(gw) for port in ports), timeout=10), listed(gw)
+        for _ in range(2):
+            assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
+            pids = gw.worker_pids()
+            gw.reload()
+            assert wait_for(lambda before=pids: not set(before) & set(gw.worker_pids()), timeout=10)
+        assert all(port in listed(gw) for port in ports), listed(gw)
+    finally:
+        probe.terminate()
+        probe.wait(10)
+
+
+def test_an_empty_configuration_is_one(fleet, make_gateway):
+    """All by default, servers by pdroutectl."""
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    gw.write_config("{}")
+    gw.start(write=False)
+    for e in endpoints_of(fleet):
+        more = ["--bootstrap-port", str(e["bootstrap_port"])] if e["role"] == "prefill" else []
+        subprocess.run([CTL, "--block", gw.block, "put", "--role", e["role"], f"http://{e['host']}:{e['port']}", *more], check=True, capture_output=True)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
 
 
 def test_garbage_in_the_block_file(fleet, make_gateway):

@@ -247,7 +247,7 @@ static void errors_name_document_and_line(void **state)
         {"{", "too early", 1, PDR_E_PARSE},
         {"7", "document 0 is a number", 1, PDR_E_PARSE},
         {"[{\"endpoints\":[]},\n\"x\"]", "document 1 is a string", 2, PDR_E_PARSE},
-        {"{}", "neither \"endpoints\" nor \"pool\"", 1, PDR_E_PARSE},
+        {"{\"servers\":[]}", "neither \"endpoints\" nor \"pool\"", 1, PDR_E_PARSE},
         {"{\"endpoints\":{}}", "endpoints is an object, an array is expected", 1, PDR_E_PARSE},
         {"{\"endpoints\":[5]}", "endpoint 0 is a number", 1, PDR_E_PARSE},
         {"{\"endpoints\":[{\"url\":\"http://a:1\"}]}", "endpoint 0: role must be", 1, PDR_E_PARSE},

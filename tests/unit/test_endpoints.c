@@ -374,7 +374,7 @@ static void the_description_fills_in_what_nobody_wrote_down(void **state)
     assert_int_equal(told(&f, full, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9123,\"dp_size\":1}", NULL), PDR_OK);
     assert_int_equal(got(&f, full).bootstrap_port, 0);
     assert_int_equal(told(&f, f.decode[0], PDR_REPORT_SERVER_INFO, text, NULL), PDR_OK);
-    assert_string_equal(err.message, "endpoint d0 is registered for role 2 but says it has role 1");
+    assert_string_equal(err.message, "endpoint d0 is registered for role decode but says it has role prefill");
     assert_int_equal(got(&f, f.decode[0]).role, PDR_ROLE_DECODE);
     assert_int_equal(got(&f, f.decode[0]).bootstrap_port, 0); /* a decode server has none */
     /* a role that agrees is no news */
@@ -382,6 +382,56 @@ static void the_description_fills_in_what_nobody_wrote_down(void **state)
     assert_string_equal(err.message, "");
     assert_int_equal(fleet_route(&f, 100, 0, 0, &d), PDR_OK);
     assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    fleet_close(&f);
+}
+
+/* A reload puts the same servers again, without what only they said; and a server's last word counts. */
+static void what_a_server_said_outlives_a_put(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_endpoint e = server("p", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
+    fleet        f;
+    uint32_t     id, again;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9123,\"dp_size\":2}", NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(f.r, "p", &id), PDR_OK);
+    assert_int_equal(got(&f, id).flags, PDR_ENDPOINT_TOLD_PORT | PDR_ENDPOINT_TOLD_DP);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &again, &err), PDR_OK);
+    assert_int_equal(again, id); /* its ranks and what is known of them stay */
+    assert_int_equal(got(&f, id).bootstrap_port, 9123);
+    assert_int_equal(got(&f, id).dp_size, 2);
+    /* what another process has read here and puts somewhere else is still the server's word */
+    e = got(&f, id);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &again, &err), PDR_OK);
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9200,\"dp_size\":4}", NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(f.r, "p", &id), PDR_OK);
+    assert_int_equal(got(&f, id).bootstrap_port, 9200);
+    assert_int_equal(got(&f, id).dp_size, 4);
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"dp_size\":1}", NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_find(f.r, "p", &id), PDR_OK);
+    assert_int_equal(got(&f, id).dp_size, 0);
+    assert_int_equal(got(&f, id).flags, PDR_ENDPOINT_TOLD_PORT);
+    /* what is written down takes its place, and is not overruled */
+    e = server("p", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
+    e.bootstrap_port = 77;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9123}", NULL), PDR_OK);
+    assert_int_equal(got(&f, id).bootstrap_port, 77);
+    assert_int_equal(got(&f, id).flags, 0);
+    /* another server under the same name has said nothing yet */
+    e = server("p", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9123}", NULL), PDR_OK);
+    e = server("p", "10.9.0.7", 8000, PDR_ROLE_PREFILL);
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(got(&f, id).bootstrap_port, 0);
+    /* nor has one that is a decode server now */
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_bootstrap_port\":9123}", NULL), PDR_OK);
+    e.role = PDR_ROLE_DECODE;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(got(&f, id).bootstrap_port, 0);
     fleet_close(&f);
 }
 
@@ -726,6 +776,7 @@ int main(void)
         cmocka_unit_test_setup(ranks_that_change_need_a_place_of_their_own, begin),
         cmocka_unit_test_setup(pods_that_are_not_ready_finish_but_get_nothing_new, begin),
         cmocka_unit_test_setup(the_description_fills_in_what_nobody_wrote_down, begin),
+        cmocka_unit_test_setup(what_a_server_said_outlives_a_put, begin),
         cmocka_unit_test_setup(a_description_that_does_not_fit_changes_nothing, begin),
         cmocka_unit_test_setup(loads_of_ranks_reach_their_ranks, begin),
         cmocka_unit_test_setup(others_load_counts_when_told_twice, begin),
