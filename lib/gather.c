@@ -92,7 +92,7 @@ int pdr_gather_number(pdr_gather *g, uint32_t node, uint64_t least, uint64_t mos
 
 int pdr_gather_port(pdr_gather *g, uint32_t node, const char *where, const char *what, uint32_t *out)
 {
-    uint64_t value;
+    uint64_t value = 0;
     int      code = pdr_gather_number(g, node, 1, 65535, where, what, &value);
     if (!code) *out = (uint32_t)value;
     return code;

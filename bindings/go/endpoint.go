@@ -36,6 +36,8 @@ const (
 	EndpointTLS               EndpointFlags = C.PDR_ENDPOINT_TLS                 // https
 	EndpointNullBootstrapPort EndpointFlags = C.PDR_ENDPOINT_NULL_BOOTSTRAP_PORT // send bootstrap_port: null
 	EndpointAlone             EndpointFlags = C.PDR_ENDPOINT_ALONE               // a decode server that may also do a request alone
+	EndpointToldPort          EndpointFlags = C.PDR_ENDPOINT_TOLD_PORT           // set by the library: BootstrapPort is what the server said
+	EndpointToldDP            EndpointFlags = C.PDR_ENDPOINT_TOLD_DP             // set by the library: DPSize is what the server said
 )
 
 // State of a server.

@@ -124,6 +124,7 @@ def test_an_empty_configuration_is_one(fleet, make_gateway):
 def test_garbage_in_the_block_file(fleet, make_gateway):
     gw = make_gateway(fleet, start=False)
     gw.write()
+    gw.block.parent.mkdir(exist_ok=True)
     gw.block.write_bytes(b"x" * 100_000)
     code, said = refuse_to_start(gw)
     assert code and str(gw.block) in said

@@ -71,6 +71,8 @@ class EndpointFlag(enum.IntFlag):
     TLS = 1
     NULL_BOOTSTRAP_PORT = 2
     ALONE = 4
+    TOLD_PORT = 8
+    TOLD_DP = 16
 
 
 class State(enum.IntEnum):
