@@ -211,7 +211,6 @@ static int served(pdr_router *r, pdr_exchange *x, const pdr_event *ev, size_t *n
     pdr_booking *k;
     uint32_t     target;
     if (!n) return PDR_E_INVALID;
-    if (!pdr_struct_ok(ev, offsetof(pdr_event, retry_after_ms))) return PDR_E_VERSION;
     *n = 0;
     if (ev->leg != PDR_LEG_DECODE || ev->attempt != x->attempt || !x->booking) return PDR_OK;
     int code = pdr_books_lock(&b, r, ev->now_ns);
@@ -230,11 +229,12 @@ int pdr_exchange_event(pdr_router *r, pdr_exchange *x, const pdr_event *ev, pdr_
     pdr_exchange_effects fx;
     if (!r || !x || !ev) return PDR_E_INVALID;
     if (!pdr_struct_ok(x, sizeof *x)) return PDR_E_VERSION;
-    if (ev->type == PDR_EV_SERVED) return served(r, x, ev, n);
+    const int whole = pdr_struct_ok(ev, offsetof(pdr_event, retry_after_ms));
+    if (whole && ev->type == PDR_EV_SERVED) return served(r, x, ev, n);
     pdr_exchange_rules rules = rules_of(r);
     pdr_exchange       y = *x;
     int                code = pdr_exchange_step(&y, ev, &rules, out, n, &fx);
-    return code ? code : commit(r, x, &y, &fx, pdr_struct_ok(ev, offsetof(pdr_event, retry_after_ms)) ? ev->now_ns : 0);
+    return code ? code : commit(r, x, &y, &fx, whole ? ev->now_ns : 0);
 }
 
 int pdr_exchange_rerouted(pdr_router *r, pdr_exchange *x, const pdr_decision *d, int code, uint64_t now_ns, pdr_action *out, size_t *n)
