@@ -139,7 +139,38 @@ static void explained_with_its_terms(void **state)
     n = 3;
     assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_E_NOSPACE);
     assert_int_equal(n, 4);
+    n = 0; /* only how many */
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, NULL, &n, NULL), PDR_E_NOSPACE);
+    assert_int_equal(n, 4);
+    pdr_booking_done(f.r, there.booking, PDR_DONE_ALL, f.now);
+    allow(&f, 0); /* of two one is chosen */
+    n = 8;
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_OK);
+    assert_int_equal(n, 5);
+    assert_true(k[3].role == PDR_ROLE_BOTH && k[4].role == PDR_ROLE_BOTH);
+    assert_int_equal(k[3].chosen + k[4].chosen, 1);
+    assert_int_equal(d.decode, k[k[3].chosen ? 3 : 4].endpoint);
+    p.api = q.api = PDR_API_OTHER; /* anybody does it: nobody aside */
+    n = 8;
+    assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_OK);
+    assert_int_equal(n, 3);
     fleet_close(&f);
+
+    for (int off = 0; off < 2; off++) { /* a policy that compares no times has nobody aside either; who has a prompt is busy, where requests are held */
+        c.policy = PDR_POLICY_ROUND_ROBIN;
+        c.hold = off ? PDR_HOLD_OFF : PDR_HOLD_ON;
+        fleet_open(&f, &c, 1, 2);
+        allow(&f, 1);
+        assert_int_equal(fleet_route(&f, 8000, 0, 0, &there), PDR_OK);
+        assert_int_equal(there.mode, PDR_MODE_PD);
+        p.api = PDR_API_CHAT;
+        q = fleet_request(&f);
+        n = 8;
+        assert_int_equal(pdr_explain(f.r, &p, hashes, 7, &q, &d, k, &n, NULL), PDR_OK);
+        assert_int_equal(n, 3);
+        assert_int_equal(k[0].barred, off ? PDR_BARRED_NO : PDR_BARRED_BUSY);
+        fleet_close(&f);
+    }
 }
 
 /* The next turn finds the prompt that came by transfer. */

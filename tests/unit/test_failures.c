@@ -1,6 +1,8 @@
 /* Failures as the router's books see them: breakers, suspicion, back-pressure, the retry budget, learnt bounds; through the public calls. */
 #include "fleet.h"
 
+#include "block.h"
+
 enum { P = PDR_LEG_PREFILL, D = PDR_LEG_DECODE };
 
 /* One request under way. */
@@ -541,6 +543,140 @@ static void the_place_is_where_the_request_was_served(void **state)
     fleet_close(&f);
 }
 
+static uint32_t requests_of_rank(const fleet *f, uint32_t id, uint32_t rank)
+{
+    pdr_target_status s;
+    pdr_init_struct(&s, sizeof s);
+    assert_int_equal(pdr_target_get(f->r, id, rank, f->now, &s), PDR_OK);
+    return (uint32_t)s.decode_requests;
+}
+
+/* Of a server's ranks it is the one that has least to do. */
+static void the_place_is_with_the_least_of_ranks(void **state)
+{
+    (void)state;
+    fleet        f;
+    trip         t, u;
+    pdr_endpoint e;
+    uint32_t     many;
+    open_fleet(&f, 1, 1);
+    pdr_init_struct(&e, sizeof e);
+    strcpy(e.name, "many");
+    strcpy(e.host, "10.0.9.1");
+    e.port = 8000;
+    e.role = PDR_ROLE_DECODE;
+    e.dp_size = 3;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &many, NULL), PDR_OK);
+    f.decode[decodes_n++] = many;
+    for (uint32_t n = 0; n < 2; n++) assert_int_equal(send_to(&f, &t, PDR_NONE, many), PDR_OK);
+    uint32_t before[3], idle = 3;
+    for (uint32_t i = 0; i < 3; i++)
+        if (!(before[i] = requests_of_rank(&f, many, i))) idle = i;
+    assert_int_equal(before[0] + before[1] + before[2], 2);
+    assert_true(idle < 3);
+    for (uint32_t n = 0; n < 2; n++) { /* the first fills the gap, the second comes to one that has as much as the others */
+        assert_int_equal(send_to(&f, &u, PDR_NONE, f.decode[0]), PDR_OK);
+        pdr_event ev = made(&f, &u, PDR_EV_SERVED, D, 0);
+        ev.detail = many;
+        feed(&f, &u, ev);
+        if (n == 0) assert_int_equal(requests_of_rank(&f, many, idle), 1);
+        assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    }
+    assert_int_equal(fleet_target(&f, f.decode[0]).decode_requests, 0);
+    for (uint32_t i = 0; i < 3; i++) assert_in_range(requests_of_rank(&f, many, i), 1, 2);
+    assert_int_equal(requests_of_rank(&f, many, 0) + requests_of_rank(&f, many, 1) + requests_of_rank(&f, many, 2), 4);
+    fleet_close(&f);
+}
+
+/* One server that does it alone has it twice, as prompt and as answer; only the answer moves, away and back. One without a prompt of its own moves whole. */
+static void the_place_of_one_that_is_served_alone_moves_too(void **state)
+{
+    (void)state;
+    pdr_endpoint e;
+    for (int other = 0; other < 2; other++) {
+        fleet f;
+        trip  t;
+        open_fleet(&f, 1, 2);
+        pdr_init_struct(&e, sizeof e);
+        assert_int_equal(pdr_endpoint_get(f.r, f.decode[1], &e, NULL), PDR_OK);
+        e.flags |= PDR_ENDPOINT_ALONE;
+        assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+        pdr_prompt  p = fleet_prompt(500, 0, 0, NULL, 0);
+        pdr_request q = fleet_request(&f);
+        if (other) p.api = q.api = PDR_API_OTHER;
+        q.flags = PDR_REQUEST_NO_HOLD;
+        q.excluded = 1;
+        q.exclude[0] = f.decode[0];
+        pdr_init_struct(&t.d, sizeof t.d);
+        assert_int_equal(pdr_route_prompt(f.r, &p, NULL, 0, &q, &t.d, NULL), PDR_OK);
+        assert_int_equal(t.d.mode, PDR_MODE_SINGLE);
+        assert_int_equal(t.d.decode, f.decode[1]);
+        pdr_init_struct(&t.x, sizeof t.x);
+        t.n = PDR_MAX_ACTIONS;
+        assert_int_equal(pdr_exchange_begin(f.r, &t.x, &t.d, f.lease, f.now, t.act, &t.n), PDR_OK);
+        uint32_t  prompts = (uint32_t)fleet_target(&f, f.decode[1]).prefill_requests;
+        pdr_event ev = made(&f, &t, PDR_EV_SERVED, D, 0);
+        assert_int_equal(prompts, !other);
+        for (int i = 0; i < 3; i++) { /* away, back, away */
+            int there = i == 1;
+            ev.detail = f.decode[there];
+            feed(&f, &t, ev);
+            assert_int_equal(t.x.decode, f.decode[there]);
+            assert_int_equal(fleet_target(&f, f.decode[there]).decode_requests, 1);
+            assert_int_equal(fleet_target(&f, f.decode[!there]).decode_requests, 0);
+            assert_int_equal(fleet_target(&f, f.decode[1]).prefill_requests, prompts);
+            assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+        }
+        happen(&f, &t, PDR_EV_HEAD, D, 200);
+        happen(&f, &t, PDR_EV_BODY, D, 0);
+        happen(&f, &t, PDR_EV_END, D, 0);
+        assert_int_equal(fleet_stats(&f).bookings, 0);
+        ev.detail = f.decode[1];
+        feed(&f, &t, ev); /* nothing is booked any more */
+        assert_int_equal(fleet_target(&f, f.decode[1]).decode_requests, 0);
+        for (int i = 0; i < 2; i++) { /* and nothing of it is left anywhere */
+            assert_int_equal(pdr_endpoint_remove(f.r, f.decode[i], NULL), PDR_OK);
+            assert_int_equal(pdr_endpoint_get(f.r, f.decode[i], &e, NULL), PDR_E_NOT_FOUND);
+        }
+        fleet_close(&f);
+    }
+}
+
+static void where_it_was_served_is_told_right_or_not_at_all(void **state)
+{
+    (void)state;
+    fleet f;
+    trip  t;
+    open_fleet(&f, 1, 2);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, f.decode[0]), PDR_OK);
+    pdr_event good_one = made(&f, &t, PDR_EV_SERVED, D, 0), ev;
+    good_one.detail = f.decode[1];
+    assert_int_equal(pdr_exchange_event(f.r, &t.x, &good_one, t.act, NULL), PDR_E_INVALID);
+    ev = good_one;
+    ev.struct_size = 0;
+    t.n = PDR_MAX_ACTIONS;
+    assert_int_equal(pdr_exchange_event(f.r, &t.x, &ev, t.act, &t.n), PDR_E_VERSION);
+    ev.struct_size = offsetof(pdr_event, retry_after_ms) - 1; /* cut short: it names nobody */
+    feed(&f, &t, ev);
+    assert_int_equal(t.n, 0);
+    ev = good_one;
+    ev.leg = P;
+    feed(&f, &t, ev);
+    assert_int_equal(t.n, 0);
+    uint32_t ready = f.r->ready;
+    f.r->ready = 0;
+    assert_int_equal(pdr_exchange_event(f.r, &t.x, &good_one, t.act, &t.n), PDR_E_INVALID);
+    f.r->ready = 0x54534f4c; /* the block is lost: requests go on without it */
+    assert_int_equal(pdr_exchange_event(f.r, &t.x, &good_one, t.act, &t.n), PDR_OK);
+    f.r->ready = ready;
+    assert_int_equal(t.x.decode, f.decode[0]); /* none of these moved it */
+    assert_int_equal(fleet_target(&f, f.decode[0]).decode_requests, 1);
+    assert_int_equal(fleet_target(&f, f.decode[1]).decode_requests, 0);
+    feed(&f, &t, good_one);
+    assert_int_equal(fleet_target(&f, f.decode[1]).decode_requests, 1);
+    fleet_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -560,6 +696,9 @@ int main(void)
         cmocka_unit_test(a_stalled_answer_is_noticed),
         cmocka_unit_test(one_that_takes_many_times_longer_than_the_others_is_taken_out),
         cmocka_unit_test(the_place_is_where_the_request_was_served),
+        cmocka_unit_test(the_place_is_with_the_least_of_ranks),
+        cmocka_unit_test(the_place_of_one_that_is_served_alone_moves_too),
+        cmocka_unit_test(where_it_was_served_is_told_right_or_not_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,8 @@ static void others_are_known_by_reports(void **state)
     assert_int_equal(pdr_crowd_q10(&c), PDR_CROWD_ALONE);
     for (int i = 0; i < 2000; i++) pdr_crowd_add(&c, 0, UINT64_MAX);
     assert_int_equal(pdr_crowd_q10(&c), PDR_CROWD_MOST);
+    for (int i = 0; i < 8000; i++) pdr_crowd_add(&c, UINT64_MAX, 0);
+    assert_int_equal(pdr_crowd_q10(&c), PDR_CROWD_ALONE);
 }
 
 static void homes_are_worth_what_is_found_there(void **state)
@@ -38,6 +40,12 @@ static void homes_are_worth_what_is_found_there(void **state)
     assert_int_equal(pdr_home_depth(&h, 0, 100), 0); /* nothing is shared: there are no homes */
     pdr_homes none = {0};
     assert_int_equal(pdr_home_depth(&none, 3, 100), 3);
+    for (int i = 0; i < 6000; i++) { /* numbers that no prompt has; all is found although only each tenth goes home: more than all is not expected */
+        pdr_homes_sent(&h, UINT64_MAX, i % 10 == 0);
+        pdr_homes_found(&h, UINT64_MAX, UINT64_MAX);
+    }
+    assert_int_equal(pdr_home_depth(&h, 0, 100), 100);
+    assert_true(h.asked <= 256ull << 20 && h.found <= 256ull << 20);
 }
 
 /* Name of the home that this gateway finds for the chain `s`; "": none. */
@@ -107,19 +115,11 @@ static void report(const fleet *f, int prefill, uint32_t running)
     assert_int_equal(pdr_load_put(f->r, f->prefill[prefill], 0, &l, f->now, NULL), PDR_OK);
 }
 
-/* Sends what is asked, and tells of its end with usage: so much of it was cached. */
-static uint32_t served(fleet *f, uint32_t s, uint64_t cached)
+static void end_prefill(const fleet *f, pdr_exchange *x, uint64_t cached)
 {
-    pdr_decision d;
-    pdr_exchange x;
-    pdr_action   a[8];
-    pdr_event    ev;
-    size_t       n = 8;
-    assert_int_equal(fleet_route(f, 8000, s, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
-    pdr_init_struct(&x, sizeof x);
-    assert_int_equal(pdr_exchange_begin(f->r, &x, &d, f->lease, f->now, a, &n), PDR_OK);
-    f->now += 500 * MS;
-    fleet_tell(f, &x, PDR_EV_HEAD, PDR_LEG_PREFILL);
+    pdr_action a[8];
+    pdr_event  ev;
+    size_t     n = 8;
     pdr_init_struct(&ev, sizeof ev);
     ev.type = PDR_EV_END;
     ev.leg = PDR_LEG_PREFILL;
@@ -129,8 +129,22 @@ static uint32_t served(fleet *f, uint32_t s, uint64_t cached)
     ev.prompt_tokens = 8000;
     ev.cached_tokens = cached;
     ev.completion_tokens = 1;
-    n = 8;
-    assert_int_equal(pdr_exchange_event(f->r, &x, &ev, a, &n), PDR_OK);
+    assert_int_equal(pdr_exchange_event(f->r, x, &ev, a, &n), PDR_OK);
+}
+
+/* Sends what is asked, and tells of its end with usage: so much of it was cached. */
+static uint32_t served(fleet *f, uint32_t s, uint64_t cached)
+{
+    pdr_decision d;
+    pdr_exchange x;
+    pdr_action   a[8];
+    size_t       n = 8;
+    assert_int_equal(fleet_route(f, 8000, s, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    pdr_init_struct(&x, sizeof x);
+    assert_int_equal(pdr_exchange_begin(f->r, &x, &d, f->lease, f->now, a, &n), PDR_OK);
+    f->now += 500 * MS;
+    fleet_tell(f, &x, PDR_EV_HEAD, PDR_LEG_PREFILL);
+    end_prefill(f, &x, cached);
     pdr_booking_done(f->r, d.booking, PDR_DONE_ALL, f->now);
     return d.prefill;
 }
@@ -203,9 +217,79 @@ static void held_ones_go_home(void **state)
     }
 }
 
+/* Others' prompts wait at the one prefill, as two reports say; ours is behind them, and is through after `took` of what is expected of it (times 16), or at once. What it waits for. */
+static uint64_t behind_others(fleet *f, uint32_t s, uint32_t waiting, uint64_t took_q4, int at_once)
+{
+    pdr_load     l;
+    pdr_decision d;
+    pdr_exchange x;
+    pdr_action   a[8];
+    size_t       n = 8;
+    pdr_init_struct(&l, sizeof l);
+    l.have = PDR_LOAD_RUNNING | PDR_LOAD_WAITING | PDR_LOAD_WAITING_TOKENS;
+    l.running = waiting > 0;
+    l.waiting = waiting;
+    l.waiting_tokens = 8000 * waiting;
+    for (int i = 0; i < 2; i++) assert_int_equal(pdr_load_put(f->r, f->prefill[0], 0, &l, f->now, NULL), PDR_OK);
+    pdr_lease_renew(f->r, f->lease, f->now);
+    assert_int_equal(fleet_route(f, 8000, s, PDR_REQUEST_NO_HOLD, &d), PDR_OK);
+    pdr_init_struct(&x, sizeof x);
+    assert_int_equal(pdr_exchange_begin(f->r, &x, &d, f->lease, f->now, a, &n), PDR_OK);
+    f->now += at_once ? MS : (d.wait_us + d.prefill_us * took_q4 / 16 + d.transfer_us) * 1000;
+    fleet_tell(f, &x, PDR_EV_HEAD, PDR_LEG_PREFILL);
+    end_prefill(f, &x, 0);
+    pdr_booking_done(f->r, d.booking, PDR_DONE_ALL, f->now);
+    return d.wait_us;
+}
+
+/* What the fit would be, had a prompt of 8,000 tokens taken so much of what it expects (times 16). */
+static pdr_fit fit_after(const fleet *f, uint64_t took_q4)
+{
+    const pdr_config *c = &f->r->config;
+    pdr_fit           fit = f->r->learnt.fit;
+    uint64_t          term[PDR_FIT_TERMS] = {c->prefill_base_us, 8000ull * c->prefill_ns_per_token / 1000, 8000ull * 4000 / 1000 * c->prefill_fs_per_token2 / 1000000, 0};
+    uint64_t          expected = pdr_fit_us(&fit, term);
+    pdr_fit_add(&fit, term, took_q4 < 16 ? expected - expected / 16 : expected + (took_q4 - 16) * (expected / 16));
+    return fit;
+}
+
+/* Who stands behind others' prompts does not find the server slow: the reported wait is not his. What no report told of moves it by a sixteenth at most. */
+static void prices_are_learnt_beside_others(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    pdr_fit    want;
+    fleet_open(&f, &c, 1, 1);
+    uint64_t alone = pdr_prefill_us(&f.r->rates, 8000, 0);
+    for (uint32_t s = 0; s < 60; s++) {
+        assert_in_range(behind_others(&f, s, 1 + s % 3, 16, 0), alone / 4, 8 * alone);
+        assert_int_equal(f.r->learnt.fit.samples, s + 1);
+    }
+    pdr_books b;
+    pdr_books_open(&b, f.r);
+    assert_true(b.registry.head->crowd_q10 > PDR_CROWD_ALONE);
+    assert_in_range(pdr_prefill_us(&f.r->rates, 8000, 0), alone - alone / 50, alone + alone / 50);
+    assert_in_range(fleet_target(&f, f.prefill[0]).speed_permille, 980, 1020);
+
+    want = fit_after(&f, 17); /* four times: behind some that no report has told of; then half as long again */
+    behind_others(&f, 100, 2, 64, 0);
+    assert_memory_equal(&want, &f.r->learnt.fit, sizeof want);
+    want = fit_after(&f, 17);
+    behind_others(&f, 101, 2, 24, 0);
+    assert_memory_equal(&want, &f.r->learnt.fit, sizeof want);
+    want = fit_after(&f, 15); /* a quarter: some of those reported were gone */
+    behind_others(&f, 102, 2, 4, 0);
+    assert_memory_equal(&want, &f.r->learnt.fit, sizeof want);
+    want = f.r->learnt.fit; /* before the wait was over: says nothing */
+    behind_others(&f, 103, 2, 0, 1);
+    assert_memory_equal(&want, &f.r->learnt.fit, sizeof want);
+    fleet_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(others_are_known_by_reports), cmocka_unit_test(homes_are_worth_what_is_found_there), cmocka_unit_test(gateways_agree),
-                                       cmocka_unit_test(home_while_others_send_too), cmocka_unit_test(held_ones_go_home)};
+                                       cmocka_unit_test(home_while_others_send_too), cmocka_unit_test(held_ones_go_home), cmocka_unit_test(prices_are_learnt_beside_others)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

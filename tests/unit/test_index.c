@@ -162,6 +162,43 @@ static void sampled_match_equals_the_model(void **state)
     free(ix);
 }
 
+/* Chains are known up to 65,535 blocks, also where each block is a sample. */
+static void longer_than_a_depth_counts(void **state)
+{
+    (void)state;
+    enum { LONG = 70000, LESS = 40000, AT_MOST = 65535 };
+    static uint64_t chain[LONG];
+    uint32_t        holders[MODEL_TARGETS];
+    pdr_index      *ix = fresh(200000, 3);
+    for (uint32_t i = 0; i < LONG; i++) chain[i] = model_mix(i + 1);
+    assert_int_equal(pdr_index_match_sample(ix, chain, 0, 0, depth, holders), 0);
+    assert_int_equal(pdr_index_match_sample(ix, chain, LONG, LONG, depth, holders), 0);
+    pdr_index_store(ix, 0, chain, LONG);
+    pdr_index_store(ix, 1, chain, LESS);
+    check(ix);
+    for (uint32_t n = AT_MOST; n <= LONG; n += LONG - AT_MOST) {
+        memset(depth, 0, sizeof depth);
+        pdr_index_match(ix, chain, n, depth);
+        assert_int_equal(depth[0], AT_MOST);
+        assert_int_equal(depth[1], LESS);
+        assert_int_equal(depth[2], 0);
+        memset(depth, 0, sizeof depth);
+        assert_int_equal(pdr_index_match_sample(ix, chain, n, n, depth, holders), 2);
+        assert_int_equal(depth[0], AT_MOST);
+        assert_int_equal(depth[1], LESS);
+        assert_int_equal(depth[2], 0);
+    }
+    pdr_index_remove(ix, 0, chain + LESS, AT_MOST - LESS);
+    for (uint32_t i = LESS + 100; i < LONG; i++) chain[i] = model_mix(LONG + i + 1); /* goes another way from there */
+    pdr_index_extend(ix, 1, LESS, chain + LESS, LONG - LESS);
+    check(ix);
+    memset(depth, 0, sizeof depth);
+    assert_int_equal(pdr_index_match_sample(ix, chain, LONG, LONG, depth, holders), 2);
+    assert_int_equal(depth[0], LESS);
+    assert_int_equal(depth[1], AT_MOST);
+    free(ix);
+}
+
 /* Bounded in every way at once: what is said to be held was stored and not removed, nothing is counted twice, no more
  * than allowed. */
 static void bounded(uint32_t targets, uint64_t entries, uint32_t capacity, uint32_t steps, int only_stores)
@@ -590,6 +627,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_model),
         cmocka_unit_test(sampled_match_equals_the_model),
+        cmocka_unit_test(longer_than_a_depth_counts),
         cmocka_unit_test(bounds_are_kept),
         cmocka_unit_test(same_calls_make_the_same_state),
         cmocka_unit_test(it_can_lie_anywhere),

@@ -132,6 +132,54 @@ static void joint_choice_is_the_exact_minimum(void **state)
     assert_true(none > 10 && single > 100);
 }
 
+/* Prices beyond what bounds of groups hold for: the cheapest decode, found by groups, is that of all pairs compared. */
+static void bounds_hold_or_are_not_used(void **state)
+{
+    (void)state;
+    static world w;
+    pdr_choice   c, x;
+    uint32_t     met[5] = {0}, none = 0;
+    for (int round = 0; round < 20000; round++) {
+        seed = 900000 + (uint64_t)round;
+        drawn = 0;
+        make_world(&w, 0);
+        w.head.board.us_per_request = w.rates.decode_us_per_request;
+        w.head.board.ps_per_token = w.rates.decode_ps_per_token;
+        uint64_t odd = draw(3) ? 1 + draw(4) : 50; /* of how many one is out of bounds */
+        for (uint32_t i = 0; i < MAX; i++) {
+            pdr_target *t = &w.targets[i];
+            t->d_last_pick = (uint32_t)draw(20);
+            t->max_running = draw(3) ? 0 : 1 + (uint32_t)draw(60);
+            if (draw(odd)) continue;
+            if (draw(2)) t->d_foreign_requests = UINT32_MAX - (uint32_t)draw(1000); /* a step beyond the most that the board holds */
+            else t->d_foreign_tokens = 1ull << (40 + draw(14));                     /* and so far over the KV cache */
+            if (draw(2)) t->kv_capacity = 200000;
+        }
+        w.head.pick = 20;
+        pdr_registry_relist(&w.g);
+        w.head.single_n = 0;
+        w.job.excluded = 0;
+        const uint64_t outputs[5] = {0, 1 + draw(3000), (1 << 24) - 1, (1 << 24) + draw(3), 1ull << (25 + draw(15))};
+        uint32_t       kind = (uint32_t)draw(5), possible = 0;
+        w.job.output_tokens = outputs[kind];
+        int code = pdr_pair_choose(&w.g, &pdr_policy_default, &w.view, &w.s, 0, 0, &c);
+        for (uint32_t i = 0; i < w.head.prefill_n; i++) possible += !pdr_barred(&w.targets[w.prefill[i]], &w.job, w.view.now_ns);
+        assert_int_equal(pdr_pair_with(&w.g, &w.view, c.prefill, c.prefill_cost, possible, &x), code);
+        assert_int_equal(x.pairs, c.pairs);
+        assert_int_equal(x.decode, c.decode);
+        if (code) {
+            none++;
+            continue;
+        }
+        assert_int_equal(x.decode_cost, c.decode_cost);
+        assert_int_equal(x.transfer_us, c.transfer_us);
+        assert_int_equal(x.cost, c.cost);
+        met[kind]++;
+    }
+    assert_true(none > 10);
+    for (int i = 0; i < 5; i++) assert_true(met[i] > 2000);
+}
+
 static void group_numbers_are_reused(void **state)
 {
     (void)state;
@@ -248,6 +296,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joint_choice_is_the_exact_minimum),
+        cmocka_unit_test(bounds_hold_or_are_not_used),
         cmocka_unit_test(group_numbers_are_reused),
         cmocka_unit_test(a_near_prefill_wins_if_it_pays),
         cmocka_unit_test(baselines_do_what_their_names_say),
