@@ -147,14 +147,14 @@ static void bounds_hold_or_are_not_used(void **state)
         w.head.board.ps_per_token = w.rates.decode_ps_per_token;
         uint64_t odd = draw(3) ? 1 + draw(4) : 50; /* of how many one is out of bounds */
         int      full = odd == 1 && draw(2);       /* all are over their KV cache by more than the board's bounds, though no step is long */
-        if (full) w.rates.decode_ps_per_token = w.head.board.ps_per_token = 1;
+        if (full) w.rates.decode_ps_per_token = w.head.board.ps_per_token = 0;
         for (uint32_t i = 0; i < MAX; i++) {
             pdr_target *t = &w.targets[i];
             t->d_last_pick = (uint32_t)draw(20);
             t->max_running = draw(3) ? 0 : 1 + (uint32_t)draw(60);
             if (draw(odd)) continue;
             if (!full && draw(2)) t->d_foreign_requests = UINT32_MAX - (uint32_t)draw(1000); /* a step beyond the most that the board holds */
-            else t->d_foreign_tokens = 1ull << (full ? 51 : 40 + draw(14));         /* and so far over the KV cache */
+            else t->d_foreign_tokens = 1ull << (full ? 51 + draw(10) : 40 + draw(14)); /* and so far over the KV cache */
             if (full || draw(2)) t->kv_capacity = 200000;
         }
         w.head.pick = 20;
