@@ -6,7 +6,9 @@ import time
 
 import httpx
 import pytest
+from conftest import block_stats
 from hosts.host import endpoints_of
+from sglang_sim.harness import wait_for
 from traffic import PATHS, all_received, answer_text, body, both_legs, error_of, events_of
 
 
@@ -166,6 +168,8 @@ def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
                 answer = client.post(PATHS["chat"], json={"model": "tiny", "messages": turns, "max_tokens": 4})
                 assert answer.status_code == 200
                 turns += [answer.json()["choices"][0]["message"], {"role": "user", "content": f"and then, {turn}?"}]
+                # prefill's answer may come after decode's; until then its server counts as busy
+                assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5), block_stats(gw)
                 turns[-2] = {k: turns[-2][k] for k in ("role", "content")}
     log = [entry for entry in gw.log() if entry["uri"] == PATHS["chat"]]
     for i in range(6):
