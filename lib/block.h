@@ -105,6 +105,7 @@ typedef struct pdr_books {
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
     struct pdr_books  *outer;  /* the call of this thread that this one is inside of, on another block */
     jmp_buf      escape;       /* where pdr_router_escape() leads */
+    volatile int locked;       /* the lock is this call's; a signal handler of the thread reads it */
 } pdr_books;
 
 /* Pointers for a block whose header was checked. b->ledger points into b: a pdr_books is not copied. */

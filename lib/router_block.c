@@ -350,15 +350,20 @@ static void repair(pdr_books *b)
 
 static int not_ready(const pdr_router *r) { return r && r->ready == LOST ? PDR_E_BLOCK_CORRUPT : PDR_E_INVALID; }
 
-int pdr_router_lose(pdr_router *r)
-{
-    if (!r || __atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY) return PDR_E_INVALID;
-    __atomic_store_n(&r->ready, LOST, __ATOMIC_RELEASE);
-    return PDR_OK;
-}
-
 /* The call that this thread is inside of. Only a signal handler of the same thread reads it: the one thing that is not in the block or on a stack. */
 static _Thread_local pdr_books *inside;
+
+/* Where only a part of the block is gone others still see its lock: who leaves by a jump gives it back, or they would wait for it in vain. */
+int pdr_router_lose(pdr_router *r)
+{
+    pdr_books *b = inside;
+    if (!r || __atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY) return PDR_E_INVALID;
+    __atomic_store_n(&r->ready, LOST, __ATOMIC_RELEASE);
+    if (!b || b->r != r || !b->locked) return PDR_OK;
+    b->locked = 0;
+    pdr_lock_release(&r->lock);
+    return PDR_OK;
+}
 
 void pdr_router_escape(const pdr_router *r)
 {
@@ -378,11 +383,15 @@ int pdr_books_take(pdr_books *b, pdr_router *r, uint64_t now_ns)
 {
     b->r = r;
     b->outer = inside;
+    b->locked = 0;
     inside = b;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (__builtin_expect(!r || __atomic_load_n(&r->ready, __ATOMIC_ACQUIRE) != READY, 0)) return leave(b, not_ready(r));
     int got = pdr_lock_take(&r->lock);
-    if (__builtin_expect(got < 0, 0)) return leave(b, got);
+    if (__builtin_expect(got < 0, 0)) return leave(b, r->ready == LOST ? PDR_E_BLOCK_CORRUPT : got);
+    b->locked = 1;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (__builtin_expect(r->ready != READY, 0)) return pdr_books_unlock(b, PDR_OK, NULL);
     pdr_books_open(b, r);
     if (__builtin_expect(got == PDR_LOCK_RECOVERED, 0)) {
         repair(b);
@@ -401,6 +410,8 @@ int pdr_books_take(pdr_books *b, pdr_router *r, uint64_t now_ns)
 int pdr_books_unlock(pdr_books *b, int code, pdr_error *err)
 {
     int lost = b->r->ready != READY;
+    b->locked = 0;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     pdr_lock_release(&b->r->lock);
     leave(b, code);
     return __builtin_expect(lost, 0) ? pdr_fail(err, PDR_E_BLOCK_CORRUPT, "the block was lost meanwhile") : code;

@@ -13,7 +13,7 @@
 enum { FREE, FILLING, LIVE, LOST };
 
 struct pdr_guard_slot {
-    atomic_uint state;
+    atomic_uint state, gone;
     size_t      size;
     char       *at;
     uint64_t    boot;
@@ -73,7 +73,9 @@ static int rescue(const char *at)
         struct pdr_guard_slot *s = &slots[i];
         unsigned               state = atomic_load(&s->state), live = LIVE;
         if (state < LIVE || at < s->at || at >= s->at + s->size) continue;
-        if (atomic_compare_exchange_strong(&s->state, &live, LOST)) take_away(s);
+        /* where the first page is still there, others see that the block is lost, and its lock is not left with this thread */
+        if (atomic_compare_exchange_strong(&s->state, &live, LOST) && at >= s->at + sysconf(_SC_PAGESIZE)) (void)pdr_router_lose((pdr_router *)(void *)s->at);
+        if (!atomic_exchange(&s->gone, 1)) take_away(s); /* by now: the page may have gone meanwhile, and that fault have been handled within this one */
         unblock();
         pdr_router_escape((const pdr_router *)(const void *)s->at);
         return put_page(s, (size_t)(at - s->at));
@@ -140,6 +142,7 @@ int pdr_guard_add(pdr_host *h, uint64_t boot, pdr_error *err)
         s->size = h->size;
         s->boot = boot;
         h->guard = s;
+        atomic_store(&s->gone, 0);
         atomic_store(&s->state, LIVE);
         return PDR_OK;
     }
