@@ -186,7 +186,7 @@ PDR_API int pdr_router_attach(void *mem, size_t size, const pdr_config *config, 
 PDR_API int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr_router **out, pdr_error *err);
 /*
  * Marks a block whose memory cannot be trusted any more: every call on it from now on, and those that are inside, answer PDR_E_BLOCK_CORRUPT.
- * Async-signal-safe. PDR_E_INVALID: not a ready block. [any] since 0.1
+ * In a signal handler of a thread that is inside, its lock is given back. Async-signal-safe. PDR_E_INVALID: not a ready block. [any] since 0.1
  */
 PDR_API int pdr_router_lose(pdr_router *r);
 /*

@@ -67,6 +67,7 @@ def test_long_bodies(size, dispatch, fleet, start_gateway):
     endpoints = [{"role": role, "host": "127.0.0.1", "port": s.port, **more} for s, role, more in zip(servers, ("prefill", "decode"), ({"bootstrap_port": 8998}, {}))]
     gw = start_gateway(endpoints or fleet, flags=DISPATCH[dispatch])
     assert httpx.post(gw.url + PATHS["chat"], content=sent, headers={"Content-Type": "application/json"}, timeout=60).status_code == 200
+    assert wait_for(lambda: all(s.requests for s in servers), timeout=20)  # decode may answer before prefill has all
     legs = [s.requests[0][1] for s in servers] or [leg.body for leg in both_legs(fleet, PATHS["chat"])]
     assert [TAIL.sub(b"", leg) == sent for leg in legs] == [True, True]
     for each in servers:

@@ -234,7 +234,7 @@ def test_owned_with_one_server_for_all(start_fleet, make_gateway):
 
 
 def test_owned_in_retries(fleet, make_gateway):
-    """Both attempts, with other rooms."""
+    """Both attempts, with other rooms; of the first one maybe prefill's leg only, where that fails before decode's is sent."""
     gw = make_gateway(endpoints_of(fleet))
     rng = random.Random(5)
     sent, kept = hostile_body("/generate", rng)
@@ -242,7 +242,7 @@ def test_owned_in_retries(fleet, make_gateway):
         worker.fault(kind="status", status=500, count=1)
     httpx.post(gw.url + "/generate", content=sent, headers={"Content-Type": "application/json", **dict.fromkeys(OWNED_HEADERS[:3], "1")}, timeout=20)
     received = all_received(fleet, "/generate")
-    assert len(received) >= 4
+    assert len(received) >= 3
     for r in received:
         arrives_clean(r, kept, True)
     assert len({r.json["bootstrap_room"] for r in received}) >= 2

@@ -139,7 +139,12 @@ def test_corpus_of_http2(gw, fleet):
     for name, (head, pieces, may) in CORPUS.items():
         status = exchange(gw, head, pieces)
         received = all_received(fleet)
-        found = judge(status, received, may)
+        if name in gw.http2:
+            code, path, _ = gw.http2[name]
+            whole = all((r.method, r.path, TAIL.sub(b"", r.body)) == ("POST", path, BODY) and r.header("content-length") == str(len(r.body)) for r in received)
+            found = None if status == code and received and whole else f"not what the host does with it: {[(r.path, r.body) for r in received]}"
+        else:
+            found = judge(status, received, may)
         if found:
             wrong[name] = status, found
         if received:

@@ -24,6 +24,8 @@ def build_gateway():
 class Gateway(Host):
     name = "go"
     can = frozenset(FEATURES)
+    http2 = {"two lengths": (200, "/v1/chat/completions", "net/http believes the first, and forwards what it has read with a length of its own"),
+             "a space in the path": (404, "/v1/chat/completions%20HTTP/1.1", "net/http escapes it: a path like any other")}
     options = frozenset(["keepalive", "recreate", "body_file"])  # body_file changes nothing: bodies are always in memory
 
     def __init__(self, directory, endpoints, **options):

@@ -78,6 +78,8 @@ class Host:
     instead = {}
     # {row of test_http.CORPUS: (its statuses, reason)}: where HTTP leaves a choice and this host's is not among the row's
     http = {}
+    # {row of test_http2.CORPUS: (status, path of what arrives, reason)}: the same for HTTP/2
+    http2 = {}
     stop_signal = signal.SIGTERM
     start_timeout = 20
 
