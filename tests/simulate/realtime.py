@@ -4,8 +4,8 @@
     tests/simulate/realtime.py [--trace FILE] [--prefill 6] [--decode 5] [--rate 2] [--requests 600] [--scale 0.1] [--within 10]
 
 A scale of 0.1 makes everything ten times as fast: the workers' times, the arrivals, and the router's prior costs. Figures are printed in the trace's own
-seconds. TTFT is from the arrival at the gateway to prefill's answer, in both: SGLang's prefill answers when its KV cache has gone (`--hear transfer`). The
-network's part is measured on the idle cluster and given to the laboratory (`--delay`). Without --trace: 600 made-up conversations of a few turns.
+seconds. TTFT is from the arrival at the gateway until the prompt is computed, in both. SGLang's prefill answers later, when its KV cache has gone (`--hear
+transfer`); that way is in neither figure. The network's part is measured on the idle cluster and given to the laboratory (`--delay`). Without --trace: 600 made-up conversations of a few turns.
 Answers come whole, in both: no first token is told (`pdroute:whole=1`).
 
 A queue is chaotic: arrivals a few hundredths of a second earlier or later change the mean by some per cent. So the prediction is the mean of ten runs whose
@@ -101,13 +101,13 @@ async def replay(url, rows, scale):
     return results
 
 
-def ttfts(fleet, results):
-    """Seconds from arrival to prefill's answer."""
+def ttfts(fleet, results, until):
+    """Seconds from arrival until prefill's answer, or until the prompt is computed."""
     ended = {}
     for worker in fleet.prefills:
         for got in worker.requests("/v1/completions"):
             if got.status == 200:
-                ended[int(got.header("x-request-id")[4:])] = got.end
+                ended[int(got.header("x-request-id")[4:])] = got.end if until == "answer" else got.spans[0]["prefilled"]
     return [ended[i] - r[0] for i, r in enumerate(results) if i in ended]
 
 
@@ -135,13 +135,13 @@ def real(a, rows, directory):
         with Gateway(Path(directory), endpoints, config=costs(a.scale), body_file=False, keepalive=4, http="client_body_timeout 1h; proxy_read_timeout 1h;") as gateway:
             # the network and Python: what a request of one token takes beyond what the model says, on the idle cluster
             probe = [{"at": 0.3 / a.scale * i, "input_length": BLOCK, "output_length": 1, "hash_ids": [1 << 40 | i]} for i in range(20)]
-            took = ttfts(fleet, asyncio.run(replay(gateway.url, probe, a.scale)))
+            took = ttfts(fleet, asyncio.run(replay(gateway.url, probe, a.scale)), "answer")
             model = (cost.Cost(1).prefill([(BLOCK, 0)]) + cost.Cost(1).transfer(BLOCK))
             overhead = max(0.0, statistics.median(took) / a.scale - model)
             fleet.reset()
             results = asyncio.run(replay(gateway.url, rows, a.scale))
             bad = [r for r in results if r[1] != 200]
-            seen = [t / a.scale for t in ttfts(fleet, results)]
+            seen = [t / a.scale for t in ttfts(fleet, results, "computed")]
             spent, hit = stages(fleet, results, a.scale)
             status = gateway.status()
             hits = [line["hit"].split("/") for line in gateway.log()[len(probe):] if "/" in line["hit"]]
@@ -163,7 +163,8 @@ def predicted(a, rows, directory, overhead):
     runs = json.loads(out.read_text())["runs"]
     means = {}
     for r in runs:
-        means.setdefault(r["policy"], []).append({**{k: r["ttft"][k] for k in ("mean", "p50", "p90", "max")}, "believed": r["hit"]["fraction"], "held": r["held"]["mean"]})
+        # its TTFT ends where the gateway hears of it; ours ends at the worker
+        means.setdefault(r["policy"], []).append({**{k: r["ttft"][k] - overhead / 2 for k in ("mean", "p50", "p90", "max")}, "believed": r["hit"]["fraction"], "held": r["held"]["mean"]})
     assert all(len(each) == 10 for each in means.values())
     return [{"policy": policy, "spread": statistics.stdev(r["mean"] for r in each), **{k: statistics.fmean(r[k] for r in each) for k in each[0]}} for policy, each in means.items()]
 
