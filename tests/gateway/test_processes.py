@@ -1,8 +1,10 @@
 """Worker processes, configuration, held requests."""
 
+import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -59,6 +61,29 @@ def test_reload_under_load_loses_nothing(fleet, make_gateway):
     # the old workers are gone: no kept connection, no timer of ours holds them up
     assert wait_for(lambda: len(gw.all_pids()) == 2, timeout=10, interval=0.1), "old workers are still there"
     assert wait_for(lambda: block_stats(gw)["leases"] == 2, timeout=3)
+
+
+@pytest.mark.needs("reload", "workers")
+def test_reload_answers_who_had_connected(fleet, make_gateway):
+    """A connection that the old worker has taken, and the request comes when that one is told to leave: not a closed connection, which no client can tell from a lost request."""
+    gw = make_gateway(fleet, workers=2)
+    before = set(gw.worker_pids())
+    sockets = [socket.create_connection(("127.0.0.1", gw.port)) for _ in range(6)]
+    time.sleep(0.3)  # until they are accepted
+    gw.reload()
+    assert wait_for(lambda: set(gw.worker_pids()) - before, timeout=20, interval=0.02)
+    time.sleep(0.2)
+    text = json.dumps(body("chat")).encode()
+    head = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n".encode()
+    for s in sockets:
+        s.settimeout(20)
+        s.sendall(head)
+        s.sendall(text)
+        answer = http.client.HTTPResponse(s)
+        answer.begin()
+        assert answer.status == 200 and json.loads(answer.read())["choices"]
+        s.close()
+    assert wait_for(lambda: len(gw.all_pids()) == 2, timeout=10, interval=0.1), "old workers are still there"
 
 
 @pytest.mark.needs("reload", "restart", "log")

@@ -1,7 +1,7 @@
 """
 For gunicorn: `gunicorn -k pdroute_gateway.worker.Worker -w 4 pdroute_gateway:app`. It starts workers anew that died, and reloads at SIGHUP.
 
-Protocol is uvicorn's with two things put right, which its command line has no option for: trailers do not become headers of the request (a proxy in
+Protocol is uvicorn's with three things put right, which its command line has no option for: trailers do not become headers of the request (a proxy in
 front of us removes headers that clients may not set, and passes trailers; RFC 9110 section 6.5.1), and a malformed request is one line in the log
 without a traceback.
 """
@@ -14,12 +14,29 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # type: ign
 from uvicorn.workers import UvicornWorker  # type: ignore[import]
 
 
+UNASKED = 1.0
+
+
 class Protocol(HttpToolsProtocol):  # type: ignore[misc]
     headers: list[tuple[bytes, bytes]]
+    leaving = False
 
     def on_headers_complete(self) -> None:
         self.headers = list(self.headers)  # the parser calls on_header() for trailers, too: those go to this one; the application gets scope's
         super().on_headers_complete()
+        if self.leaving:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        if self.cycle is None:
+            self.leaving = True
+            self.loop.call_later(UNASKED, self.close_unasked)
+        else:
+            super().shutdown()
+
+    def close_unasked(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 def one_line(record: logging.LogRecord) -> bool:

@@ -31,6 +31,9 @@ FEATURES = {
 }
 
 
+_given = set()  # by free_ports: rows that run beside each other may not get the same one before the first has bound it
+
+
 def free_ports(n):
     """Below those that the system gives to connections: until the gateway binds them, nobody else is given one."""
     least, end = 10240, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
@@ -43,6 +46,11 @@ def free_ports(n):
                 s.bind(("127.0.0.1", random.randrange(least, end) if end - least > 1000 else 0))
             except OSError:
                 socks.pop().close()
+                continue
+            port = s.getsockname()[1]
+            if port in _given:
+                socks.pop().close()
+            _given.add(port)  # in one step: lanes are threads
         return [s.getsockname()[1] for s in socks]
     finally:
         for s in socks:
