@@ -1,14 +1,17 @@
 /*
- * The whole decision: scan, hash, match, choose, room, slices, and giving the booking back; beside its ceilings in the same run.
+ * The whole decision: scan, hash, match, choose, room, slices, and giving the booking back; beside its ceilings and its peers, body by body in the same run.
  * Prints JSON lines {"name","ns","allocs","note"}. CPU time of this thread; the median of several batches.
+ *   bench_route [--quick] [PREFIX]   rows of that name; quick: a few short batches
+ *   bench_route --once NAME          a few calls of that one, for counting instructions
  */
 #include "pdroute/pdroute.h"
 
 #include "hash.h"
 
+#include "allocs.h"
+
 #include <cJSON.h>
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,18 +19,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-static unsigned long allocations;
-__attribute__((visibility("default"))) void *malloc(size_t n)
-{
-    static void *(*real)(size_t);
-    if (!real) {
-        void *symbol = dlsym(RTLD_NEXT, "malloc");
-        memcpy(&real, &symbol, sizeof real);
-    }
-    allocations++;
-    return real(n);
-}
 
 static uint64_t cpu_ns(void)
 {
@@ -45,11 +36,13 @@ static int by_value(const void *a, const void *b)
 typedef void (*work)(void *);
 
 static const char *wanted = "";
-static int         once; /* for counting instructions: a few calls, no timing */
+static int         once;  /* for counting instructions: a few calls, no timing */
+static int         quick; /* whether it runs at all, not how fast */
 static void measure(const char *name, work run, void *arg, double target_ms, const char *note)
 {
     enum { BATCHES = 15 };
     double        ns[BATCHES];
+    int           batches = quick ? 3 : BATCHES;
     unsigned long n = 1, before, after;
     if (once ? strcmp(name, wanted) != 0 : strncmp(name, wanted, strlen(wanted)) != 0) return;
     if (once) {
@@ -57,7 +50,8 @@ static void measure(const char *name, work run, void *arg, double target_ms, con
         printf("{\"name\":\"%s\",\"calls\":20}\n", name);
         return;
     }
-    uint64_t      t;
+    uint64_t t;
+    if (quick) target_ms /= 10;
     for (;;) { /* as many as last long enough */
         t = cpu_ns();
         for (unsigned long i = 0; i < n; i++) run(arg);
@@ -66,15 +60,15 @@ static void measure(const char *name, work run, void *arg, double target_ms, con
         n *= 2;
     }
     before = allocations;
-    for (int b = 0; b < BATCHES; b++) {
+    for (int b = 0; b < batches; b++) {
         t = cpu_ns();
         for (unsigned long i = 0; i < n; i++) run(arg);
         ns[b] = (double)(cpu_ns() - t) / (double)n;
     }
     after = allocations;
-    qsort(ns, BATCHES, sizeof *ns, by_value);
-    printf("{\"name\":\"%s\",\"ns\":%.1f,\"allocs\":%.2f,\"note\":\"%s\"}\n", name, ns[BATCHES / 2],
-           (double)(after - before) / (double)(n * BATCHES), note);
+    qsort(ns, (size_t)batches, sizeof *ns, by_value);
+    printf("{\"name\":\"%s\",\"ns\":%.1f,\"allocs\":%.2f,\"note\":\"%s\"}\n", name, ns[batches / 2],
+           (double)(after - before) / ((double)n * batches), note);
     fflush(stdout);
 }
 
@@ -104,7 +98,7 @@ static char *chat(size_t bytes)
 
 static char *ids(size_t bytes)
 {
-    char    *s = malloc(bytes + 64), *p = s;
+    char    *s = malloc(bytes + 4096), *p = s; /* simdjson reads some bytes beyond */
     unsigned x = 1;
     p += sprintf(p, "{\"input_ids\":[");
     while ((size_t)(p - s) < bytes - 32) {
@@ -193,6 +187,22 @@ static void        run_memcpy(void *a) { piece *p = a; memcpy(p->copy, p->body, 
 static uint64_t    sink;
 static void        run_xxh3(void *a) { piece *p = a; sink += XXH3_64bits(p->body, p->len); }
 static void        run_cjson(void *a) { piece *p = a; cJSON_Delete(cJSON_ParseWithLength(p->body, p->len)); }
+static void        run_cjson_edit(void *a)
+{
+    piece *p = a;
+    cJSON *tree = cJSON_ParseWithLength(p->body, p->len);
+    cJSON_AddStringToObject(tree, "bootstrap_host", "10.0.0.1");
+    cJSON_AddNumberToObject(tree, "bootstrap_port", 8998);
+    cJSON_AddNumberToObject(tree, "bootstrap_room", 4711);
+    cJSON_free(cJSON_PrintUnformatted(tree));
+    cJSON_Delete(tree);
+}
+#ifdef HAVE_SIMDJSON
+int         peer_simdjson_members(const char *body, size_t len);
+int         peer_simdjson_ids(const char *body, size_t len);
+static void run_simdjson(void *a) { piece *p = a; sink += (uint64_t)peer_simdjson_members(p->body, p->len); }
+static void run_simdjson_ids(void *a) { piece *p = a; sink += (uint64_t)peer_simdjson_ids(p->body, p->len); }
+#endif
 
 static void decisions_per_second(int processes)
 {
@@ -206,25 +216,34 @@ static void decisions_per_second(int processes)
     b.len = strlen(body);
     b.api = PDR_API_CHAT;
     struct timespec t0, t1;
-    enum { N = 30000 };
+    const int      n = quick ? 2000 : 30000;
+    unsigned long *allocated = mmap(NULL, sizeof *allocated, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (allocated == MAP_FAILED) abort();
     clock_gettime(CLOCK_MONOTONIC, &t0);
     for (int i = 0; i < processes; i++)
         if (fork() == 0) {
             if (pdr_lease_open(b.r, "child", b.now, &b.lease, NULL)) _exit(1);
-            for (int k = 0; k < N; k++) route(&b);
+            unsigned long before = allocations;
+            for (int k = 0; k < n; k++) route(&b);
+            __atomic_add_fetch(allocated, allocations - before, __ATOMIC_SEQ_CST);
             _exit(0);
         }
     for (int i = 0; i < processes; i++) wait(NULL);
     clock_gettime(CLOCK_MONOTONIC, &t1);
-    double ns = ((double)(t1.tv_sec - t0.tv_sec) * 1e9 + (double)(t1.tv_nsec - t0.tv_nsec)) / ((double)N * processes);
-    printf("{\"name\":\"%s\",\"ns\":%.1f,\"allocs\":0,\"note\":\"wall time per decision over all processes on one block\"}\n", name, ns);
+    double ns = ((double)(t1.tv_sec - t0.tv_sec) * 1e9 + (double)(t1.tv_nsec - t0.tv_nsec)) / ((double)n * processes);
+    printf("{\"name\":\"%s\",\"ns\":%.1f,\"allocs\":%.2f,\"note\":\"wall time per decision over all processes on one block\"}\n", name, ns,
+           (double)*allocated / ((double)n * processes));
+    munmap(allocated, sizeof *allocated);
     free(body);
 }
 
 int main(int argc, char **argv)
 {
     if (argc > 2 && !strcmp(argv[1], "--once")) once = 1, wanted = argv[2]; /* one name */
-    else if (argc > 1) wanted = argv[1]; /* a prefix of names */
+    else
+        for (int i = 1; i < argc; i++)
+            if (!strcmp(argv[i], "--quick")) quick = 1;
+            else wanted = argv[i]; /* a prefix of names */
     static const struct { const char *name; size_t bytes; int ids; } sizes[] = {
         {"1KB", 1100, 0}, {"17KB", 17000, 0}, {"132KB", 132000, 0}, {"1MB", 1000000, 0}, {"ids233KB", 233000, 1}};
     static bench b;
@@ -246,6 +265,14 @@ int main(int argc, char **argv)
         measure(name, run_xxh3, &p, 5, "");
         snprintf(name, sizeof name, "peer/cjson/%s", sizes[i].name);
         measure(name, run_cjson, &p, 5, "parse and free only");
+        snprintf(name, sizeof name, "peer/cjson-edit/%s", sizes[i].name);
+        measure(name, run_cjson_edit, &p, 5, "parse, three members put in, print, free");
+#ifdef HAVE_SIMDJSON
+        snprintf(name, sizeof name, "peer/simdjson/%s", sizes[i].name);
+        measure(name, run_simdjson, &p, 5, "On-Demand: top-level members; nothing hashed, escapes not validated");
+        snprintf(name, sizeof name, "peer/simdjson-ids/%s", sizes[i].name);
+        if (sizes[i].ids) measure(name, run_simdjson_ids, &p, 5, "On-Demand: every id read");
+#endif
         free(p.copy);
         free(body);
     }

@@ -4,6 +4,8 @@
  */
 #include "prompt.h"
 
+#include "allocs.h"
+
 #include <cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,29 +148,6 @@ static void do_simdjson(const body *b)
 static void do_simdjson_ids(const body *b)
 {
     sink += (uint64_t)peer_simdjson_ids(b->text, b->len);
-}
-#endif
-
-/* Allocations are counted: the C library's own, so only there. */
-static unsigned long allocations;
-#if defined(__GLIBC__)
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t size);
-__attribute__((visibility("default"))) void *malloc(size_t size)
-{
-    allocations++;
-    return __libc_malloc(size);
-}
-__attribute__((visibility("default"))) void *calloc(size_t n, size_t size)
-{
-    allocations++;
-    return __libc_calloc(n, size);
-}
-__attribute__((visibility("default"))) void *realloc(void *p, size_t size)
-{
-    allocations++;
-    return __libc_realloc(p, size);
 }
 #endif
 
