@@ -69,6 +69,28 @@ static void check_edits(const char *body, size_t len, const pdr_limits *limits, 
     free(rest);
 }
 
+/* A member by name: found in what is valid, alike on every path, and where the scan says that it is. */
+static void check_member(const char *body, size_t len, const result *r)
+{
+    static const char *const names[] = {"model", "n", "", "messages"};
+    pdr_error err;
+    pdr_init_struct(&err, sizeof err);
+    int valid = pdr_json_check(body, len, PDR_JSON_DEPTH, &err) == PDR_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        pdr_span one = {0, 0}, other = {0, 0};
+        int code = pdr_member_by(PDR_PATH_PORTABLE, body, len, names[i], strlen(names[i]), &one);
+        REQUIRE(valid ? code == PDR_OK || code == PDR_E_NOT_FOUND : code == PDR_E_PARSE);
+        for (int path = PDR_PATH_AVX2; path <= PDR_PATH_NEON; path++) {
+            if (!pdr_path_usable(path)) continue;
+            REQUIRE(pdr_member_by(path, body, len, names[i], strlen(names[i]), &other) == code && !memcmp(&one, &other, sizeof one));
+        }
+        if (code) continue;
+        REQUIRE(one.begin < one.end && one.end < len);
+        if (i == 0 && !r->code && body[one.begin] == '"')
+            REQUIRE(r->prompt.model.begin == one.begin && r->prompt.model.end == one.end);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -103,6 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else
         REQUIRE(!r.code ||
                 (r.err.message[0] && r.err.offset < len && (api != PDR_API_OTHER || r.code == PDR_E_TOO_LARGE)));
+    check_member(body, len, &r);
     if (!r.code) check_edits(body, len, &limits, cap, &r);
     free(body);
     return 0;

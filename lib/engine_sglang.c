@@ -41,15 +41,20 @@
 #include "err.h"
 #include "room.h"
 
+#include <stddef.h>
+
 static int check(const pdr_prompt *p, uint32_t mode, pdr_error *err)
 {
     /* The decode scheduler dies on it: the prefix primer and all samples share one room (sgl-project/sglang issue
      * 40297). */
     if (mode == PDR_MODE_PD && p->samples > 1)
-        return pdr_fail(
-            err, PDR_E_UNSUPPORTED,
+    {
+        int placed = pdr_struct_ok(p, offsetof(pdr_prompt, reserved)); /* a caller's struct may be an older, shorter one */
+        return pdr_fail_at(
+            err, PDR_E_UNSUPPORTED, placed ? p->samples_at : 0, placed ? p->samples_line : 0,
             "n = %u is not possible with prefill/decode disaggregation; send %u requests with n = 1 instead",
             p->samples, p->samples);
+    }
     return PDR_OK;
 }
 

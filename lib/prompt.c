@@ -94,7 +94,8 @@ static void clear_prompt(pdr_prompt *p, uint32_t api)
     p->struct_size = size;
     p->api = api;
     p->batch = p->samples = 1;
-    p->insert_at = 0;
+    p->insert_at = p->samples_at = 0;
+    p->samples_line = p->reserved = 0;
 }
 
 int pdr_scan_by(int path, const char *body, size_t len, uint32_t api, const pdr_limits *limits, pdr_prompt *out,
@@ -120,11 +121,12 @@ int pdr_scan_by(int path, const char *body, size_t len, uint32_t api, const pdr_
     job.subject = job.sentence = NULL;
     clear_prompt(&found, api);
     if ((code = run(path, &job))) return explain(&job, code, err);
+    if (found.samples > 1) found.samples_line = pdr_json_line(body, len, found.samples_at);
     /* edit[] beyond the edits is not even copied */
     if (out->struct_size == sizeof found) {
         memcpy((char *)out + sizeof found.struct_size, (char *)&found + sizeof found.struct_size,
                offsetof(pdr_prompt, edit) - sizeof found.struct_size + found.edits * sizeof *found.edit);
-        out->insert_at = found.insert_at;
+        memcpy(&out->insert_at, &found.insert_at, sizeof found - offsetof(pdr_prompt, insert_at));
         return PDR_OK;
     }
     memset(found.edit + found.edits, 0, (PDR_MAX_EDITS - found.edits) * sizeof *found.edit);
@@ -135,6 +137,30 @@ int pdr_scan(const char *body, size_t len, uint32_t api, const pdr_limits *limit
              size_t cap, pdr_error *err)
 {
     return pdr_scan_by(best_path(), body, len, api, limits, out, hashes, cap, err);
+}
+
+int pdr_member_by(int path, const char *body, size_t len, const char *name, size_t name_len, pdr_span *value)
+{
+    if ((!body && len) || (!name && name_len) || !value || !pdr_path_usable(path)) return PDR_E_INVALID;
+    if (!body) body = "";
+    if (!name) name = "";
+    switch (path) {
+#ifdef HAVE_AVX2
+    case PDR_PATH_AVX2:
+        return pdr_member_avx2(body, len, name, name_len, value);
+#endif
+#ifdef HAVE_NEON
+    case PDR_PATH_NEON:
+        return pdr_member_neon(body, len, name, name_len, value);
+#endif
+    default:
+        return pdr_member_portable(body, len, name, name_len, value);
+    }
+}
+
+int pdr_body_member(const char *body, size_t len, const char *name, size_t name_len, pdr_span *value)
+{
+    return pdr_member_by(best_path(), body, len, name, name_len, value);
 }
 
 int pdr_hash_tokens(const uint32_t *ids, size_t count, uint64_t salt, const pdr_limits *limits, uint64_t *hashes,

@@ -96,15 +96,18 @@ int pdr_path_usable(int path);
 /* pdr_scan by a given path, for tests and benchmarks. [pure] */
 int pdr_scan_by(int path, const char *body, size_t len, uint32_t api, const pdr_limits *limits, pdr_prompt *out,
                 uint64_t *hashes, size_t cap, pdr_error *err);
+/* pdr_body_member by a given path. [pure] */
+int pdr_member_by(int path, const char *body, size_t len, const char *name, size_t name_len, pdr_span *value);
 
 /*
  * The paths. pdr_scan_*: 0 or a code, with the job's offset and sentence set. pdr_tokens_*: the chain of token ids; the
- * number of hashes written.
+ * number of hashes written. pdr_member_*: pdr_body_member.
  */
 #define PDR_DECLARE_PATH(isa)                                                                                          \
     int pdr_scan_##isa(pdr_scan_job *job);                                                                             \
     uint32_t pdr_tokens_##isa(const uint32_t *ids, size_t count, uint64_t salt, uint32_t block_bytes,                  \
-                              uint64_t *hashes, uint32_t cap)
+                              uint64_t *hashes, uint32_t cap);                                                         \
+    int pdr_member_##isa(const char *body, size_t len, const char *name, size_t name_len, pdr_span *value)
 PDR_DECLARE_PATH(portable);
 PDR_DECLARE_PATH(avx2);
 PDR_DECLARE_PATH(neon);

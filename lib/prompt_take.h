@@ -154,7 +154,7 @@ static int take_n(walk *w, const uint8_t *p, int null_allowed, uint32_t *n)
     if (!p || (*p == 'n' && null_allowed)) return PDR_OK;
     if (!read_count(p, &v) || v < 1 || v > UINT32_MAX)
         return refuse(w, PDR_E_PARSE, p, "", "n must be a whole number, at least 1");
-    *n = (uint32_t)v;
+    if ((*n = (uint32_t)v) > 1) w->out->samples_at = (uint64_t)(p - w->s.body);
     return PDR_OK;
 }
 
@@ -190,9 +190,13 @@ static int take_generate(walk *w)
 {
     static const char one[] = "one of text, input_ids and input_embeds is needed, and only one";
     int texts = given(w, PDR_IN_TEXT), ids = given(w, PDR_IN_INPUT_IDS), code;
-    const uint8_t *p;
-    if (texts + ids + given(w, PDR_IN_INPUT_EMBEDS) != 1)
-        return refuse(w, PDR_E_UNSUPPORTED, w->s.body + w->out->object.begin, "", one);
+    const uint8_t *p = w->s.body + w->out->object.begin;
+    if (texts + ids + given(w, PDR_IN_INPUT_EMBEDS) != 1) { /* too many: at the one that comes last */
+        static const uint8_t keys[] = {PDR_IN_TEXT, PDR_IN_INPUT_IDS, PDR_IN_INPUT_EMBEDS};
+        for (size_t i = 0; i < sizeof keys; i++)
+            if (given(w, keys[i]) && w->at[keys[i]] > p) p = w->at[keys[i]];
+        return refuse(w, PDR_E_UNSUPPORTED, p, "", one);
+    }
     if (texts) {
         p = w->at[PDR_IN_TEXT];
         if (*p != '"' && *p != '[') return refuse(w, PDR_E_PARSE, p, "text", " must be a string or a list of strings");

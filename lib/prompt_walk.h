@@ -22,7 +22,7 @@ static int walk_body(walk *w)
 {
     scanner *s = &w->s;
     pdr_prompt *out = w->out;
-    const uint8_t *p, *comma = NULL, *last;
+    const uint8_t *p, *comma = NULL, *last, *first_too_many = NULL;
     uint32_t edits = 0;
     if (!scan_begin(s) || *(p = skip_space(s, s->body)) != '{') return PDR_E_PARSE;
     out->object.begin = (uint64_t)(p - s->body);
@@ -50,6 +50,8 @@ static int walk_body(walk *w)
             if (edits < PDR_MAX_EDITS) {
                 const uint8_t *begin = out->members ? comma : name, *end = !out->members && *p == ',' ? p + 1 : last;
                 out->edit[edits] = (pdr_span){(uint64_t)(begin - s->body), (uint64_t)(end - s->body)};
+            } else if (edits == PDR_MAX_EDITS) {
+                first_too_many = name;
             }
             edits++;
         } else {
@@ -70,9 +72,53 @@ closed:
     out->insert_at = (uint64_t)(last - s->body);
     if (p != s->last) return PDR_E_PARSE;
     if (edits > PDR_MAX_EDITS)
-        return refuse(w, PDR_E_TOO_LARGE, s->body + out->object.begin, "",
+        return refuse(w, PDR_E_TOO_LARGE, first_too_many, "",
                       "the body has too many members that only the router may set");
     out->edits = edits;
+    return PDR_OK;
+}
+
+static int text_is(text t, const char *name, size_t len)
+{
+    uint8_t decoded[8];
+    while (t.p < t.end) {
+        size_t n = 1;
+        decoded[0] = *t.p;
+        if (*t.p == '\\') n = decode_escape(&t.p, decoded);
+        else t.p++;
+        if (n > len || memcmp(decoded, name, n)) return 0;
+        name += n;
+        len -= n;
+    }
+    return !len;
+}
+
+int PATH(pdr_member)(const char *body, size_t len, const char *name, size_t name_len, pdr_span *value)
+{
+    scanner s;
+    const uint8_t *p, *begin = NULL, *end = NULL;
+    scanner_init(&s, (const uint8_t *)body, len, PDR_JSON_DEPTH);
+    if (!scan_begin(&s) || *(p = skip_space(&s, s.body)) != '{') return PDR_E_PARSE;
+    p = skip_space(&s, p + 1);
+    while (*p != '}') {
+        const uint8_t *at;
+        text t;
+        if (*p != '"') return PDR_E_PARSE;
+        t.p = p + 1;
+        if (!(p = string_end(&s, t.p, &t.odd))) return PDR_E_PARSE;
+        t.end = p;
+        p = skip_space(&s, p + 1);
+        if (*p != ':') return PDR_E_PARSE;
+        at = skip_space(&s, p + 1);
+        if (!(p = skip_value(&s, at, 1))) return PDR_E_PARSE;
+        if (text_is(t, name, name_len)) begin = at, end = p;
+        p = skip_space(&s, p);
+        if (*p == '}') break;
+        if (*p != ',' || *(p = skip_space(&s, p + 1)) != '"') return PDR_E_PARSE;
+    }
+    if (p != s.last) return PDR_E_PARSE;
+    if (!begin) return PDR_E_NOT_FOUND;
+    *value = (pdr_span){(uint64_t)(begin - s.body), (uint64_t)(end - s.body)};
     return PDR_OK;
 }
 

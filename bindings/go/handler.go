@@ -376,7 +376,7 @@ func (j *job) respondError(err error) {
 	var e *Error
 	if errors.As(err, &e) {
 		message = e.Message
-		if code == ErrParse || code == ErrTooDeep {
+		if e.Line > 0 { // a place in the body
 			message = fmt.Sprintf("%s (byte offset %d, line %d)", message, e.Offset, e.Line)
 		}
 	}

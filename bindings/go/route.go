@@ -57,6 +57,9 @@ type Prompt struct {
 	Model        Span // the string with its quotes
 	Edit         [MaxEdits]Span
 	InsertAt     uint64
+	SamplesAt    uint64 // where n is said, and its line, if it is more than 1
+	SamplesLine  uint32
+	_            uint32
 }
 
 func (p *Prompt) c() *C.pdr_prompt {
@@ -75,6 +78,16 @@ func Scan(body []byte, api API, limits *Limits, prompt *Prompt, hashes []uint64)
 		return errorOf(code, &e)
 	}
 	return nil
+}
+
+// BodyMember says where the value of a member of a JSON object lies, the last one of that name; ErrNotFound if there is none.
+func BodyMember(body []byte, name string) (Span, error) {
+	var span C.pdr_span
+	text := []byte(name)
+	if code := C.pdr_body_member(bytesOf(body), C.size_t(len(body)), bytesOf(text), C.size_t(len(text)), &span); code != 0 {
+		return Span{}, Code(code)
+	}
+	return Span{uint64(span.begin), uint64(span.end)}, nil
 }
 
 // HashTokens gives the block hashes of a token sequence; pdroute.h says what salt is. hashes is overwritten from its

@@ -38,6 +38,20 @@ func fleet(t testing.TB, prefills, decodes int) (*Router, uint32) {
 	return r, lease
 }
 
+func TestBodyMember(t *testing.T) {
+	body := []byte(`{"sampling_params":{"n":3},"é":[{}]}`)
+	span, err := BodyMember(body, "é")
+	if err != nil || string(body[span.Begin:span.End]) != "[{}]" {
+		t.Errorf("%v %v", span, err)
+	}
+	if _, err := BodyMember(body, "n"); err != ErrNotFound {
+		t.Error(err)
+	}
+	if _, err := BodyMember(nil, ""); err != ErrParse {
+		t.Error(err)
+	}
+}
+
 func TestRouteAndRewrite(t *testing.T) {
 	r, lease := fleet(t, 2, 1)
 	body := []byte(guide)

@@ -21,7 +21,7 @@ void gate_respond_code(gate_job *job, int code, const pdr_error *err, uint64_t r
     char text[320];
     const char *message = err && err->message[0] ? err->message : pdr_strerror(code);
 
-    if (err && (code == PDR_E_PARSE || code == PDR_E_TOO_DEEP)) {
+    if (err && err->line) { /* a place in the body */
         (void)snprintf(text, sizeof text, "%s (byte offset %" PRIu64 ", line %u)", message, err->offset, err->line);
         message = text;
     }

@@ -226,7 +226,7 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
         ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
         return;
     }
-    if (code == PDR_E_PARSE || code == PDR_E_TOO_DEEP) {
+    if (err->line) { /* a place in the body */
         ngx_snprintf(text, sizeof(text), "%s (byte offset %uL, line %uD)%Z", message, err->offset, err->line);
         message = (char *)text;
     }

@@ -174,10 +174,7 @@ PDR_API size_t pdr_router_size(const pdr_config *config);
  * (a hash of its boot id): a block whose boot differs is refused by pdr_router_attach. Never allocates. [exclusive] since 0.1
  */
 PDR_API int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t boot, pdr_router **out, pdr_error *err);
-/*
- * Uses a block that exists: PDR_E_BLOCK_{MAGIC,LAYOUT,CONFIG,BOOT,CORRUPT} say why not. `config` NULL accepts any configuration.
- * [any] since 0.1
- */
+/* Uses a block that exists: PDR_E_BLOCK_{MAGIC,LAYOUT,CONFIG,BOOT,CORRUPT} say why not. `config` NULL accepts any configuration. [any] since 0.1 */
 PDR_API int pdr_router_attach(void *mem, size_t size, const pdr_config *config, uint64_t boot, pdr_router **out, pdr_error *err);
 /*
  * Takes over a block saved before a reboot, or copied: endpoints, prefix index and what was learnt stay; locks, leases, bookings,
@@ -323,8 +320,7 @@ typedef struct pdr_load {
  * from which nothing could be read is PDR_E_PARSE and changes nothing. Parsing runs outside the lock. /server_info also updates dp_size, role (if it differs: a
  * warning in err->message with code 0), bootstrap port if the endpoint names none, KV capacity. `text` borrowed. [any] since 0.1
  */
-PDR_API int pdr_report_put(pdr_router *r, uint32_t endpoint, uint32_t kind, const char *text, size_t len, uint64_t now_ns,
-                           uint32_t *ignored, pdr_error *err);
+PDR_API int pdr_report_put(pdr_router *r, uint32_t endpoint, uint32_t kind, const char *text, size_t len, uint64_t now_ns, uint32_t *ignored, pdr_error *err);
 /* The same for callers that read loads themselves. [any] since 0.1 */
 PDR_API int pdr_load_put(pdr_router *r, uint32_t endpoint, uint32_t rank, const pdr_load *load, uint64_t now_ns, pdr_error *err);
 
@@ -373,6 +369,8 @@ typedef struct pdr_prompt {
     pdr_span model;              /* the string with its quotes */
     pdr_span edit[PDR_MAX_EDITS]; /* what a rewrite leaves out: owned members, each with one comma, ascending */
     uint64_t insert_at;          /* where new members go: just before the final '}' and white space in front of it */
+    uint64_t samples_at;         /* where n is said, and its line, if it is more than 1: for the error that refuses it */
+    uint32_t samples_line, reserved;
 } pdr_prompt;
 
 typedef struct pdr_limits { /* zero: defaults of pdr_config */
@@ -387,8 +385,12 @@ typedef struct pdr_limits { /* zero: defaults of pdr_config */
  * hashes (cap of them; caller's) get out->blocks values; NULL/0: none wanted; after an error their content is undefined. A turn n+1 of a conversation begins with every full block of turn n; model, LoRA, cache_salt and
  * extra_key go into the first hash, so that tenants never see each other's entries. `limits` NULL: defaults. Errors: PDR_E_PARSE, _TOO_LARGE, _TOO_DEEP, _UNSUPPORTED. Never allocates. [pure] since 0.1
  */
-PDR_API int pdr_scan(const char *body, size_t len, uint32_t api, const pdr_limits *limits, pdr_prompt *out, uint64_t *hashes,
-                     size_t cap, pdr_error *err);
+PDR_API int pdr_scan(const char *body, size_t len, uint32_t api, const pdr_limits *limits, pdr_prompt *out, uint64_t *hashes, size_t cap, pdr_error *err);
+/*
+ * Where the value of a member of a JSON object lies (the last one of that name, escaped spellings included): "messages" or "cache_salt" of a body; "n" within the value
+ * of "sampling_params". PDR_E_NOT_FOUND, PDR_E_PARSE: not a valid object. One pass, for those who need more than pdr_scan tells. [pure] since 0.1
+ */
+PDR_API int pdr_body_member(const char *body, size_t len, const char *name, size_t name_len, pdr_span *value);
 /*
  * Block hashes of a token sequence: what pdr_scan gives for the same ids in `input_ids`. `salt` is 0 for a body without model, lora_path, cache_salt and extra_key;
  * else, beginning with 0, for each of these (numbers 1 to 4) that is a non-empty string: salt = XXH3_64bits_withSeed(string, salt + number). Writes at most cap,
@@ -457,11 +459,9 @@ typedef struct pdr_decision {
  * error: those of pdr_scan; PDR_E_NO_PAIR, _QUEUE_FULL, _FULL, _LEASE, _BUSY. `body` is borrowed. `prompt` (may be NULL) gets what the scan found, for the rewrite.
  * Never allocates; uses about 8 bytes of stack per max_blocks. [any] since 0.1
  */
-PDR_API int pdr_route(pdr_router *r, const char *body, size_t len, const pdr_request *request, pdr_prompt *prompt,
-                      pdr_decision *out, pdr_error *err);
+PDR_API int pdr_route(pdr_router *r, const char *body, size_t len, const pdr_request *request, pdr_prompt *prompt, pdr_decision *out, pdr_error *err);
 /* The same after pdr_scan (or with hashes of the caller's own); used for retries as well. [any] since 0.1 */
-PDR_API int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request,
-                             pdr_decision *out, pdr_error *err);
+PDR_API int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request, pdr_decision *out, pdr_error *err);
 /*
  * Fetches a held request: PDR_E_AGAIN still held; PDR_OK the decision, booked; PDR_E_EXPIRED or _NO_PAIR refused, the ticket is gone; PDR_E_NOT_FOUND.
  * `hashes` as scanned (may be NULL), so that the chosen prefill is known to hold the prompt. [any] since 0.1
@@ -666,8 +666,7 @@ typedef struct pdr_candidate {
 /*
  * What pdr_route_prompt would decide now, without deciding it: every candidate, prefill first, in id order. *n in: capacity of out, out: number of candidates (may be larger: PDR_E_NOSPACE, out filled as far as it goes). [any] since 0.1
  */
-PDR_API int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request,
-                        pdr_decision *decision, pdr_candidate *out, size_t *n, pdr_error *err);
+PDR_API int pdr_explain(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request, pdr_decision *decision, pdr_candidate *out, size_t *n, pdr_error *err);
 
 /* Where a request stands in the queue, as it would be gone over now: arrivals, higher priorities and servers that hold its prompt change that. */
 typedef struct pdr_place {
@@ -684,8 +683,7 @@ typedef struct pdr_place {
 /* The place of a held request; PDR_E_NOT_FOUND: it is not held (any more). O(held): for people, not for every request. [any] since 0.1 */
 PDR_API int pdr_ticket_place(pdr_router *r, uint64_t ticket, uint64_t now_ns, pdr_place *out, pdr_error *err);
 /* The place that a request would get if it came now; errors as pdr_explain. Decides and books nothing. O(held). [any] since 0.1 */
-PDR_API int pdr_explain_place(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request, pdr_place *out,
-                              pdr_error *err);
+PDR_API int pdr_explain_place(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t hashes_n, const pdr_request *request, pdr_place *out, pdr_error *err);
 
 /* One decision as kept in the block. */
 #define PDR_LOG_CANDIDATES 12

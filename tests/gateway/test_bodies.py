@@ -117,8 +117,10 @@ def test_offset_in_the_sentence(gw, client):
 
 
 def test_several_samples(gw, fleet, client):
-    answer = client.post("/generate", json={"text": "a", "sampling_params": {"n": 2}})
-    assert answer.status_code == 400 and "n" in error_of(answer)["message"]
+    sent = b'{"text":"a",\n"sampling_params":{"n": 2}}'
+    answer = client.post("/generate", content=sent)
+    assert answer.status_code == 400 and "n = 2 is not possible" in error_of(answer)["message"]
+    assert f"(byte offset {sent.index(b'2}')}, line 2)" in error_of(answer)["message"]
     assert not all_received(fleet)
 
 

@@ -907,6 +907,78 @@ static void limits_and_space(void **state)
 }
 
 /* Callers built against a shorter pdr_prompt, and what an error leaves alone. */
+static void member_is(const char *body, const char *name, int code, const char *value)
+{
+    size_t len = strlen(body);
+    pdr_span one, other;
+    assert_int_equal(pdr_body_member(body, len, name, strlen(name), &one), code);
+    for (int path = PDR_PATH_PORTABLE; path <= PDR_PATH_NEON; path++) {
+        if (!pdr_path_usable(path)) continue;
+        assert_int_equal(pdr_member_by(path, body, len, name, strlen(name), &other), code);
+        if (!code) assert_memory_equal(&one, &other, sizeof one);
+    }
+    if (code) return;
+    assert_int_equal(one.end - one.begin, strlen(value));
+    assert_memory_equal(body + one.begin, value, strlen(value));
+}
+
+static void members_by_name(void **state)
+{
+    static const char body[] = " {\"messages\": [{\"n\":9}],\"n\" : 1, \"sampling_params\":{\"n\":2,\"m\":{}} ,\"\\u006e\":[3] ,\"\":null,\"\xc3\xa9\\n\":true}\n";
+    char *large = malloc(70000);
+    (void)state;
+    member_is(body, "messages", PDR_OK, "[{\"n\":9}]");
+    member_is(body, "n", PDR_OK, "[3]"); /* the last one of the name, whatever its spelling */
+    member_is(body, "sampling_params", PDR_OK, "{\"n\":2,\"m\":{}}");
+    member_is("{\"n\":2,\"m\":{}}", "n", PDR_OK, "2"); /* and so to the inner ones */
+    member_is(body, "", PDR_OK, "null");
+    member_is(body, "\xc3\xa9\n", PDR_OK, "true");
+    member_is("{\"\\ud83d\\ude00\":\"\\\"\"}", "\xf0\x9f\x98\x80", PDR_OK, "\"\\\"\"");
+    member_is(body, "m", PDR_E_NOT_FOUND, NULL);
+    member_is(body, "nn", PDR_E_NOT_FOUND, NULL);
+    member_is("{\"\\u006e\\u006e\":1}", "n", PDR_E_NOT_FOUND, NULL);
+    member_is("{\"\\u006e\":1}", "nn", PDR_E_NOT_FOUND, NULL);
+    member_is("{}", "n", PDR_E_NOT_FOUND, NULL);
+    static const char *const bad[] = {"", "[]", "{", "{\"n\":1", "{\"n\" 1}", "{\"n\":1,}", "{\"n\":01}", "{\"n\":1}x", "{\"n\":1 \"m\":2}", "{n:1}", "{\"n", "{\"n\":}", "{} {}", "{\"n\":\"\xff\"}"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) member_is(bad[i], "n", PDR_E_PARSE, NULL);
+    sprintf(large, "{\"text\":\"%065000d\",\"n\":7}", 0);
+    member_is(large, "n", PDR_OK, "7");
+    pdr_span span;
+    assert_int_equal(pdr_body_member(NULL, 1, "n", 1, &span), PDR_E_INVALID);
+    assert_int_equal(pdr_body_member("{}", 2, NULL, 1, &span), PDR_E_INVALID);
+    assert_int_equal(pdr_body_member("{}", 2, "n", 1, NULL), PDR_E_INVALID);
+    free(large);
+}
+
+/* An error that is about a member says where that is. */
+static void errors_say_where(void **state)
+{
+    static const struct { uint32_t api; const char *body, *at; uint32_t line; } cases[] = {
+        {PDR_API_GENERATE, "{\"text\":\"a\",\n\"input_ids\":[1]}", "[1]", 2},
+        {PDR_API_GENERATE, "{\n\"text\":\"a\",\"sampling_params\":[{\"n\":2},\n{\"n\":3}]}", "{\"n\":3}", 3},
+        {PDR_API_CHAT, "{\"messages\":\n[]}", "[]", 2},
+        {PDR_API_CHAT, "{\"messages\":[{}],\"n\":\n\"2\"}", "\"2\"", 2},
+        {PDR_API_COMPLETIONS, "{\"prompt\":[\"a\",\n7]}", "7", 2},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        scanned s;
+        scan_everywhere(cases[i].body, strlen(cases[i].body), cases[i].api, NULL, 0, &s);
+        assert_int_not_equal(s.code, PDR_OK);
+        assert_int_equal(s.err.offset, strstr(cases[i].body, cases[i].at) - cases[i].body);
+        assert_int_equal(s.err.line, cases[i].line);
+    }
+    /* the first owned member that is one too many */
+    char body[4096], *p = body + sprintf(body, "{\"messages\":[{}]");
+    for (int i = 0; i <= PDR_MAX_EDITS; i++) p += sprintf(p, ",\n\"bootstrap_room\":%d", i + 100);
+    strcpy(p, "}");
+    scanned s;
+    scan_everywhere(body, strlen(body), PDR_API_CHAT, NULL, 0, &s);
+    assert_int_equal(s.code, PDR_E_TOO_LARGE);
+    assert_int_equal(s.err.line, PDR_MAX_EDITS + 2);
+    assert_int_equal(s.err.offset, strstr(body, "\"bootstrap_room\":132") - body);
+}
+
 static void struct_sizes(void **state)
 {
     union {
@@ -953,6 +1025,8 @@ int main(void)
         cmocka_unit_test(tool_choice_none_leaves_tools_out),
         cmocka_unit_test(different_prompts_have_different_chains),
         cmocka_unit_test(limits_and_space),
+        cmocka_unit_test(members_by_name),
+        cmocka_unit_test(errors_say_where),
         cmocka_unit_test(struct_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

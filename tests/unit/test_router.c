@@ -184,7 +184,18 @@ static void several_samples_are_refused_with_pd(void **state)
     pdr_decision d;
     uint64_t     hashes[8];
     fleet        f;
+    pdr_error    err;
     fleet_open(&f, &c, 1, 1);
+    static const char *const bodies[] = {"{\"messages\":[{\"role\":\"user\",\"n\":3}],\n\"n\": 2}", "{\"text\":\"a\",\n\"sampling_params\":{\"n\": 2}}"};
+    for (int i = 0; i < 2; i++) { /* the place of n is told */
+        pdr_request asked = fleet_request(&f);
+        asked.api = i ? PDR_API_GENERATE : PDR_API_CHAT;
+        pdr_init_struct(&d, sizeof d);
+        pdr_init_struct(&err, sizeof err);
+        assert_int_equal(pdr_route(f.r, bodies[i], strlen(bodies[i]), &asked, NULL, &d, &err), PDR_E_UNSUPPORTED);
+        assert_int_equal(err.offset, strstr(bodies[i], "2}") - bodies[i]);
+        assert_int_equal(err.line, 2);
+    }
     pdr_prompt  p = fleet_prompt(900, 0, 0, hashes, 7);
     pdr_request q = fleet_request(&f);
     p.samples = 2;

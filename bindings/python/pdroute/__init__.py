@@ -20,7 +20,7 @@ from .errors import (AgainError, BlockBootError, BlockConfigError, BlockCorruptE
                      SystemCallError, TooDeepError, TooLargeError, UnsupportedError, VersionError, http_status, strerror)
 from .exchange import Act, Exchange, Merge, error_body, error_event, error_mask, error_name, error_status, merge_wanted, reason_name, reason_text
 from .host import Claim, Host, HostLease, Probe, boot, init_struct, now_ns, seed, version, version_number
-from .prompt import (Scan, hash_tokens, header_owned, limits_of, rewrite, rewrite_pieces, rewrite_slices, rewrite_tail, room, scan,
+from .prompt import (Scan, body_member, hash_tokens, header_owned, limits_of, rewrite, rewrite_pieces, rewrite_slices, rewrite_tail, room, scan,
                      tenant_hash)
 from .record import Recording, Replay, record_header, record_trailer
 from .response import Response
@@ -37,8 +37,9 @@ __all__ = [
     "NotFoundError", "Origin", "Outcome", "ParseError", "Place", "Policy", "Probe", "ProbeEvent", "ProbeEventType", "ProbeFlag", "ProbeOptions", "ProbeStats",
     "Prompt", "PromptFlag", "QueueFullError", "Reason", "Recording", "Replay", "ReplayChoice", "ReplayFlag", "ReplayKind", "ReplayStep", "Report",
     "Request", "RequestFlag", "Response", "ResponseKind", "Role", "Routed", "Router", "RouterLease", "Scan", "Seen", "Slice", "Span", "State",
-    "Stats", "SystemCallError", "TargetStatus", "TooDeepError", "TooLargeError", "UnsupportedError", "VersionError", "boot", "config_from_json",
-    "error_body", "error_event", "error_mask", "error_name", "error_status", "errors", "hash_tokens", "header_owned", "http_status", "init_struct", "limits_of",
+    "Stats", "SystemCallError", "TargetStatus", "TooDeepError", "TooLargeError", "UnsupportedError", "VersionError", "body_member", "boot", "config_from_json",
+    "error_body", "error_event", "error_mask", "error_name", "error_status", "errors", "hash_tokens", "header_owned", "http_status",
+    "init_struct", "limits_of",
     "merge_wanted", "now_ns", "reason_name", "reason_text", "record_header", "record_trailer", "resolve", "rewrite", "rewrite_pieces", "rewrite_slices",
     "rewrite_tail", "room", "scan", "seed", "strerror", "tenant_hash", "version", "version_number",
 ]

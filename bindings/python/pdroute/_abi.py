@@ -469,9 +469,12 @@ class Prompt(Struct):
     model: Span
     edit: ctypes.Array[Span]
     insert_at: int
-    _fields_ = [("struct_size", c_uint32), ("flags", c_uint32), ("api", c_uint32), ("blocks", c_uint32), ("batch", c_uint32), ("samples", c_uint32), ("max_tokens", c_uint64), ("priority", c_int64), ("prompt_bytes", c_uint64), ("prompt_tokens", c_uint64), ("session", c_uint64), ("members", c_uint32), ("edits", c_uint32), ("object", Span), ("model", Span), ("edit", Span * 32), ("insert_at", c_uint64)]
+    samples_at: int
+    samples_line: int
+    reserved: int
+    _fields_ = [("struct_size", c_uint32), ("flags", c_uint32), ("api", c_uint32), ("blocks", c_uint32), ("batch", c_uint32), ("samples", c_uint32), ("max_tokens", c_uint64), ("priority", c_int64), ("prompt_bytes", c_uint64), ("prompt_tokens", c_uint64), ("session", c_uint64), ("members", c_uint32), ("edits", c_uint32), ("object", Span), ("model", Span), ("edit", Span * 32), ("insert_at", c_uint64), ("samples_at", c_uint64), ("samples_line", c_uint32), ("reserved", c_uint32)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, flags: int = ..., api: int = ..., blocks: int = ..., batch: int = ..., samples: int = ..., max_tokens: int = ..., priority: int = ..., prompt_bytes: int = ..., prompt_tokens: int = ..., session: int = ..., members: int = ..., edits: int = ..., object: Span = ..., model: Span = ..., edit: ctypes.Array[Span] = ..., insert_at: int = ...) -> None: ...
+        def __init__(self, *, flags: int = ..., api: int = ..., blocks: int = ..., batch: int = ..., samples: int = ..., max_tokens: int = ..., priority: int = ..., prompt_bytes: int = ..., prompt_tokens: int = ..., session: int = ..., members: int = ..., edits: int = ..., object: Span = ..., model: Span = ..., edit: ctypes.Array[Span] = ..., insert_at: int = ..., samples_at: int = ..., samples_line: int = ...) -> None: ...
 
 
 class Limits(Struct):
@@ -922,6 +925,7 @@ CORE: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_lease_break": (c_int, [c_void_p, c_uint32, c_uint64]),
     "pdr_tick": (c_int, [c_void_p, c_uint64]),
     "pdr_scan": (c_int, [c_void_p, c_size_t, c_uint32, POINTER(Limits), POINTER(Prompt), POINTER(c_uint64), c_size_t, POINTER(ErrorInfo)]),
+    "pdr_body_member": (c_int, [c_void_p, c_size_t, c_void_p, c_size_t, POINTER(Span)]),
     "pdr_hash_tokens": (c_int, [c_void_p, c_size_t, c_uint64, POINTER(Limits), POINTER(c_uint64), c_size_t, POINTER(c_size_t)]),
     "pdr_tenant_hash": (c_uint64, [POINTER(Config), c_void_p, c_size_t, c_void_p, c_size_t]),
     "pdr_route": (c_int, [c_void_p, c_void_p, c_size_t, POINTER(Request), POINTER(Prompt), POINTER(Decision), POINTER(ErrorInfo)]),

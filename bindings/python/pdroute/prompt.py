@@ -5,12 +5,12 @@ import ctypes
 import typing
 from array import array
 
-from ._abi import MAX_SLICES, Api, Code, Config, Decision, ErrorInfo, Limits, Prompt, Slice
+from ._abi import MAX_SLICES, Api, Code, Config, Decision, ErrorInfo, Limits, Prompt, Slice, Span
 from ._buffer import Buffer, FastView, View, pointer, start, words
 from ._library import core
 from .errors import check
 
-NOSPACE = int(Code.NOSPACE)
+NOSPACE, NOT_FOUND = int(Code.NOSPACE), int(Code.NOT_FOUND)
 MAX_BLOCKS = 4096  # default of Config.max_blocks
 _scratch: dict[int, list[typing.Any]] = {}  # arrays for hashes by size; more than one if threads scan at once
 
@@ -71,6 +71,17 @@ def hash_tokens(ids: typing.Union[typing.Iterable[int], Buffer], salt: int = 0, 
     hashes = array("Q")
     hashes.frombytes(memoryview(out).cast("B")[:8 * n.value])
     return hashes
+
+
+def body_member(body: Buffer, name: str) -> typing.Optional[tuple[int, int]]:
+    """Where the value of a member of a JSON object lies, the last one of that name: (begin, end), or None if there is none."""
+    span, text = Span(), name.encode()
+    with View(body) as view:
+        code = core.pdr_body_member(view.address, view.size, text, len(text), span)
+    if code == NOT_FOUND:
+        return None
+    check(code)
+    return span.begin, span.end
 
 
 def room(decision: Decision, i: int = 0) -> int:

@@ -168,6 +168,17 @@ def test_route_batch(router, lease):
     assert router.stats().bookings == 0
 
 
+def test_members_of_a_body():
+    body = b'{"messages":[],"sampling_params":{"n":3},"mess\\u0061ges":[{}]}'
+    begin, end = pdroute.body_member(body, "messages")
+    assert body[begin:end] == b"[{}]"
+    begin, end = pdroute.body_member(body, "sampling_params")
+    assert pdroute.body_member(body[begin:end], "n") == (5, 6)
+    assert pdroute.body_member(body, "n") is None
+    with pytest.raises(pdroute.ParseError):
+        pdroute.body_member(b"[]", "n")
+
+
 def test_scan_and_hashes(router, lease):
     scanned = scan(LONG, Api.CHAT)
     assert len(scanned.hashes) == scanned.prompt.blocks > 30
