@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SLOT_BITS = 24, LEASE_BITS = 16 /* max_leases is at most 65535 */ };
+enum { SLOT_BITS = 24, LEASE_BITS = 16 /* max_leases is at most 65535 */, OWED_BITS = 8 /* beside an id of 56 */ };
 
 void pdr_ledger_init(const pdr_ledger *l, uint32_t max_bookings, uint32_t max_leases, uint64_t salt)
 {
@@ -80,6 +80,29 @@ pdr_booking *pdr_booking_at(const pdr_ledger *l, uint64_t id)
     if (slot >= l->head->max_bookings) return NULL;
     pdr_booking *b = &l->bookings[slot];
     return b->state != PDR_BOOKING_FREE && pdr_booking_id(l, b) == id ? b : NULL;
+}
+
+void pdr_booking_owe(const pdr_ledger *l, uint64_t id, uint32_t what)
+{
+    pdr_booking *b = pdr_booking_at(l, id);
+    if (!b) return;
+    uint64_t was = __atomic_load_n(&b->owed, __ATOMIC_RELAXED), now;
+    do { /* who has the lock may be taking an earlier note off */
+        now = id << OWED_BITS | what | (was >> OWED_BITS == id ? was & ((1u << OWED_BITS) - 1) : 0);
+    } while (!__atomic_compare_exchange_n(&b->owed, &was, now, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    __atomic_store_n(&l->head->owed, 1u, __ATOMIC_RELEASE);
+}
+
+pdr_booking *pdr_ledger_owed(const pdr_ledger *l, uint32_t *slot, uint32_t *what)
+{
+    if (!*slot && (!__atomic_load_n(&l->head->owed, __ATOMIC_RELAXED) || !__atomic_exchange_n(&l->head->owed, 0u, __ATOMIC_ACQ_REL))) return NULL;
+    while (*slot < l->head->max_bookings) {
+        pdr_booking *b = &l->bookings[(*slot)++];
+        uint64_t     owed = __atomic_load_n(&b->owed, __ATOMIC_RELAXED) ? __atomic_exchange_n(&b->owed, 0, __ATOMIC_ACQUIRE) : 0;
+        *what = (uint32_t)(owed & ((1u << OWED_BITS) - 1));
+        if (owed && b->state != PDR_BOOKING_FREE && owed >> OWED_BITS == pdr_booking_id(l, b)) return b;
+    }
+    return NULL;
 }
 
 static void link_to_lease(const pdr_ledger *l, pdr_booking *b)
@@ -306,6 +329,7 @@ static int sound(const pdr_ledger *l, const pdr_booking *b)
 void pdr_ledger_rebuild(const pdr_ledger *l)
 {
     clear_sums(l);
+    l->head->owed = 1; /* who died may have been about to look for it */
     for (uint32_t i = 0; i < l->head->max_leases; i++) l->head->leases += l->leases[i].open ? 1 : 0;
     for (uint32_t i = l->head->max_bookings; i-- > 0;) {
         pdr_booking *b = &l->bookings[i];

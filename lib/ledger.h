@@ -43,7 +43,11 @@ typedef struct pdr_booking {
     uint64_t wait_us, transfer_us, decode_us, cost_us;
     uint64_t lag_us;             /* from the prompt's end to its answer, expected */
     uint64_t answered_ns;        /* when prefill had answered; 0: not yet */
+    uint64_t owed;               /* pdr_booking_owe(): the id and PDR_OWED_*; written without the lock */
 } pdr_booking;
+
+/* What became of a booking while a process was stopped with the lock. */
+enum { PDR_OWED_PREFILLED = 1, PDR_OWED_BACK = 2, PDR_OWED_CANCELLED = 4, PDR_OWED_ANSWERED = 8, PDR_OWED_FAILED = 16, PDR_OWED_DONE = 32 /* pdr_booking_done() */ };
 
 typedef struct pdr_lease {
     uint32_t generation, open;
@@ -63,6 +67,7 @@ typedef struct pdr_ledger_head {
     uint64_t rooms;                 /* of live bookings */
     uint32_t wakes;                 /* leases with wake set; read without the lock */
     uint32_t announced;             /* READY and REFUSED */
+    uint32_t owed, reserved;        /* owed: there may be bookings with something owed; written without the lock */
 } pdr_ledger_head;
 
 typedef struct pdr_ledger {
@@ -91,6 +96,12 @@ void pdr_booking_move(const pdr_ledger *l, pdr_booking *b, uint32_t decode);
 void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns);
 /* Gives everything back and frees the record, whatever its state; a held one must have left the queue before. */
 void pdr_booking_free(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns);
+/*
+ * For an owner who could not have the lock: notes down, without it, what has become of the booking. pdr_ledger_owed() gives the next one of which something is noted, from
+ * *slot on, and takes the note off; NULL: no more. An id that means nothing (any more) is forgotten.
+ */
+void         pdr_booking_owe(const pdr_ledger *l, uint64_t id, uint32_t what);
+pdr_booking *pdr_ledger_owed(const pdr_ledger *l, uint32_t *slot, uint32_t *what);
 /* Its state became READY or REFUSED: its lease is to be woken. */
 void pdr_booking_announce(const pdr_ledger *l, pdr_booking *b);
 void pdr_booking_told(const pdr_ledger *l, pdr_booking *b);

@@ -75,6 +75,11 @@ uint64_t pdr_ageing_us(const pdr_books *b);
 void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code);
 /* Gives back a booking in any state; a held one leaves the queue first. */
 void pdr_give_back(pdr_books *b, pdr_booking *k);
+/*
+ * `code` from pdr_books_lock(): if that is PDR_E_BUSY, notes PDR_OWED_* of the booking for the next pdr_tick() and gives PDR_OK, so that nobody who is through has to come again.
+ * Without the lock. Any other code is given back.
+ */
+int pdr_owe(pdr_router *r, uint64_t booking, uint32_t what, int code);
 /* Milliseconds after which a refused client should come again: the time the present work takes. */
 uint64_t pdr_backlog_ms(const pdr_books *b);
 uint64_t pdr_backlog_us(const pdr_books *b);

@@ -163,17 +163,25 @@ static int any_effect(const pdr_exchange_effects *fx)
     return fx->prefill_done || fx->release || fx->result || p->verdict || d->verdict || p->answered || d->answered || p->usage || d->usage;
 }
 
+/* Of a step that could not be written because the lock is not to be had: what must not be forgotten. What would have been learnt is. */
+static uint32_t owed(const pdr_exchange_effects *fx)
+{
+    return (fx->prefill_done ? PDR_OWED_PREFILLED : 0u) | (fx->release ? PDR_OWED_BACK : 0u) | (fx->result == PDR_RESULT_ANSWERED ? PDR_OWED_ANSWERED : 0u) |
+           (fx->result == PDR_RESULT_FAILED ? PDR_OWED_FAILED : 0u);
+}
+
 /*
- * Carries a step out on the books and only then on the caller's exchange: if the lock cannot be had (PDR_E_BUSY) nothing has changed, and the
- * host may report the event again. A block that was lost has no books to keep: the exchange goes on without, so that requests under way end as they would.
+ * Carries a step out on the books and on the caller's exchange. Clients and legs do not wait for a process that is stopped with the lock: then the exchange goes on, and the
+ * next tick settles what is owed. A block that was lost has no books to keep: the exchange goes on without, so that requests under way end as they would.
  */
 static int commit(pdr_router *r, pdr_exchange *x, const pdr_exchange *stepped, const pdr_exchange_effects *fx, uint64_t now_ns)
 {
     pdr_books b;
     if (any_effect(fx)) {
         int code = pdr_books_lock(&b, r, now_ns);
-        if (code && code != PDR_E_BLOCK_CORRUPT) return code;
-        if (!code) {
+        if (code == PDR_E_BUSY) code = pdr_owe(r, fx->booking, owed(fx), code);
+        else if (code && code != PDR_E_BLOCK_CORRUPT) return code;
+        else if (!code) {
             apply_effects(&b, fx);
             pdr_books_unlock(&b, PDR_OK, NULL);
         }
@@ -214,7 +222,8 @@ static int served(pdr_router *r, pdr_exchange *x, const pdr_event *ev, size_t *n
     *n = 0;
     if (ev->leg != PDR_LEG_DECODE || ev->attempt != x->attempt || !x->booking) return PDR_OK;
     int code = pdr_books_lock(&b, r, ev->now_ns);
-    if (code) return code == PDR_E_BLOCK_CORRUPT ? PDR_OK : code;
+    if (code == PDR_E_BUSY) x->decode = PDR_NONE; /* its place stays where it is; what the answer shows is nobody's */
+    if (code) return code == PDR_E_BLOCK_CORRUPT || code == PDR_E_BUSY ? PDR_OK : code;
     k = pdr_booking_at(&b.ledger, x->booking);
     target = least_target(&b.registry, ev->detail);
     if (k && target != PDR_NONE) pdr_booking_move(&b.ledger, k, target);

@@ -86,6 +86,35 @@ static void forget_stale_reports(pdr_books *b)
     }
 }
 
+/* What owners wanted to write while a stopped process had the lock. */
+static void settle_owed(pdr_books *b)
+{
+    pdr_booking *k;
+    uint32_t     slot = 0, what;
+    while ((k = pdr_ledger_owed(&b->ledger, &slot, &what))) {
+        const uint64_t id = pdr_booking_id(&b->ledger, k);
+        if (what & PDR_OWED_PREFILLED) {
+            pdr_booking_prefilled(&b->ledger, k, b->now_ns);
+            pdr_record_ended(b, id, PDR_ENDED_PREFILL, 0, 0, 0);
+        }
+        if (!(what & PDR_OWED_BACK)) continue;
+        pdr_give_back(b, k);
+        if (what & PDR_OWED_DONE) pdr_record_ended(b, id, PDR_ENDED_ALL, 0, 0, 0);
+        b->r->stats.cancelled += (what & PDR_OWED_CANCELLED) != 0;
+        b->r->stats.finished += (what & PDR_OWED_ANSWERED) != 0;
+        b->r->stats.failed += (what & PDR_OWED_FAILED) != 0;
+    }
+}
+
+int pdr_owe(pdr_router *r, uint64_t booking, uint32_t what, int code)
+{
+    pdr_books b;
+    if (code != PDR_E_BUSY) return code;
+    pdr_books_open(&b, r);
+    pdr_booking_owe(&b.ledger, booking, what);
+    return PDR_OK;
+}
+
 int pdr_tick(pdr_router *r, uint64_t now_ns)
 {
     pdr_books b;
@@ -97,6 +126,7 @@ int pdr_tick(pdr_router *r, uint64_t now_ns)
         end_lease(&b, i);
         r->stats.leases_expired++;
     }
+    settle_owed(&b);
     forget_stale_reports(&b);
     pdr_relax_speeds(&b);
     if (b.hold.head->held) expire_held(&b);
@@ -298,7 +328,7 @@ int pdr_ticket_cancel(pdr_router *r, uint64_t ticket, uint64_t now_ns)
 {
     pdr_books b;
     int       code = pdr_books_lock(&b, r, now_ns);
-    if (code) return code;
+    if (code) return pdr_owe(r, ticket, PDR_OWED_BACK | PDR_OWED_CANCELLED, code);
     pdr_booking *k = pdr_booking_at(&b.ledger, ticket);
     if (k) {
         pdr_give_back(&b, k);
@@ -356,7 +386,7 @@ int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t no
     pdr_books b;
     if (what != PDR_DONE_PREFILL && what != PDR_DONE_ALL) return PDR_E_INVALID;
     int code = pdr_books_lock(&b, r, now_ns);
-    if (code) return code;
+    if (code) return pdr_owe(r, booking, what == PDR_DONE_PREFILL ? PDR_OWED_PREFILLED : PDR_OWED_BACK | PDR_OWED_DONE, code);
     pdr_booking *k = pdr_booking_at(&b.ledger, booking);
     if (!k) {
         code = PDR_E_NOT_FOUND;

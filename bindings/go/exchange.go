@@ -174,8 +174,7 @@ func (x *Exchange) Begin(r *Router, d *Decision, lease uint32, now uint64, a *Ac
 	return a.done(C.pdr_exchange_begin(r.c(), x.c(), d.c(), C.uint32_t(lease), C.uint64_t(now), out, n))
 }
 
-// Event reports what happened. Unknown, late and repeated events are harmless. Actions may be asked for together with
-// an error (ErrBusy: the books could not be written).
+// Event reports what happened. Unknown, late and repeated events are harmless.
 func (x *Exchange) Event(r *Router, ev *Event, a *Actions) error {
 	ev.size = uint32(unsafe.Sizeof(*ev))
 	out, n := a.c()

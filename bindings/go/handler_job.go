@@ -115,7 +115,6 @@ func (j *job) event(what EventType, l *leg, detail Failure) legState {
 				ev.Usage, ev.PromptTokens, ev.CachedTokens, ev.CompletionTokens = 1, u.PromptTokens, u.CachedTokens, u.CompletionTokens
 			}
 		}
-		// whatever it returns: ErrBusy means that the books could not be written, what is to be done stays the same
 		_ = j.exchange.Event(j.h.process.Router(), ev, &j.actions)
 		j.perform()
 	}

@@ -375,11 +375,7 @@ func (p *Process) await(ctx context.Context, hashes []uint64, d *Decision) error
 		case <-late.C:
 			late.Reset(tickInterval)
 		case <-ctx.Done():
-			err := p.Router().CancelTicket(ticket, Now())
-			for i := 0; errors.Is(err, ErrBusy) && i < 10; i++ {
-				time.Sleep(tickInterval)
-				err = p.Router().CancelTicket(ticket, Now())
-			}
+			_ = p.Router().CancelTicket(ticket, Now())
 			p.Block().WakePending()
 			return context.Cause(ctx)
 		}

@@ -137,6 +137,7 @@ void gate_take(gate_job *job)
     pdr_init_struct(&err, sizeof err);
     pdr_init_struct(&d, sizeof d);
     rc = pdr_ticket_take(job->gate->router, job->decision.booking, job->hashes, job->prompt.blocks, pdr_host_now_ns(), &d, &err);
+    job->untaken = rc == PDR_E_BUSY;
     if (rc == PDR_E_AGAIN || rc == PDR_E_BUSY) return;
     gate_unhold(job);
     job->held_ns = pdr_host_now_ns() - job->held_ns;

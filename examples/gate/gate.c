@@ -184,7 +184,6 @@ void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *d
             ev.completion_tokens = detail->usage->completion_tokens;
         }
     }
-    /* whatever it returns: PDR_E_BUSY means that the books could not be written, what is to be done stays the same */
     (void)pdr_exchange_event(job->gate->router, &job->exchange, &ev, acts, &n);
     push(job, acts, n);
     run(job);

@@ -84,6 +84,7 @@ struct gate_job {
     unsigned begun : 1;    /* the exchange is alive */
     unsigned finished : 1; /* and over */
     unsigned is_held : 1;
+    unsigned untaken : 1;  /* its release was told, and the lock was not to be had: it is told once, so the next tick looks again */
     unsigned was_held : 1;
     unsigned running : 1;  /* actions are being carried out */
     unsigned relay_waits : 1; /* decode's answer is to be relayed when prefill's is there */

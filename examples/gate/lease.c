@@ -121,7 +121,7 @@ void gate_tick(gate *g)
     g->moved = 0;
     for (gate_job *job = g->jobs, *next; job; job = next) {
         next = job->next; /* events of one job end no other */
-        if (job->is_held && (moved || now - job->held_ns > patience)) gate_take(job);
+        if (job->is_held && (moved || job->untaken || now - job->held_ns > patience)) gate_take(job);
         else if (job->begun && pdr_exchange_deadline(&job->exchange) <= now) gate_event(job, PDR_EV_TICK, 0, NULL);
     }
 }

@@ -77,8 +77,6 @@ struct ngx_http_pdroute_zone_s {
     /* of this worker process */
     pdr_host_lease lease;
     ngx_uint_t leased;               /* 1: lease is open */
-    uint64_t owed[1024];             /* bookings to give back, of requests that ended while the lock was not to be had */
-    ngx_uint_t owed_n;
     ngx_uint_t lost;                 /* 1: the block file was truncated, and there is no other yet */
     ngx_uint_t moved;                /* 1: another block since the last tick; held requests have tickets of the old one */
     time_t follow_refused;           /* when the log was last told why */
@@ -344,6 +342,7 @@ struct ngx_http_pdroute_job_s {
     unsigned begun : 1;      /* exchange is alive */
     unsigned finished : 1;
     unsigned is_held : 1;
+    unsigned untaken : 1; /* its ticket may be taken, but the lock was not to be had */
     unsigned was_held : 1;
     unsigned running : 1;      /* actions are being carried out */
     unsigned stopping : 1;     /* the relay ends because we want it to */

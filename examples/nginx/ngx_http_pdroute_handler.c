@@ -405,6 +405,8 @@ void ngx_http_pdroute_take(ngx_http_pdroute_job_t *job)
     pdr_init_struct(&d, sizeof(d));
     rc = pdr_ticket_take(job->zone->router, job->decision.booking, job->hashes, job->prompt.blocks, pdr_host_now_ns(),
                          &d, &err);
+    job->untaken = rc == PDR_E_BUSY; /* its release is told once: it is to look again by itself */
+    if (job->untaken) ngx_http_pdroute_job_arm(job);
     if (rc == PDR_E_AGAIN || rc == PDR_E_BUSY) return;
     if (rc == PDR_E_BLOCK_CORRUPT && ngx_http_pdroute_guard_follow(job->zone) == NGX_OK) rc = PDR_E_NOT_FOUND;
     ngx_http_pdroute_job_enter(job);

@@ -206,8 +206,9 @@ void ngx_http_pdroute_job_arm(ngx_http_pdroute_job_t *job)
         return;
     }
     now = pdr_host_now_ns();
-    deadline = job->begun ? pdr_exchange_deadline(&job->exchange)
-                          : job->held_ns + (uint64_t)(job->zone->config.hold_max_wait_ms + 100) * 1000000;
+    deadline = job->begun     ? pdr_exchange_deadline(&job->exchange)
+               : job->untaken ? now + 100000000
+                              : job->held_ns + (uint64_t)(job->zone->config.hold_max_wait_ms + 100) * 1000000;
     if (deadline != UINT64_MAX) {
         ms = deadline > now ? (deadline - now) / 1000000 + 1 : 1;
         if (ms > ARM_MAX_MS) ms = ARM_MAX_MS;
@@ -396,19 +397,6 @@ static void lost(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_le
         ngx_http_pdroute_respond(job, NGX_HTTP_SERVICE_UNAVAILABLE, "block_lost", PDROUTE_LOST, 0);
 }
 
-/* The books could not be written, and the request is over all the same: the next tick that can gives back what it had. */
-static void owe(ngx_http_pdroute_job_t *job, const pdr_action *acts, size_t n)
-{
-    ngx_http_pdroute_zone_t *zone = job->zone;
-    size_t i;
-
-    for (i = 0; i < n && i < PDR_MAX_ACTIONS; i++) {
-        if (acts[i].type != PDR_ACT_FINISH || zone->owed_n == sizeof(zone->owed) / sizeof(zone->owed[0])) continue;
-        zone->owed[zone->owed_n++] = job->decision.booking;
-        return;
-    }
-}
-
 void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_http_pdroute_leg_t *leg,
                                 uint32_t detail)
 {
@@ -446,9 +434,8 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
         /* bytes that lie in the socket wait for the client, not for the worker */
         ev.last_byte_ns = job->relay->c->read->ready ? ev.now_ns : ev.now_ns - (ngx_current_msec - job->relay->last_byte) * 1000000ull;
     }
-    /* whatever it returns: PDR_E_BUSY means that the books could not be written, what is to be done stays the same */
     acts[0].type = 0;
-    if (pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n) == PDR_E_BUSY) owe(job, acts, n);
+    (void)pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n);
     push(job, acts, n);
     run(job);
 }

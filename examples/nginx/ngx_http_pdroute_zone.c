@@ -337,12 +337,6 @@ static void arm_young(ngx_http_pdroute_zone_t *zone)
     }
 }
 
-static void pay_owed(ngx_http_pdroute_zone_t *zone)
-{
-    while (zone->owed_n && pdr_booking_done(zone->router, zone->owed[zone->owed_n - 1], PDR_DONE_ALL, pdr_host_now_ns()) != PDR_E_BUSY)
-        zone->owed_n--;
-}
-
 static void tick_handler(ngx_event_t *ev)
 {
     ngx_http_pdroute_zone_t *zone = ev->data;
@@ -351,7 +345,6 @@ static void tick_handler(ngx_event_t *ev)
     if (!zone->lost) {
         (void)ngx_http_pdroute_zone_renew(zone);
         (void)pdr_host_tick(zone->host, pdr_host_now_ns());
-        pay_owed(zone);
         if (zone->moved) hold_again(zone);
         take_released(zone);
     }

@@ -467,7 +467,7 @@ PDR_API int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint
  * `hashes` as scanned (may be NULL), so that the chosen prefill is known to hold the prompt. [any] since 0.1
  */
 PDR_API int pdr_ticket_take(pdr_router *r, uint64_t ticket, const uint64_t *hashes, size_t n, uint64_t now_ns, pdr_decision *out, pdr_error *err);
-/* Gives up a held request or a booking that was never sent; the client left. Idempotent. [any] since 0.1 */
+/* Gives up a held request or a booking that was never sent; the client left. Idempotent; if the lock is not to be had the next pdr_tick() does it. [any] since 0.1 */
 PDR_API int pdr_ticket_cancel(pdr_router *r, uint64_t ticket, uint64_t now_ns);
 /* Tickets of this lease that may go now (released or refused): at most *n, *n gets their number. Each is told once. [any] since 0.1 */
 PDR_API int pdr_released(pdr_router *r, uint32_t lease, uint64_t *tickets, size_t *n);
@@ -515,7 +515,8 @@ PDR_API int  pdr_response_feed(pdr_response *s, const char *chunk, size_t len); 
 
 /*
  * The one place that decides what happens when legs answer, fail or hang and clients leave. The host reports events, the exchange answers with
- * actions; the host only carries them out. One pdr_exchange per client request, caller's memory, plain data.
+ * actions; the host only carries them out. One pdr_exchange per client request, caller's memory, plain data. No process that is stopped inside a call holds it up:
+ * what is to be given back then is by the next pdr_tick(), of any process, and only what would have been learnt of servers is left out.
  */
 enum {
     PDR_EV_HEAD = 1,        /* leg answered: status */
@@ -631,7 +632,7 @@ PDR_API int pdr_merge_slices(pdr_merge *m, const char *prefill, size_t prefill_l
 /* The same in one buffer: *need gets the exact size, PDR_E_NOSPACE if cap is smaller (then nothing has changed, ask again). [object] since 0.1 */
 PDR_API int pdr_merge_text(pdr_merge *m, const char *prefill, size_t prefill_len, const char *decode, size_t decode_len, char *buf, size_t cap, size_t *need);
 
-/* For hosts without the exchange: what became of a booking. */
+/* For hosts without the exchange: what became of a booking. If the lock is not to be had the next pdr_tick(), of any process, writes it down. */
 enum { PDR_DONE_PREFILL = 1 /* prompt is computed: frees prefill work */, PDR_DONE_ALL = 2 /* frees everything */ };
 PDR_API int pdr_booking_done(pdr_router *r, uint64_t booking, uint32_t what, uint64_t now_ns);
 

@@ -51,6 +51,7 @@ class Session:
         self.on_tick: list[typing.Callable[[], None]] = []
         self.on_follow: list[typing.Callable[[], None]] = []
         self._held: dict[int, typing.Callable[[], None]] = {}
+        self._again: list[int] = []
         self._fd = -1
         self._timer: typing.Optional[asyncio.TimerHandle] = None
         self._refused = self._lost = 0
@@ -156,6 +157,11 @@ class Session:
             self._released()
         except Error as error:
             log.warning("tick: %s", error)
+        again, self._again = self._again, []
+        for ticket in again:
+            waits = self._held.pop(ticket, None)
+            if waits:
+                waits()
         for call in self.on_tick:
             call()
 
@@ -180,9 +186,14 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------------------ waiting
 
-    def hold(self, ticket: int, call: typing.Callable[[], None]) -> None:
-        """call() once when this ticket may go, or was refused; then Router.take() it."""
+    def hold(self, ticket: int, call: typing.Callable[[], None], again: bool = False) -> None:
+        """
+        call() once when this ticket may go, or was refused; then Router.take() it. `again`: take() gave nothing although it was called, which a process that is
+        stopped inside a call can bring about: call() with the next tick.
+        """
         self._held[ticket] = call
+        if again:
+            self._again.append(ticket)
 
     def unhold(self, ticket: int) -> None:
         """Its client left: the ticket is given up."""
@@ -205,9 +216,11 @@ class Session:
         except (BlockError, LeaseError):
             self.renew()
             routed = self.router.route_scanned(body, api, lease=self.lease_id, **more)
+        last = 0
         while routed.held:
             ticket, woken = routed.decision.booking, self._loop.create_future()
-            self.hold(ticket, functools.partial(wake, woken))
+            self.hold(ticket, functools.partial(wake, woken), again=ticket == last)
+            last = ticket
             try:
                 await woken
             except asyncio.CancelledError:

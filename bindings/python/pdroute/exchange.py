@@ -28,7 +28,7 @@ class Act(typing.NamedTuple):
 class Exchange:
     """
     One client request on its way. `start` has what to do first; afterwards event() answers with what to do next, until ActionType.FINISH.
-    One caller at a time. BusyError means that nothing has changed: report the event again.
+    One caller at a time.
     """
 
     __slots__ = ("router", "struct", "start", "_given", "_actions", "_n", "_event")

@@ -10,7 +10,7 @@ import re
 import typing
 from time import monotonic_ns
 
-from pdroute import (NONE, Act, ActionType, Api, BlockError, BusyError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
+from pdroute import (NONE, Act, ActionType, Api, BlockError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
                      Outcome, Prompt, PromptFlag, RequestFlag, ResponseKind, error_name, header_owned, merge_wanted, reason_name, reason_text, rewrite, rewrite_pieces,
                      tenant_hash)
 
@@ -65,7 +65,7 @@ def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
 class Job:
     __slots__ = ("gateway", "scope", "api", "body", "prompt", "hashes", "decision", "exchange", "legs", "relay", "actions", "running", "answer", "abort",
                  "gone", "finished", "served", "headers", "waiter", "watch", "attempts", "held_ns", "ticket", "why", "head_request", "raw", "names",
-                 "delayed", "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant")
+                 "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant")
 
     def __init__(self, gateway: Gateway, scope: Scope, api: int, body: bytes) -> None:
         self.gateway, self.scope, self.api, self.body = gateway, scope, api, body
@@ -86,7 +86,6 @@ class Job:
         self.why = ""
         self.head_request = scope["method"] == "HEAD"
         self.names = ["", ""]
-        self.delayed: list[tuple[int, typing.Optional[Leg], int]] = []
         self.began = monotonic_ns()
         self.tenant = 0
         if gateway.config.tenant_header:
@@ -150,7 +149,7 @@ class Job:
             self.respond(answer_to(error))
             return
         if decision is None:
-            self.gateway.session.hold(self.ticket, self.take)
+            self.gateway.session.hold(self.ticket, self.take, again=True)
             return
         self.ticket = 0
         self.held_ns = monotonic_ns() - self.held_ns
@@ -174,41 +173,23 @@ class Job:
         exchange = self.exchange
         if exchange is None or self.finished:
             return
-        if self.delayed:
-            self.delayed.append((kind, leg, detail))
-            return
-        self.tell(exchange, kind, leg, detail)
-
-    def tell(self, exchange: Exchange, kind: int, leg: typing.Optional[Leg], detail: int) -> bool:
-        try:
-            if leg is None:
-                relay, now, last = self.relay, monotonic_ns(), 0
-                if kind == TICK and relay is not None:
-                    last = now if relay.paused or self.sending else relay.last_ns  # what waits for the client does not wait for the worker
-                actions = exchange.event(kind, now_ns=now, last_byte_ns=last)
-            else:
-                usage, gap, reader = None, 0, leg.reader
-                if kind == END and reader is not None:
-                    usage = reader.usage
-                    if reader.struct.flags & ERROR:
-                        detail = PROTOCOL
-                if kind == END and leg is self.relay:
-                    gap = max(leg.gap_ns // 1000000, 1)
-                actions = exchange.event(kind, leg.which, leg.status, detail, leg.attempt, None, leg.retry_after_ms, usage, 0, gap)
-        except BusyError:  # a process is stopped inside a call: nothing has changed, so later again
-            self.delayed.insert(0, (kind, leg, detail))
-            asyncio.get_running_loop().call_later(0.05, self.again)
-            return False
+        if leg is None:
+            relay, now, last = self.relay, monotonic_ns(), 0
+            if kind == TICK and relay is not None:
+                last = now if relay.paused or self.sending else relay.last_ns  # what waits for the client does not wait for the worker
+            actions = exchange.event(kind, now_ns=now, last_byte_ns=last)
+        else:
+            usage, gap, reader = None, 0, leg.reader
+            if kind == END and reader is not None:
+                usage = reader.usage
+                if reader.struct.flags & ERROR:
+                    detail = PROTOCOL
+            if kind == END and leg is self.relay:
+                gap = max(leg.gap_ns // 1000000, 1)
+            actions = exchange.event(kind, leg.which, leg.status, detail, leg.attempt, None, leg.retry_after_ms, usage, 0, gap)
         if actions:
             self.push(actions)
             self.run()
-        return True
-
-    def again(self) -> None:
-        assert self.exchange is not None
-        while self.delayed and not self.finished:
-            if not self.tell(self.exchange, *self.delayed.pop(0)):
-                return
 
     def push(self, actions: list[Act]) -> None:
         for act in actions:

@@ -1,0 +1,69 @@
+"""A process that has the block's lock and does not go on. What is under way at a gateway ends as it would, and nothing of it stays booked afterwards."""
+
+import threading
+import time
+
+import holder
+import httpx
+import pytest
+from block import Block
+from conftest import block_stats
+from sglang_sim.harness import wait_for
+from test_failures import open_request
+from test_held import HOLDING, Waiting
+from traffic import PATHS, body, error_of, events_of
+
+# its lease must not be what gives anything back
+CONFIG = {"lease_ttl_ms": 120000, "hold": "off"}
+
+
+@pytest.mark.parametrize("then", ["goes on", "is killed"])
+def test_requests_end_while_the_lock_is_held(start_fleet, make_gateway, then):
+    fleet = start_fleet(prefill=1, decode=1, speed=1, timers=0.05)
+    gw = make_gateway(fleet, config=CONFIG)
+    text = []
+
+    def stream():
+        with httpx.stream("POST", gw.url + PATHS["chat"], json=body("chat", text="a", stream=True, tokens=150), timeout=30) as answer:
+            text.extend(answer.iter_lines())
+
+    reader = threading.Thread(target=stream)
+    reader.start()
+    leaves, plain = open_request(gw, text="b", stream=True, tokens=2000), open_request(gw, text="c", tokens=2000)
+    assert wait_for(lambda: fleet.decodes[0].requests(PATHS["chat"]) and len(text) > 3 and block_stats(gw)["bookings"] == 3, timeout=10)
+    with holder.of(gw.block) as it:
+        for s in (leaves, plain):
+            s.close()
+        began = time.monotonic()
+        refused = httpx.post(gw.url + PATHS["chat"], json=body("chat", text="d"), timeout=30)
+        assert refused.status_code == 503 and error_of(refused), refused.text
+        reader.join(20)
+        assert not reader.is_alive() and events_of("\n".join(text))[-1] == "[DONE]", "its answer waits for the process that does not go on"
+        requests = fleet.decodes[0].requests(PATHS["chat"])
+        assert wait_for(lambda: sum(1 for r in fleet.decodes[0].requests(PATHS["chat"]) if r.disconnected) == 2, timeout=5), requests
+        assert time.monotonic() - began < 15
+        if then == "goes on":
+            it.go_on()
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=3), block_stats(gw)
+    with Block(gw.block) as block:
+        block.check()
+    assert block_stats(gw)["rooms_live"] == 0
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat", text="e"), timeout=30).status_code == 200
+
+
+@pytest.mark.needs("held_leave")
+def test_a_held_client_leaves_while_the_lock_is_held(start_fleet, make_gateway):
+    """Its place in the queue is free afterwards, and nothing is booked for it when its turn would have come."""
+    fleet = start_fleet(prefill=1, decode=1, speed=0)
+    gw = make_gateway(fleet, config=HOLDING | CONFIG | {"hold": "on"})
+    waiting = Waiting(gw, fleet, 1)
+    leaves = open_request(gw, text="0 " + "c" * 4000)
+    assert wait_for(lambda: block_stats(gw)["held_now"] == 2, timeout=5)
+    with holder.of(gw.block) as it:
+        leaves.close()
+        time.sleep(1)
+        it.go_on()
+    assert wait_for(lambda: block_stats(gw)["held_now"] == 1, timeout=3), block_stats(gw)
+    waiting.finish()
+    assert waiting.statuses() == ["200"]
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=3), block_stats(gw)
