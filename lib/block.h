@@ -96,7 +96,7 @@ typedef struct pdr_books {
     struct pdr_step *steps;  /* scratch, per target */
     uint64_t     mean_q10;   /* of the pass under way: requests held or in prefill per prefill target, times 1024; a release changes nothing of it */
     uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
-    uint32_t     open;       /* targets that something could still go to in this pass */
+    uint32_t     open, free; /* targets that something could still go to in this pass; those of them that it has sent nothing yet */
     uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled */
     pdr_waits    waits;      /* of the pass under way */
     uint32_t    *holders, holding; /* scratch: the targets with a depth, of the request that is looked at; how many, PDR_NONE: not known */

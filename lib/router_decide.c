@@ -436,29 +436,38 @@ static pdr_cold cold_of(const pdr_books *b, const pdr_job *job, uint64_t mean_qu
     return (pdr_cold){mean_queue_q10, pool, pool * mean_queue_q10 >> 10};
 }
 
+/* Every field is written, once: a decision logs eight. */
 static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, const pdr_cold *cold)
 {
     const pdr_target *t = &b->registry.targets[target];
-    uint32_t          barred = __builtin_expect((t->open_until_ns > b->now_ns) | job->excluded, 0) ? pdr_barred(t, job, b->now_ns) : PDR_BARRED_NO;
-    *c = (pdr_candidate){.endpoint = t->endpoint, .rank = t->rank, .role = role, .barred = barred};
+    uint64_t          wait, work = 0, price = 0, matched = 0, uncached = 0;
     if (role == PDR_ROLE_DECODE) {
-        c->wait_us = c->cost_us = pdr_decode_us(t, &b->r->rates, job);
-        return;
-    }
-    if (!b->depth[target]) {
-        c->uncached_tokens = job->prompt_tokens;
-        c->wait_us = pdr_wait_us(t, b->now_ns);
-        c->work_us = pdr_scale_q10(cold->pool_us, t->slowness_q10);
-        c->price_us = cold->price_us;
+        wait = pdr_decode_us(t, &b->r->rates, job);
+    } else if (__builtin_expect(!b->depth[target], 1)) {
+        uncached = job->prompt_tokens;
+        wait = pdr_wait_us(t, b->now_ns);
+        work = pdr_scale_q10(cold->pool_us, t->slowness_q10);
+        price = cold->price_us;
     } else {
         pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], cold->mean_queue_q10, b->now_ns);
-        c->matched_tokens = x.matched;
-        c->uncached_tokens = x.uncached;
-        c->wait_us = x.wait;
-        c->work_us = x.work;
-        c->price_us = x.price;
+        matched = x.matched;
+        uncached = x.uncached;
+        wait = x.wait;
+        work = x.work;
+        price = x.price;
     }
-    c->cost_us = c->wait_us + c->work_us + c->price_us;
+    c->endpoint = t->endpoint;
+    c->rank = t->rank;
+    c->role = role;
+    c->barred = __builtin_expect((t->open_until_ns > b->now_ns) | job->excluded, 0) ? pdr_barred(t, job, b->now_ns) : PDR_BARRED_NO;
+    c->chosen = c->reserved = 0;
+    c->matched_tokens = matched;
+    c->uncached_tokens = uncached;
+    c->wait_us = wait;
+    c->work_us = work;
+    c->price_us = price;
+    c->transfer_us = 0;
+    c->cost_us = wait + work + price;
 }
 
 void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
@@ -469,15 +478,16 @@ void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uin
 
 enum { LOGGED_OTHERS = 3 }; /* per side, beside the chosen one; pdr_explain() has them all */
 
-static void log_others(const pdr_books *b, pdr_log_record *r, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role,
-                       const pdr_job *job, const pdr_cold *cold)
+static inline pdr_candidate *log_others(const pdr_books *b, pdr_candidate *c, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role, const pdr_job *job,
+                                        const pdr_cold *cold)
 {
-    uint32_t room = LOGGED_OTHERS;
-    for (uint32_t i = 0; i < n && room; i++) {
-        if (list[i] == chosen) continue;
-        put_candidate(b, &r->candidate[r->candidates++], list[i], role, job, cold);
+    uint32_t most = n < LOGGED_OTHERS + 1 ? n : LOGGED_OTHERS + 1;
+    for (uint32_t i = 0, room = LOGGED_OTHERS; i < most; i++) {
+        if (list[i] == chosen || !room) continue;
+        put_candidate(b, c++, list[i], role, job, cold);
         room--;
     }
+    return c;
 }
 
 pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice *choice)
@@ -495,9 +505,9 @@ pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice
     c[0].chosen = c[1].chosen = 1;
     c[1].transfer_us = choice->transfer_us;
     c[1].cost_us += choice->transfer_us;
-    r->candidates = 2;
-    log_others(b, r, b->registry.prefill, h->prefill_n, choice->prefill, PDR_ROLE_PREFILL, job, &cold);
-    log_others(b, r, b->registry.decode, h->decode_n, choice->decode, PDR_ROLE_DECODE, job, &cold);
+    c = log_others(b, c + 2, b->registry.prefill, h->prefill_n, choice->prefill, PDR_ROLE_PREFILL, job, &cold);
+    c = log_others(b, c, b->registry.decode, h->decode_n, choice->decode, PDR_ROLE_DECODE, job, &cold);
+    r->candidates = (uint32_t)(c - r->candidate);
     return r;
 }
 

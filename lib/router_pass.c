@@ -11,8 +11,11 @@
 
 #include <string.h>
 
-/* Requests looked at in a row without one that goes: fewer in a large fleet, where each look compares more servers. */
-enum { LOOK_MOST = 64, LOOK_LEAST = 4, LOOK_SERVERS = 4096 };
+/*
+ * Requests looked at in a row without one that goes: fewer in a large fleet, where each look compares more servers; and few where no server is left that has nothing to do, only steps that were
+ * opened in this pass: what still goes into those is small, and small ones come first (under policies that are no expected time anybody may be next).
+ */
+enum { LOOK_MOST = 64, LOOK_LEAST = 4, LOOK_SERVERS = 4096, LOOK_INTO_STEPS = 4 };
 
 void pdr_refuse_held(pdr_books *b, pdr_booking *k, int code)
 {
@@ -161,14 +164,17 @@ static void touch(pdr_books *b, uint32_t w)
 static void booked_into_step(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
     touch(b, w);
-    b->steps[w].requests++;
+    if (!b->steps[w].requests++ && b->free) b->free--;
     b->steps[w].tokens += x->uncached < UINT32_MAX / 2 ? (uint32_t)x->uncached : UINT32_MAX / 2;
 }
 
 /* It waits for that target: what it costs there counts for those behind it. */
 static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
-    if (!b->planned_us[w] && (b->steps[w].requests || gate_open(b, w)) && b->open) b->open--;
+    if (!b->planned_us[w] && (b->steps[w].requests || gate_open(b, w)) && b->open) {
+        b->open--;
+        if (!b->steps[w].requests && b->free) b->free--;
+    }
     touch(b, w);
     b->planned_us[w] += x->work;
     if (b->apart) pdr_waits_plan(&b->waits, &b->registry, w, x->work);
@@ -301,7 +307,9 @@ void pdr_release_held(pdr_books *b)
     pdr_hold_pass(&b->hold, b->now_ns);
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;
     most = most > LOOK_MOST ? LOOK_MOST : most < LOOK_LEAST ? LOOK_LEAST : most;
-    for (uint32_t looked = 0; looked < most && (b->open || nobody);) {
+    b->free = b->open;
+    const uint32_t into_steps = !nobody && pdr_policy_of(b->r->config.policy)->topology ? LOOK_INTO_STEPS : most;
+    for (uint32_t looked = 0; looked < (b->free ? most : into_steps) && (b->open || nobody);) {
         pdr_choice choice;
         uint32_t   slot = pdr_hold_next(&b->hold, ageing, b->now_ns);
         if (slot == PDR_NONE) break;

@@ -28,7 +28,7 @@ BOUNDS = [
     ("index/remove/115k", "remove_events", 197),
     # per call of the batch of 16 that the function makes
     ("hold/arrive/64/100", "arrivals", 3_350),
-    ("hold/complete/64/100", "completions", 17_500),
+    ("hold/complete/64/100", "completions", 12_700),
     ("hold/arrive/1024/10000", "arrivals", 3_300),
     ("hold/complete/1024/10000", "completions", 25_000),
 ]
