@@ -46,6 +46,8 @@ void     CALLBACK(http_send_response)(abi_filter f, uint32_t status, abi_header 
 void     CALLBACK(http_send_response_headers)(abi_filter f, abi_header *headers, size_t n, bool end);
 void     CALLBACK(http_send_response_data)(abi_filter f, abi_text data, bool end);
 void     CALLBACK(http_set_dynamic_metadata_string)(abi_filter f, abi_text space, abi_text key, abi_text value);
+/* NULL in 1.38 */
+void     CALLBACK(http_set_dynamic_metadata_string_batch)(abi_filter f, abi_text space, const abi_header *pairs, size_t n) __attribute__((weak));
 bool     CALLBACK(http_get_metadata_string)(abi_filter f, uint32_t source, abi_text space, abi_text key, abi_text *out); /* logs an error for a list */
 bool     CALLBACK(http_get_metadata_list_size)(abi_filter f, uint32_t source, abi_text space, abi_text key, size_t *out);
 bool     CALLBACK(http_get_metadata_list_string)(abi_filter f, uint32_t source, abi_text space, abi_text key, size_t index, abi_text *out);

@@ -8,9 +8,13 @@
 #include "module.h"
 
 #define HEADERS_MAX 128
+#define OWN_HEADERS 5   /* of them */
+#define END_MAX 1024    /* what of a body is kept while a leg's stands in its place */
 #define COLLECT_MAX (64u * 1024 * 1024)
-#define LEG_TIMEOUT_MS (24u * 3600 * 1000) /* the router's own deadlines come first */
+#define LEG_TIMEOUT_MS 0                   /* none: the router's own deadlines end legs */
 #define END_CAP_NS  1000000000ull          /* how long the end of an answer waits for prefill's */
+
+#define LISTED(text) {text, sizeof(text) - 1}
 
 static request *request_of(gate_job *job)
 {
@@ -49,44 +53,64 @@ static abi_header header_of(const char *name, const char *value)
 
 /* ------------------------------------------------------------------------------------------------------------ client */
 
-int header_stays(const request *r, view name)
+static int is_one_of(view name, const view *names, size_t n)
 {
-    static const char *const names[] = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "expect", "te", "trailer",
-                                        "upgrade", "http2-settings", "proxy-authorization", "x-gateway-destination-endpoint", "x-prefiller-host-port"};
-    if (name.len == 0 || name.data[0] == ':') return 1;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (view_is(name, names[i])) return 1;
+    for (size_t i = 0; i < n; i++) {
+        if (name.len == names[i].len && memcmp(name.data, names[i].data, name.len) == 0) return 1;
     }
-    if (name.len > 8 && memcmp(name.data, "x-envoy-", 8) == 0) return 1;
+    return name.len > 8 && memcmp(name.data, "x-envoy-", 8) == 0;
+}
+
+static int header_stays(const request *r, view name)
+{
+    static const view names[] = {LISTED("host"), LISTED("content-length"), LISTED("transfer-encoding"), LISTED("connection"), LISTED("keep-alive"),
+                                 LISTED("proxy-connection"), LISTED("expect"), LISTED("te"), LISTED("trailer"), LISTED("upgrade"), LISTED("http2-settings"),
+                                 LISTED("proxy-authorization"), LISTED("x-gateway-destination-endpoint"), LISTED("x-prefiller-host-port")};
+    if (name.len == 0 || name.data[0] == ':' || is_one_of(name, names, sizeof names / sizeof *names)) return 1;
     if (r->job.api != PDR_API_OTHER && view_is(name, "accept-encoding")) return 1;
     return pdr_header_owned(name.data, name.len) == 1;
 }
 
-static void put_metadata(request *r, const char *key, const char *value)
+/* For Envoy's access log; in one call where Envoy has it. */
+static void put_metadata(request *r, const abi_header *pairs, size_t n)
 {
-    CALLBACK(http_set_dynamic_metadata_string)(r->filter, text_of("pdroute"), text_of(key), text_of(value));
+    static const abi_text space = {"pdroute", sizeof "pdroute" - 1};
+
+    if (CALLBACK(http_set_dynamic_metadata_string_batch)) {
+        CALLBACK(http_set_dynamic_metadata_string_batch)(r->filter, space, pairs, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        CALLBACK(http_set_dynamic_metadata_string)(r->filter, space, (abi_text){pairs[i].key, pairs[i].key_length}, (abi_text){pairs[i].value, pairs[i].value_length});
 }
 
-/* For Envoy's access log. */
-void request_metadata(request *r)
+static void put_address(char *out, size_t cap, const char *host, unsigned port)
+{
+    (void)snprintf(out, cap, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+}
+
+void request_metadata(request *r, int answered)
 {
     const pdr_decision *d = &r->job.decision;
     const int pair = r->job.decided && d->mode != PDR_MODE_SINGLE;
-    char hit[48], why[256], text[300] = "";
+    char hit[48], why[256], prefill[300] = "", decode[300] = "", room[24] = "", attempts[12];
+    abi_header pairs[7];
+    size_t n = 0;
 
     if (r->destroyed) return;
     gate_describe(&r->job, hit, sizeof hit, why, sizeof why);
-    if (pair) (void)snprintf(text, sizeof text, "%s:%u", d->prefill_host, d->prefill_port);
-    put_metadata(r, "prefill", text);
-    if (r->job.decided) (void)snprintf(text, sizeof text, "%s:%u", d->decode_host, d->decode_port);
-    put_metadata(r, "decode", text);
-    *text = 0;
-    if (pair) (void)snprintf(text, sizeof text, "%" PRIu64, d->room);
-    put_metadata(r, "room", text);
-    (void)snprintf(text, sizeof text, "%u", r->job.attempts);
-    put_metadata(r, "attempts", text);
-    put_metadata(r, "hit", hit);
-    put_metadata(r, "why", why);
+    if (pair) put_address(prefill, sizeof prefill, d->prefill_host, d->prefill_port);
+    if (r->job.decided) put_address(decode, sizeof decode, d->decode_host, d->decode_port);
+    if (pair) (void)snprintf(room, sizeof room, "%" PRIu64, d->room);
+    (void)snprintf(attempts, sizeof attempts, "%u", r->job.attempts);
+    pairs[n++] = header_of("prefill", prefill);
+    pairs[n++] = header_of("decode", decode);
+    pairs[n++] = header_of("room", room);
+    pairs[n++] = header_of("attempts", attempts);
+    pairs[n++] = header_of("hit", hit);
+    pairs[n++] = header_of("why", why);
+    if (answered) pairs[n++] = header_of("answered", "yes");
+    put_metadata(r, pairs, n);
 }
 
 void request_answer(request *r, unsigned status, const char *type, uint64_t retry_after_ms, const char *extra, const char *value, view body)
@@ -101,19 +125,16 @@ void request_answer(request *r, unsigned status, const char *type, uint64_t retr
     (void)snprintf(seconds, sizeof seconds, "%" PRIu64, (retry_after_ms + 999) / 1000);
     if (retry_after_ms) headers[n++] = header_of("retry-after", seconds);
     if (extra) headers[n++] = header_of(extra, value);
-    put_metadata(r, "answered", "yes");
-    request_metadata(r);
+    request_metadata(r, 1);
     /* runs other hooks inside: the request is locked by whoever calls us */
     CALLBACK(http_send_response)(r->filter, status, headers, n, (abi_text){body.data, body.len}, text_of(r->job.why[0] ? r->job.why : "pdroute"));
 }
 
 static int line_stays(view name)
 {
-    static const char *const names[] = {":status", "connection", "keep-alive", "transfer-encoding", "content-length", "trailer", "upgrade", "date", "server"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (view_is(name, names[i])) return 1;
-    }
-    return name.len > 8 && memcmp(name.data, "x-envoy-", 8) == 0;
+    static const view names[] = {LISTED(":status"), LISTED("connection"), LISTED("keep-alive"), LISTED("transfer-encoding"), LISTED("content-length"),
+                                 LISTED("trailer"), LISTED("upgrade"), LISTED("date"), LISTED("server")};
+    return is_one_of(name, names, sizeof names / sizeof *names);
 }
 
 /* The head of a leg's answer goes to the client. */
@@ -133,15 +154,29 @@ static void begin_answer(request *r, module_leg *l)
     l->streaming = r->answered = 1;
     r->sse = l->sse;
     gate_event(&r->job, PDR_EV_SENT, l->which, &(gate_detail){.attempt = l->attempt, .status = l->status});
-    request_metadata(r);
+    request_metadata(r, 0);
     CALLBACK(http_send_response_headers)(r->filter, headers, n, false);
 }
 
+/* What was collected and may go. */
+static view take(request *r, module_leg *l)
+{
+    const view piece = {l->collected.data, l->collected.len};
+    l->collected.len = 0;
+    return gate_pass(&r->job, l->status, r->response_read && l->sse, l->which == PDR_LEG_DECODE && r->response_read, piece, l->ended);
+}
+
+/* With what is left, if the leg's end came with its last piece. */
 static void end_answer(request *r)
 {
+    view body = {"", 0};
+
     if (r->complete || r->destroyed) return;
+    for (int i = 0; i < 2; i++) {
+        if (r->legs[i].streaming && r->legs[i].ended && r->legs[i].collected.len) body = take(r, &r->legs[i]);
+    }
     r->complete = 1;
-    CALLBACK(http_send_response_data)(r->filter, (abi_text){"", 0}, true);
+    CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, true);
 }
 
 /* What was collected of a relayed leg goes to the client; an error whole, since it may tell what is nobody's business. */
@@ -152,9 +187,7 @@ static void pass_on(request *r, module_leg *l)
     if (l->status >= 400 && l->collected.len) (void)pdr_error_mask(&r->job.decision, l->collected.data, l->collected.len);
     if (!l->streaming) begin_answer(r, l);
     if (r->destroyed) return;
-    const view body = gate_pass(&r->job, l->status, r->response_read && l->sse, l->which == PDR_LEG_DECODE && r->response_read, (view){l->collected.data, l->collected.len},
-                                l->ended);
-    l->collected.len = 0;
+    const view body = take(r, l);
     if (body.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, false);
 }
 
@@ -187,17 +220,65 @@ static void leg_failed(module_leg *l, uint32_t detail)
     gate_event(&l->r->job, PDR_EV_FAILED, l->which, &d);
 }
 
-static int write_body(request *r, int which)
+/* Which headers of the client's go to both legs: found once. */
+static void choose_headers(request *r)
 {
+    view in = {r->head.data, r->head.len}, name, value;
+
+    if (r->chosen.len || r->chosen.failed) return;
+    while (r->chosen.len < (HEADERS_MAX - OWN_HEADERS) * sizeof(abi_header) && pair_next(&in, &name, &value)) {
+        const abi_header h = {name.data, name.len, value.data, value.len};
+        if (!header_stays(r, name)) bytes_put(&r->chosen, &h, sizeof h);
+    }
+}
+
+/*
+ * A leg's body. What differs from the client's stands at its end: where that is so it is written over there, and what was there is kept in `sent`, to be put
+ * back; so a long body is not copied for each leg. Otherwise all of it is put together in `sent`. -1: no memory
+ */
+static int write_body(request *r, int which, view *out)
+{
+    const view body = r->job.body;
     bytes tail = {0};
     pdr_slice slices[PDR_MAX_SLICES];
-    size_t n = PDR_MAX_SLICES;
+    size_t n = PDR_MAX_SLICES, first = 0, at = 0;
     int rc = gate_rewrite(&r->job, which, &tail, slices, &n);
 
     r->sent.len = 0;
-    for (size_t i = 0; !rc && i < n; i++) bytes_put(&r->sent, (slices[i].source ? tail.data : r->job.body.data) + slices[i].offset, slices[i].length);
+    r->replaced = 0;
+    if (!rc && n && !slices[0].source && slices[0].offset == 0 && body.len - slices[0].length <= END_MAX && body.data == r->body.data) {
+        first = 1;
+        at = slices[0].length;
+    }
+    for (size_t i = first; !rc && i < n; i++) bytes_put(&r->sent, (slices[i].source ? tail.data : body.data) + slices[i].offset, slices[i].length);
     bytes_free(&tail);
-    return rc || r->sent.failed ? -1 : 0;
+    if (rc || r->sent.failed) return -1;
+    *out = (view){r->sent.data, r->sent.len};
+    if (!first) return 0;
+    const size_t size = r->sent.len, end = body.len - at;
+    if (at + size > r->body.cap) { /* no room behind the body */
+        bytes all = {0};
+        bytes_put(&all, body.data, at);
+        bytes_put(&all, r->sent.data, size);
+        bytes_free(&r->sent);
+        r->sent = all;
+        *out = (view){all.data, all.len};
+        return all.failed ? -1 : 0;
+    }
+    bytes_put(&r->sent, body.data + at, end);
+    if (r->sent.failed) return -1;
+    memcpy(r->body.data + at, r->sent.data, size);
+    r->replaced = at + 1;
+    r->kept = (view){r->sent.data + size, end};
+    *out = (view){r->body.data, at + size};
+    return 0;
+}
+
+/* The client's body as it was. */
+static void restore_body(request *r)
+{
+    if (r->replaced) memcpy(r->body.data + r->replaced - 1, r->kept.data, r->kept.len);
+    r->replaced = 0;
 }
 
 static void op_send(gate_job *job, int which)
@@ -206,8 +287,8 @@ static void op_send(gate_job *job, int which)
     module_leg *l = &r->legs[which];
     const pdr_decision *d = &job->decision;
     abi_header headers[HEADERS_MAX];
-    view in = {r->head.data, r->head.len}, name, value;
-    char address[300];
+    char address[300], length[24];
+    view body;
     size_t n = 0;
 
     if (r->destroyed) return;
@@ -217,25 +298,25 @@ static void op_send(gate_job *job, int which)
     l->retry_after_ms = 0;
     l->headers.len = l->collected.len = 0;
     l->head_told = l->body_told = l->relayed = l->streaming = l->ended = l->sse = l->json = l->encoded = l->plain = 0;
-    const char *host = which == PDR_LEG_PREFILL ? d->prefill_host : d->decode_host;
-    (void)snprintf(address, sizeof address, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, which == PDR_LEG_PREFILL ? d->prefill_port : d->decode_port);
+    if (which == PDR_LEG_PREFILL) put_address(address, sizeof address, d->prefill_host, d->prefill_port);
+    else put_address(address, sizeof address, d->decode_host, d->decode_port);
+    choose_headers(r);
+    if (r->chosen.failed || write_body(r, which, &body)) {
+        leg_failed(l, PDR_FAIL_CONNECT);
+        return;
+    }
     headers[n++] = (abi_header){":method", 7, r->method.data, r->method.len};
     headers[n++] = (abi_header){":path", 5, r->target.data, r->target.len};
     headers[n++] = header_of(":authority", address);
     headers[n++] = header_of("x-gateway-destination-endpoint", address);
-    while (n < HEADERS_MAX && pair_next(&in, &name, &value)) {
-        if (!header_stays(r, name)) headers[n++] = (abi_header){name.data, name.len, value.data, value.len};
-    }
-    if (write_body(r, which)) {
-        leg_failed(l, PDR_FAIL_CONNECT);
-        return;
-    }
-    char length[24];
-    (void)snprintf(length, sizeof length, "%zu", r->sent.len);
-    if (!r->head_only && n < HEADERS_MAX) headers[n++] = header_of("content-length", length);
+    if (r->chosen.len) memcpy(headers + n, r->chosen.data, r->chosen.len);
+    n += r->chosen.len / sizeof(abi_header);
+    (void)snprintf(length, sizeof length, "%zu", body.len);
+    if (!r->head_only) headers[n++] = header_of("content-length", length);
     l->open = 1;
-    const int rc = CALLBACK(http_filter_start_http_stream)(r->filter, &l->id, text_of(r->t->config->cluster), headers, n, (abi_text){r->sent.data, r->sent.len}, true,
+    const int rc = CALLBACK(http_filter_start_http_stream)(r->filter, &l->id, text_of(r->t->config->cluster), headers, n, (abi_text){body.data, body.len}, true,
                                                            LEG_TIMEOUT_MS);
+    restore_body(r);
     if (rc != 0) {
         l->open = 0;
         leg_failed(l, PDR_FAIL_CONNECT);
@@ -275,8 +356,12 @@ static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
     size_t need = 0;
 
     if (r->destroyed || r->complete) return;
+    for (int i = 0; i < 2; i++) {
+        if (r->legs[i].streaming) pass_on(r, &r->legs[i]);
+    }
+    if (r->destroyed) return;
     r->complete = 1;
-    request_metadata(r);
+    request_metadata(r, 0);
     if (r->sse && pdr_error_event(job->api, 502, pdr_reason_name(reason), sentence, event, sizeof event, &need) == PDR_OK)
         CALLBACK(http_send_response_data)(r->filter, (abi_text){event, need}, false);
     if (!r->destroyed) CALLBACK(http_filter_reset_stream)(r->filter, ABI_RESET_LOCAL, text_of(pdr_reason_name(reason)));
@@ -405,7 +490,7 @@ EXPORT void HOOK(http_filter_http_stream_data)(abi_filter f, request *r, uint64_
     module_leg *l = leg_of(r, id);
     const size_t before = l ? l->collected.len : 0;
 
-    (void)f, (void)end;
+    (void)f;
     if (!l) return;
     request_enter(r);
     if (l->which == PDR_LEG_DECODE || l->status >= 300) {
@@ -428,7 +513,7 @@ EXPORT void HOOK(http_filter_http_stream_data)(abi_filter f, request *r, uint64_
         }
         gate_event(&r->job, PDR_EV_BODY, l->which, &d);
     }
-    if (l->id == id) pass_on(r, l);
+    if (l->id == id && !(end && l->streaming)) pass_on(r, l); /* the last piece may go with the answer's end, which is about to be told */
 out:
     request_leave(r);
 }
@@ -451,11 +536,11 @@ EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uin
         const gate_detail d = detail_of(l);
         const int relayed_4xx = l->relayed && l->status >= 300;
         l->ended = 1;
-        pass_on(r, l);
+        if (!l->streaming) pass_on(r, l);
         l->open = 0;
         if (l->which == PDR_LEG_DECODE || relayed_4xx) r->done_ns = pdr_host_now_ns();
         gate_event(&r->job, PDR_EV_END, l->which, &d);
-        if (l->relayed && l->attempt == d.attempt) { /* its end said everything: there was no body */
+        if (l->relayed && l->attempt == d.attempt) { /* its end said everything, there was no body; or the answer's end waits for prefill's */
             pass_on(r, l);
             if (relayed_4xx) end_answer(r);
         }

@@ -15,6 +15,8 @@
 
 #define CHUNKS_MAX 64
 #define HEADERS_MAX 256
+#define EXPECT_MAX (1u << 20)
+#define TAIL_ROOM  1024
 enum { EVENT_TICK = 1 };
 
 static pthread_mutex_t threads_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -191,6 +193,7 @@ static void request_free(request *r)
     bytes_free(&r->head);
     bytes_free(&r->body);
     bytes_free(&r->sent);
+    bytes_free(&r->chosen);
     free(r);
 }
 
@@ -331,6 +334,14 @@ static void start(request *r)
     gate_start(&r->job, &r->t->gate, r->job.api, body, r->content_type.len && memmem(r->content_type.data, r->content_type.len, "json", 4) != NULL);
 }
 
+/* Room for a body of that length, and for what is put in behind it; a client that promises more than it sends gets no more than this. */
+static void expect_body(request *r, view length)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < length.len && i < 8 && length.data[i] >= '0' && length.data[i] <= '9'; i++) n = n * 10 + (size_t)(length.data[i] - '0');
+    if (n <= EXPECT_MAX) (void)bytes_reserve(&r->body, n + TAIL_ROOM);
+}
+
 static void read_head(request *r)
 {
     const size_t n = CALLBACK(http_get_headers_size)(r->filter, ABI_REQUEST_HEADERS);
@@ -343,6 +354,7 @@ static void read_head(request *r)
         if (view_is(name, ":path")) r->target = value;
         else if (view_is(name, ":method")) r->method = value;
         else if (view_is(name, "content-type")) r->content_type = value;
+        else if (view_is(name, "content-length")) expect_body(r, value);
         gate_header(&r->job, name, value);
     }
     const char *query = r->target.len ? memchr(r->target.data, '?', r->target.len) : NULL;

@@ -57,6 +57,9 @@ struct request {
     request *next, *prev;
     module_leg legs[2];
     bytes head, body, sent; /* names and values; the client's body; a leg's */
+    bytes chosen;           /* abi_header of what of `head` goes to the legs */
+    size_t replaced;        /* behind where a leg's body stands in the client's, 0: nowhere */
+    view kept;              /* what stood there */
     view path, target, method, content_type;
     pdr_response response;
     uint64_t done_ns;       /* decode's answer is complete, its end is kept back */
@@ -69,8 +72,7 @@ void request_enter(request *r);
 void request_leave(request *r);
 void request_answer(request *r, unsigned status, const char *type, uint64_t retry_after_ms, const char *extra, const char *value, view body);
 void request_tick(request *r, uint64_t now);
-void request_metadata(request *r);
-int  header_stays(const request *r, view name);
+void request_metadata(request *r, int answered);
 /* Next name and value of such a buffer. */
 int pair_next(view *in, view *name, view *value);
 void pair_put(bytes *b, const char *name, size_t name_len, const char *value, size_t value_len);

@@ -1,8 +1,6 @@
 /* What is read of a request before it is decided, and what is sent of it afterwards. */
 #include "gate.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #define TAIL_FIRST 512 /* enough for one room and host */
@@ -61,18 +59,44 @@ int gate_rewrite(const gate_job *job, int leg, bytes *tail, pdr_slice *slices, s
     return pdr_rewrite_slices(&job->prompt, job->body.len, need, slices, n);
 }
 
+/* Text that is put together piece by piece, cut where it gets too long: for every request, so without printf. */
+typedef struct line {
+    char *at, *end; /* room for the zero is not in it */
+} line;
+
+static void put_text(line *l, const char *text)
+{
+    while (*text && l->at < l->end) *l->at++ = *text++;
+    *l->at = '\0';
+}
+
+static void put_number(line *l, const char *before, uint64_t n)
+{
+    char digits[24], *p = digits + sizeof digits;
+
+    *--p = '\0';
+    do *--p = (char)('0' + n % 10);
+    while (n /= 10);
+    put_text(l, before);
+    put_text(l, p);
+}
+
 void gate_describe(const gate_job *job, char *hit, size_t hit_cap, char *why, size_t why_cap)
 {
     const pdr_decision *d = &job->decision;
-    char held[40] = "";
+    line h = {hit, hit + hit_cap - 1}, w = {why, why + why_cap - 1};
 
-    hit[0] = '\0';
-    if (job->was_held) (void)snprintf(held, sizeof held, " held=%" PRIu64, job->held_ns / 1000);
-    if (!job->decided) {
-        (void)snprintf(why, why_cap, "%s%s", job->why, held);
-        return;
+    *hit = '\0';
+    put_text(&w, job->why);
+    if (job->decided) {
+        put_number(&h, "", d->matched_tokens);
+        put_number(&h, "/", d->prompt_tokens);
+        put_number(&w, job->why[0] ? " cost=" : "cost=", d->cost_us);
+        put_number(&w, " wait=", d->wait_us);
+        put_number(&w, " prefill=", d->prefill_us);
+        put_number(&w, " transfer=", d->transfer_us);
+        put_number(&w, " decode=", d->decode_us);
+        put_number(&w, " pairs=", d->candidates);
     }
-    (void)snprintf(hit, hit_cap, "%" PRIu64 "/%" PRIu64, d->matched_tokens, d->prompt_tokens);
-    (void)snprintf(why, why_cap, "%s%scost=%" PRIu64 " wait=%" PRIu64 " prefill=%" PRIu64 " transfer=%" PRIu64 " decode=%" PRIu64 " pairs=%u%s",
-                   job->why, job->why[0] ? " " : "", d->cost_us, d->wait_us, d->prefill_us, d->transfer_us, d->decode_us, d->candidates, held);
+    if (job->was_held) put_number(&w, " held=", job->held_ns / 1000);
 }

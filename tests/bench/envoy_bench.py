@@ -11,12 +11,21 @@ process named (/proc/PID/stat). The ways take turns; the median of the rounds is
     full        as send, with answers passing through for their usage (response_body_mode FULL_DUPLEX_STREAMED)
     module      libpdroute inside Envoy (examples/envoy_module): both figures are Envoy's
 
+What Envoy takes for legs alone (only its own figure), by envoy_floor.c, a module that decides nothing:
+
+    plain       no module, one leg
+    router      one leg, sent by Envoy's router
+    stream      one leg, a stream that the filter starts
+    streams     both legs, such streams, as `module` has them
+    mixed       both legs: Envoy's router sends decode's, a stream of the filter prefill's
+
     tests/bench/envoy_bench.py [--seconds S] [--rounds N] [--sizes 1KB,132KB] [--ways echo,decision,…] [--rss N]
 """
 
 import argparse
 import os
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,12 +33,14 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "tests/gateway"))
 from hosts import envoy_module, ext_proc  # noqa: E402
 
 SIZES = {"1KB": 1100, "17KB": 17_000, "132KB": 132_000}
 WAYS = {"echo": ("NONE", ["--echo"]), "decision": ("NONE", ["--dispatch", "mirror"]), "send": ("NONE", []),
         "both": ("FULL_DUPLEX_STREAMED", ["--dispatch", "both"]), "full": ("FULL_DUPLEX_STREAMED", [])}
+FLOORS = ("plain", "router", "stream", "streams", "mixed")
 SERVERS = 32  # of each role
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -67,17 +78,22 @@ done = function(s) io.write(string.format("COUNT %d %d\\n", s.requests, s.errors
 """
 
 
+def stand_still(config, port):
+    """One server, whatever a header says."""
+    cluster = config["static_resources"]["clusters"][0]
+    for key in ("lb_policy", "original_dst_lb_config"):
+        del cluster[key]
+    cluster["type"] = "STATIC"
+    cluster["load_assignment"] = {"cluster_name": "servers", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {
+        "address": "127.0.0.1", "port_value": port}}}}]}]}
+
+
 class Gateway(ext_proc.Gateway):
     """Every server is the stub: an echo names no destination."""
 
     def envoy_config(self):
         config = super().envoy_config()
-        cluster = config["static_resources"]["clusters"][0]
-        for key in ("lb_policy", "original_dst_lb_config"):
-            del cluster[key]
-        cluster["type"] = "STATIC"
-        cluster["load_assignment"] = {"cluster_name": "servers", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {
-            "address": "127.0.0.1", "port_value": self.stub_port}}}}]}]}
+        stand_still(config, self.stub_port)
         for listener in config["static_resources"]["listeners"]:
             manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
             del manager["access_log"]
@@ -88,7 +104,7 @@ class Gateway(ext_proc.Gateway):
         return []
 
     def pid_of(self, name):
-        return next(pid for pid in self.all_pids() if name in Path(f"/proc/{pid}/cmdline").read_text())
+        return next(pid for pid in self.all_pids() if Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0].endswith(f"/{name}"))
 
 
 class Module(envoy_module.Gateway):
@@ -105,6 +121,36 @@ class Module(envoy_module.Gateway):
 
     def pid_of(self, name):
         return self.process.pid
+
+
+class Floor(Module):
+    """Envoy with a module that decides nothing, or with none."""
+
+    def envoy_config(self):
+        config = super().envoy_config()
+        for listener in config["static_resources"]["listeners"]:
+            filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+            if self.way == "plain":
+                del filters[0]
+                continue
+            filters[0]["typed_config"]["dynamic_module_config"]["name"] = "envoy_floor"
+            filters[0]["typed_config"]["filter_config"]["value"] = f"way={self.way} port={self.stub_port} servers={SERVERS}"
+        if self.way == "plain":
+            stand_still(config, self.stub_port)
+        return config
+
+    def write(self):
+        super().write()
+        if self.way != "plain":
+            subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-I", TOP / "examples/envoy_module", "-o", self.dir / "libenvoy_floor.so", TOP / "tests/bench/envoy_floor.c"], check=True)
+
+    def environment(self):
+        return {**super().environment(), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(self.dir)}
+
+    def listens(self):
+        """Nothing is answered by itself here."""
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 def cpu(pid):
@@ -144,7 +190,7 @@ def main():
     p.add_argument("--seconds", type=int, default=3)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--sizes", default=",".join(SIZES))
-    p.add_argument("--ways", default=",".join(WAYS) + ",module")
+    p.add_argument("--ways", default=",".join([*WAYS, "module", *FLOORS]))
     p.add_argument("--rss", type=int, help="send at least this many requests the way `send`, and print memory before and after")
     o = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name:
@@ -161,8 +207,10 @@ def main():
             if o.rss:
                 o.ways, o.sizes = "send", "1KB"
             for way in o.ways.split(","):
-                if way == "module":
-                    gateways[way] = Module(directory / way, endpoints, config={"hold": "off"}).start()
+                if way == "module" or way in FLOORS:
+                    gateways[way] = (Module if way == "module" else Floor)(directory / way, endpoints, config={"hold": "off"})
+                    gateways[way].way, gateways[way].stub_port = way, stub_port
+                    gateways[way].start()
                     continue
                 mode, flags = WAYS[way]
                 gateways[way] = Gateway(directory / way, endpoints, config={"hold": "off"}, body_mode=mode, flags=["--no-metadata", *flags])
@@ -185,7 +233,7 @@ def main():
                         found.setdefault((way, size), []).append([count / max(u, 0.01) for u in used])
             for way in gateways:
                 cells = [[statistics.median(r[i] for r in found[way, size]) for i in (0, 1)] for size in o.sizes.split(",")]
-                print(f"| {way} | " + " | ".join(f"{a:,.0f} ({b:,.0f})" for a, b in cells) + " |")
+                print(f"| {way} | " + " | ".join(f"{a:,.0f} ({b:,.0f})" if way in WAYS else f"({b:,.0f})" for a, b in cells) + " |")
         finally:
             for gw in gateways.values():
                 gw.stop()

@@ -1,5 +1,7 @@
 """Inside Envoy: what the module reads of other filters."""
 
+import re
+
 import httpx
 import pytest
 from hosts import envoy_module
@@ -8,6 +10,7 @@ from sglang_sim.harness import wait_for
 from traffic import PATHS, body, error_of
 
 SPACE, KEY = "envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset"
+TAIL = re.compile(rb',?"bootstrap_host":"[^"]*","bootstrap_port":\d+,"bootstrap_room":\d+')
 FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
 
 
@@ -52,3 +55,22 @@ def test_subset_hint(kind, fleet, tmp_path):
             assert {ask(i, None).status_code for i in range(8)} == {200}
             assert wait_for(lambda: decoded_by(fleet) == {only, other}, timeout=1), "without a hint all serve"
         assert not gw.alerts() and "is not a string" not in gw.errors()
+
+
+@pytest.mark.parametrize("kind", ["sized", "chunked", "chunked, no room behind", "much behind"])
+def test_bytes_of_both_attempts(kind, fleet, tmp_path):
+    """A leg's body is written over the end of the client's, if that can be: each attempt begins with what the client sent."""
+    size = 65_530 if kind == "chunked, no room behind" else 132_000  # the first: buffers grow by doubling
+    start, end = b'{"model":"tiny","max_tokens":2,"messages":[{"role":"user","content":"', b'"}]}' + (b" " * 3000 if kind == "much behind" else b"\n")
+    sent = start + b"a \xc3\xa9" * ((size - len(start) - len(end)) // 4)
+    sent += b"b" * (size - len(sent) - len(end)) + end
+    assert len(sent) == size
+    with envoy_module.Gateway(tmp_path / "gw", endpoints_of(fleet)) as gw:
+        fleet.decodes[0].fault(kind="status", status=500)
+        for _ in range(4):  # some of them with a second pair
+            answer = httpx.post(gw.url + PATHS["chat"], content=iter([sent]) if "chunked" in kind else sent, headers={"Content-Type": "application/json"}, timeout=20)
+            assert answer.status_code == 200
+        legs = [r for w in fleet.workers for r in w.requests(PATHS["chat"])]
+        assert len(legs) >= 9 and fleet.decodes[0].requests(PATHS["chat"])
+        for leg in legs:
+            assert TAIL.sub(b"", leg.body) == sent and leg.json["bootstrap_room"]
