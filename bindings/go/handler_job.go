@@ -31,6 +31,7 @@ type job struct {
 	legs     [2]*leg       // of the present attempt
 	relay    *leg          // passed to the client
 	answer   *Action       // ActRespond or ActAbort
+	lacks    error         // what this process has not, and a leg needs: no server is blamed
 	merge    bool          // decode's answer needs prefill's
 	last     atomic.Uint64 // when the last piece of the relayed answer came; 0: none is relayed
 	writing  atomic.Bool   // the client has not taken it yet
@@ -65,9 +66,13 @@ func (j *job) run() {
 	for {
 		<-j.wake
 		j.mu.Lock()
-		answer, relay, finished := j.answer, j.relay, j.finished
+		answer, relay, finished, lacks := j.answer, j.relay, j.finished, j.lacks
 		j.mu.Unlock()
 		switch {
+		case lacks != nil:
+			j.h.log.Error("pdroute: no connection", "error", lacks)
+			j.respond(http.StatusServiceUnavailable, "gateway_overloaded", "the gateway cannot open a connection: "+lacks.Error(), 1000)
+			return
 		case answer != nil && answer.Type == ActRespond:
 			j.respond(int(answer.Status), answer.Reason.String(), answer.Reason.Text(), answer.RetryAfterMs)
 			return

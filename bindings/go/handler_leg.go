@@ -306,8 +306,30 @@ func (l *leg) fail(how Failure) legState {
 	return legCancelled
 }
 
+// ours gives an error that says what this process has not, and nil for others.
+func ours(err error) error {
+	for _, lacks := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, lacks) {
+			return lacks
+		}
+	}
+	return nil
+}
+
 // failed reports an error of the transport.
 func (l *leg) failed(err error) legState {
+	if lacks := ours(err); lacks != nil && l.response == nil {
+		l.job.mu.Lock()
+		cancelled := l.state == legCancelled
+		if !cancelled {
+			l.job.lacks = lacks
+		}
+		l.job.mu.Unlock()
+		if !cancelled {
+			l.job.event(EventClientGone, nil, 0)
+		}
+		return legCancelled
+	}
 	how := l.failure(err)
 	if how == FailStale {
 		l.peer.transport.CloseIdleConnections() // its fellows are of the same age

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import socket
 import ssl
@@ -27,6 +28,7 @@ PREFILL = 0
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 BAD_VALUE = re.compile(rb"[\0\r\n]").search
 QUEUE_MAX = 262144  # bytes of an answer that wait for a slow client before reading stops
+OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # why no connection comes about, and no worker is to blame
 JOIN_MAX = 16384    # bodies up to this are sent in one piece with their head
 
 
@@ -105,7 +107,11 @@ class Client:
                 return
         sock = None
         if peer.family is not None:
-            sock = socket.socket(peer.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+            try:
+                sock = socket.socket(peer.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
+            except OSError as error:  # no descriptor left: not the worker's fault, and the same with every other
+                leg.job.give_up(f"the gateway cannot open a connection: {os.strerror(error.errno or 0)}")
+                return
             code = sock.connect_ex((peer.host, peer.port))
             if code not in (0, errno.EINPROGRESS):
                 sock.close()
@@ -124,11 +130,14 @@ class Client:
                 await asyncio.wait_for(connected(loop, sock), self.connect_timeout)
                 where, sock = {"sock": sock}, None  # from here on the loop closes it
             _, connection = await asyncio.wait_for(loop.create_connection(lambda: Connection(self, peer), **where, **more), self.connect_timeout)
-        except (OSError, asyncio.TimeoutError):
+        except (OSError, asyncio.TimeoutError) as error:
             if sock is not None:
                 sock.close()
             leg.task = None
-            leg.fail(CONNECT)
+            if isinstance(error, OSError) and error.errno in OURS:
+                leg.job.give_up(f"the gateway cannot open a connection: {os.strerror(error.errno)}")
+            else:
+                leg.fail(CONNECT)
         except asyncio.CancelledError:
             if sock is not None:
                 sock.close()
@@ -191,7 +200,8 @@ class Connection(asyncio.Protocol):
         try:
             self.feed(data)
         except Exception:  # httptools' errors, and Malformed from a callback
-            leg.malformed = True
+            leg.malformed = not leg.complete
+            leg.keep = False
         leg.progress()
 
     def connection_lost(self, exc: typing.Optional[Exception]) -> None:
@@ -207,7 +217,7 @@ class Connection(asyncio.Protocol):
             self.peer.idle.remove(self)
         self.transport.abort()
 
-    # ---- of the parser
+    # ---- of the parser. What comes behind a complete answer is nobody's
 
     def on_header(self, name: bytes, value: bytes) -> None:
         leg = self.leg
@@ -215,12 +225,15 @@ class Connection(asyncio.Protocol):
             leg.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self.leg is not None:
-            self.leg.head(self.parser.get_status_code())
+        leg = self.leg
+        if leg is not None and leg.complete:
+            leg.keep, self.leg = False, None
+        elif leg is not None:
+            leg.head(self.parser.get_status_code())
 
     def on_body(self, body: bytes) -> None:
         leg = self.leg
-        if leg is not None:
+        if leg is not None and not leg.complete:
             leg.chunks.append(body)
 
     def on_message_complete(self) -> None:

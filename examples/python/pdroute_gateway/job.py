@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import re
 import typing
 from time import monotonic_ns
@@ -21,6 +22,7 @@ if typing.TYPE_CHECKING:
 
     from .app import Gateway, Scope
 
+log = logging.getLogger("pdroute_gateway")
 SEND, CANCEL, DRAIN, RELAY = int(ActionType.SEND), int(ActionType.CANCEL), int(ActionType.DRAIN), int(ActionType.RELAY)
 RESPOND, ROUTE, ABORT, FINISH = int(ActionType.RESPOND), int(ActionType.ROUTE), int(ActionType.ABORT), int(ActionType.FINISH)
 CLIENT_GONE, TICK, END = int(EventType.CLIENT_GONE), int(EventType.TICK), int(EventType.END)
@@ -201,34 +203,36 @@ class Job:
         if self.running:
             return
         self.running = True
-        while self.actions:
-            act = self.actions.pop(0)
-            kind = act.type
-            if kind == SEND:
-                self.send(act.leg)
-            elif kind == RELAY:
-                leg = self.relay = self.legs[act.leg]
-                if leg is not None:
-                    leg.relay = True
+        try:
+            while self.actions:
+                act = self.actions.pop(0)
+                kind = act.type
+                if kind == SEND:
+                    self.send(act.leg)
+                elif kind == RELAY:
+                    leg = self.relay = self.legs[act.leg]
+                    if leg is not None:
+                        leg.relay = True
+                        self.wake()
+                elif kind == DRAIN:
+                    leg = self.legs[act.leg]
+                    if leg is not None:
+                        leg.drain = True  # what has come is thrown away by progress(), which may be on the stack
+                elif kind == CANCEL:
+                    self.cancel(act.leg)
+                elif kind == ROUTE:
+                    self.reroute()
+                elif kind == RESPOND:
+                    self.respond(Answer(act.status, reason_name(act.reason), reason_text(act.reason), act.retry_after_ms))
+                elif kind == ABORT:
+                    self.abort = self.why = reason_name(act.reason)
+                    self.abort_text = reason_text(act.reason)
+                    self.abort_status = act.status or 502
                     self.wake()
-            elif kind == DRAIN:
-                leg = self.legs[act.leg]
-                if leg is not None:
-                    leg.drain = True  # what has come is thrown away by progress(), which may be on the stack
-            elif kind == CANCEL:
-                self.cancel(act.leg)
-            elif kind == ROUTE:
-                self.reroute()
-            elif kind == RESPOND:
-                self.respond(Answer(act.status, reason_name(act.reason), reason_text(act.reason), act.retry_after_ms))
-            elif kind == ABORT:
-                self.abort = self.why = reason_name(act.reason)
-                self.abort_text = reason_text(act.reason)
-                self.abort_status = act.status or 502
-                self.wake()
-            elif kind == FINISH:
-                self.finish()
-        self.running = False
+                elif kind == FINISH:
+                    self.finish()
+        finally:
+            self.running = False
         self.gateway.session.host.wake_pending()
 
     def send(self, which: int) -> None:
@@ -343,6 +347,12 @@ class Job:
         self.why = answer.code
         self.wake()
 
+    def give_up(self, message: str) -> None:
+        """This process has not what a leg needs: no server is blamed."""
+        log.error("%s", message)
+        self.respond(Answer(503, "gateway_overloaded", message, 1000))
+        self.event(CLIENT_GONE)
+
     def wake(self) -> None:
         waiter = self.waiter
         if waiter is not None and not waiter.done():
@@ -358,9 +368,12 @@ class Job:
         if self.gone or self.served:
             return
         self.gone = True
-        if self.ticket:
-            self.gateway.session.unhold(self.ticket)
-            self.ticket = 0
+        ticket, self.ticket = self.ticket, 0
+        if ticket:
+            try:
+                self.gateway.session.unhold(ticket)
+            except Error as error:  # a block that is gone has no place to give up
+                log.warning("ticket of a client that left: %s", error)
         self.event(CLIENT_GONE)
         self.wake()
 

@@ -1,0 +1,101 @@
+"""Answers of servers that are odd and yet must not reach a client as something else; and a gateway that has no descriptor left."""
+
+import resource
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import block_stats
+from sglang_sim.harness import wait_for
+from traffic import PATHS, body, error_of
+
+JSON = b'{"choices":[{"message":{"content":"hi"}}]}'
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+SIZED = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(JSON), JSON)
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(JSON), JSON)
+MORE = {"an answer": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\npoison\r\n0\r\n\r\n",
+        "no answer": b"poison\r\n"}
+
+
+class Worker:
+    """Answers each request with the bytes given, and keeps the connection."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+
+    def serve(self, s):
+        with s:
+            received = b""
+            while piece := s.recv(65536):
+                received += piece
+                if b"\r\n\r\n" in received and received.rstrip().endswith(b"}"):
+                    s.sendall(self.answer)
+                    received = b""
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def test_what_comes_behind_an_answer_is_nobodys(make_gateway):
+    """In one piece with it. The answer passes as it is, and the next request gets one of its own."""
+    workers = [Worker(SIZED), Worker(SIZED)]
+    try:
+        gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in zip(("prefill", "decode"), workers)])
+        for answer in (SIZED, CHUNKED):
+            for name, more in MORE.items():
+                workers[1].answer = answer + more
+                for i in range(3):
+                    got = httpx.post(gw.url + PATHS["chat"], json=body("chat", text=str(i)), timeout=5)
+                    assert (got.status_code, got.content) == (200, JSON), name
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def processes(gw):
+    found, new = set(), {gw.process.pid}
+    while new:
+        found |= new
+        out = subprocess.run(["ps", "--ppid", ",".join(map(str, new)), "-o", "pid="], stdout=subprocess.PIPE, text=True).stdout
+        new = {int(pid) for pid in out.split()} - found
+    return found
+
+
+@pytest.mark.only("python", "go")
+def test_no_descriptor_left(fleet, make_gateway):
+    """The client is told that it is the gateway, no server is blamed, nothing stays booked, and it goes on, and ends, as ever."""
+    gw = make_gateway(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000, "hold": "off"})
+    clients = [httpx.Client(base_url=gw.url, timeout=5) for _ in range(4)]
+    for client in clients:
+        assert client.get("/liveness").status_code == 200
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in processes(gw)}
+    for pid, (_, most) in limits.items():
+        used = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, most))
+    try:
+        for client in clients[:3]:
+            got = client.post(PATHS["chat"], json=body("chat"))
+            assert got.status_code == 503 and got.headers["retry-after"] and error_of(got)["code"] == "gateway_overloaded"
+    finally:
+        for pid, was in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, was)
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=3)
+    assert all(each["state"] == "ready" and each["failures"] == 0 for each in gw.status()["targets_detail"])
+    assert clients[3].post(PATHS["chat"], json=body("chat")).status_code == 200
+    for client in clients:
+        client.close()
