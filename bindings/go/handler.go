@@ -265,6 +265,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}()
 	}
 	j.result.Request = r
+	if r.Method == http.MethodConnect {
+		w.Header().Set("Allow", "GET, POST")
+		j.respond(http.StatusMethodNotAllowed, "method_not_allowed", "this gateway is no tunnel", 0)
+		return
+	}
 	// SGLang takes PUT on /generate as well
 	if j.api != APIOther && r.Method != http.MethodPost && !(j.api == APIGenerate && r.Method == http.MethodPut) {
 		w.Header().Set("Allow", http.MethodPost)

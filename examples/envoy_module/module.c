@@ -369,7 +369,8 @@ EXPORT int HOOK(http_filter_request_headers)(abi_filter f, request *r, bool end)
     read_head(r);
     r->job.api = gate_api(r->path);
     r->head_only = end ? 1 : 0;
-    if (!r->target.len) refuse(r, 431, "bad_request", "the request has too many headers", NULL);
+    if (view_is(r->method, "CONNECT")) refuse(r, 405, "method_not_allowed", "this gateway is no tunnel", "GET, POST");
+    else if (!r->target.len) refuse(r, 431, "bad_request", "the request has too many headers", NULL);
     else if (!local(r) && end) start(r);
     request_leave(r);
     return ABI_HEADERS_STOP;

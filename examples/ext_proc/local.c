@@ -56,9 +56,9 @@ static int refuse_method(call *c, const char *allowed)
 {
     char text[256];
     size_t need = 0;
+    const char *sentence = view_is(c->method, "CONNECT") ? "this gateway is no tunnel" : allowed[0] == 'P' ? "this path takes POST requests" : "this path takes GET requests";
 
-    (void)pdr_error_body(405, "method_not_allowed", allowed[0] == 'P' ? "this path takes POST requests" : "this path takes GET requests", text,
-                         sizeof text, &need);
+    (void)pdr_error_body(405, "method_not_allowed", sentence, text, sizeof text, &need);
     (void)snprintf(c->job.why, sizeof c->job.why, "method_not_allowed");
     answer(c, 405, "application/json", 0, "allow", allowed, (view){text, need});
     return 1;
@@ -71,6 +71,7 @@ int local_answer(call *c)
     const int get = view_is(c->method, "GET") || view_is(c->method, "HEAD");
     int ready = 1;
 
+    if (view_is(c->method, "CONNECT")) return refuse_method(c, "GET, POST"); /* what follows has no end to wait for */
     if (c->job.api != PDR_API_OTHER) {
         if (view_is(c->method, "POST") || (c->job.api == PDR_API_GENERATE && view_is(c->method, "PUT"))) return 0;
         return refuse_method(c, "POST");

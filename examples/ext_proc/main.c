@@ -77,18 +77,25 @@ static int number(const char *text, unsigned min, unsigned max, unsigned *out)
     return 0;
 }
 
+/* As Kubernetes names objects: it becomes a part of a path and a label. */
+static int name_is_bad(const char *name)
+{
+    const size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.");
+    return n == 0 || name[n] || n > 253 || name[0] == '.' || name[0] == '-' ? -1 : 0;
+}
+
 /* 0, 1: done, -1: wrong usage */
 static int parse(int argc, char **argv, options *o)
 {
-    int c, bad = 0;
+    int c, at = 0, bad = 0;
 
-    while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "h", long_options, &at)) != -1) {
         switch (c) {
         case OPT_CONFIG: o->config_file = optarg; break;
         case OPT_BLOCK: o->block = optarg; break;
         case OPT_HOST: o->host = optarg; break;
-        case OPT_POOL: o->pool_name = optarg; break;
-        case OPT_NAMESPACE: o->pool_namespace = optarg; break;
+        case OPT_POOL: bad = name_is_bad(o->pool_name = optarg); break;
+        case OPT_NAMESPACE: bad = name_is_bad(o->pool_namespace = optarg); break;
         case OPT_GRPC_PORT: bad = number(optarg, 1, 65535, &o->grpc_port); break;
         case OPT_HEALTH_PORT: bad = number(optarg, 0, 65535, &o->health_port); break;
         case OPT_METRICS_PORT: bad = number(optarg, 0, 65535, &o->metrics_port); break;
@@ -111,7 +118,7 @@ static int parse(int argc, char **argv, options *o)
         default: (void)fputs("Try 'pdroute-extproc --help'.\n", stderr); return -1;
         }
         if (bad) {
-            (void)fprintf(stderr, "pdroute-extproc: '%s' is not a value for %s\n", optarg, argv[optind - 2]);
+            (void)fprintf(stderr, "pdroute-extproc: '%s' is not a value for --%s\n", optarg, long_options[at].name);
             return -1;
         }
     }

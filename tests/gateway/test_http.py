@@ -73,6 +73,8 @@ CORPUS = {
     "header of 64 KB": (post(b"X-A: " + b"a" * 65536 + b"\r\n" + SIZED, BODY), FINE | BAD),
     "10,000 headers": (post(b"".join(b"X-%d: 1\r\n" % i for i in range(10000)) + SIZED, BODY), FINE | BAD),
     # ways
+    "CONNECT": (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", {400, 405, 501}),
+    "HTTP/1.0": (post(SIZED, BODY, version=b"HTTP/1.0"), FINE),
     "Upgrade": (post(b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + SIZED, BODY), FINE | BAD | {403}),
     "Upgrade h2c": (post(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + SIZED, BODY), FINE | BAD | {403}),
     "pipelined": (post(SIZED, BODY) + SECOND, FINE),
@@ -81,7 +83,7 @@ CORPUS = {
 
 # Of each kind one, and those that a host was found wrong in
 BRIEF = {"CL and TE", "CL that hides a request behind TE", "two CL", "CL 2^64", "space before the colon", "TE in HTTP/1.0", "trailers",
-         "chunk longer than it says", "CR in a header", "//", "..", "header of 64 KB", "Upgrade h2c", "pipelined", "100,000 deep"}
+         "chunk longer than it says", "CR in a header", "CONNECT", "HTTP/1.0", "//", "..", "header of 64 KB", "Upgrade h2c", "pipelined", "100,000 deep"}
 assert BRIEF <= set(CORPUS)
 more = pytest.mark.more("nginx")
 

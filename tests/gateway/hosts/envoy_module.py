@@ -19,7 +19,6 @@ class Gateway(ext_proc.Gateway):
               "test_head_that_is_not_http*X-A: a*rb*": "Envoy takes a bare CR in a header's value for text",
               "test_graceful_exit_finishes_a_stream": "Envoy alone ends at once: examples/ext_proc/serve drains it first"}
     instead = {}
-    http = {"TE in HTTP/1.0": ({426}, "Envoy serves no HTTP/1.0 unless accept_http_10 is set, and says so by 426")}
     options = frozenset("keepalive body_file".split())
     template = HERE / "envoy.yaml"
 
