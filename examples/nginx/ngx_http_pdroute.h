@@ -64,6 +64,9 @@ struct ngx_http_pdroute_zone_s {
     ngx_str_t file;        /* path of the block */
     ngx_str_t config_file; /* JSON: pdr_config and endpoints */
     ngx_str_t config_text;
+    ngx_str_t conf_file;   /* nginx's own, where the zone stands */
+    ngx_uint_t conf_line;
+    size_t most;           /* size=: bytes that the block may take, 0: as many as it needs */
     ngx_uint_t recreate;
     pdr_config config; /* resolved */
     pdr_limits limits;
@@ -448,6 +451,7 @@ ngx_int_t ngx_http_pdroute_add_variables(ngx_conf_t *cf);
 
 /* Configuration time: reads and checks the JSON; maps the block. */
 char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
+char *ngx_http_pdroute_zone_agrees(ngx_conf_t *cf, const ngx_http_pdroute_zone_t *zone, const ngx_http_pdroute_zone_t *other);
 ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
 /* Of a worker process. */
 ngx_int_t ngx_http_pdroute_zone_start(ngx_http_pdroute_zone_t *zone, ngx_cycle_t *cycle);

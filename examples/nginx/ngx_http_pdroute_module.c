@@ -151,6 +151,8 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (zone == NULL || slot == NULL) return NGX_CONF_ERROR;
     *slot = zone;
     zone->name = arg[1];
+    zone->conf_file = cf->conf_file->file.name;
+    zone->conf_line = cf->conf_file->line;
     zone->keepalive = 256;
     zone->keepalive_timeout = 4000; /* uvicorn, and so SGLang, closes idle connections after 5 s */
     for (i = 2; i < cf->args->nelts; i++) {
@@ -158,6 +160,10 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             zone->file = value;
         } else if (argument(&arg[i], "config=", &value) && value.len) {
             zone->config_file = value;
+        } else if (argument(&arg[i], "size=", &value)) {
+            n = (ngx_int_t)ngx_parse_offset(&value);
+            if (n <= 0) return bad_argument(cf, cmd, &arg[i]);
+            zone->most = (size_t)n;
         } else if (argument(&arg[i], "keepalive=", &value)) {
             n = ngx_atoi(value.data, value.len);
             if (n == NGX_ERROR) return bad_argument(cf, cmd, &arg[i]);
@@ -185,7 +191,13 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 #if (NGX_SSL)
     if (ngx_http_pdroute_tls_open(cf, zone) != NGX_OK) return NGX_CONF_ERROR;
 #endif
-    return ngx_http_pdroute_zone_load(cf, zone);
+    if (ngx_http_pdroute_zone_load(cf, zone) != NGX_CONF_OK) return NGX_CONF_ERROR;
+    for (slot = main->zones.elts; *slot != zone; slot++) {
+        if ((*slot)->file.len == zone->file.len && ngx_strncmp((*slot)->file.data, zone->file.data, zone->file.len) == 0 &&
+            ngx_http_pdroute_zone_agrees(cf, zone, *slot) != NGX_CONF_OK)
+            return NGX_CONF_ERROR;
+    }
+    return NGX_CONF_OK;
 }
 
 static void remember_place(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_t *conf)

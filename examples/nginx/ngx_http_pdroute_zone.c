@@ -63,7 +63,39 @@ char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
     zone->limits.max_depth = zone->config.max_depth;
     zone->limits.max_batch = zone->config.max_batch;
     zone->limits.max_body = zone->config.max_body;
+    if (zone->most && pdr_router_size(&zone->config) > zone->most) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "pdroute_zone \"%V\": %V: its sizes need a block of %uz bytes, size= allows %uz; index_entries, max_bookings and record_bytes weigh most",
+                           &zone->name, &zone->config_file, pdr_router_size(&zone->config), zone->most);
+        return NGX_CONF_ERROR;
+    }
     return NGX_CONF_OK;
+}
+
+/*
+ * Two zones may be one block, if it is one configuration: else the second could not be opened, or would replace the
+ * first's block. Asked of the library, with a block of the first that nobody else sees.
+ */
+char *ngx_http_pdroute_zone_agrees(ngx_conf_t *cf, const ngx_http_pdroute_zone_t *zone, const ngx_http_pdroute_zone_t *other)
+{
+    pdr_router *router;
+    pdr_error err;
+    size_t size = pdr_router_size(&other->config);
+    void *mem;
+
+    pdr_init_struct(&err, sizeof(err));
+    mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mem == MAP_FAILED) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, "pdroute_zone \"%V\": no memory for a block of %uz bytes", &other->name, size);
+        return NGX_CONF_ERROR;
+    }
+    if (pdr_router_init(mem, size, &other->config, 1, &router, &err) == PDR_OK)
+        (void)pdr_router_attach(mem, size, &zone->config, 1, &router, &err);
+    (void)munmap(mem, size);
+    if (err.code == PDR_OK) return NGX_CONF_OK;
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "pdroute_zone \"%V\" has the block file %V of pdroute_zone \"%V\" (%V:%ui) with another configuration, %V: %s",
+                       &zone->name, &zone->file, &other->name, &other->conf_file, other->conf_line, &zone->config_file, err.message);
+    return NGX_CONF_ERROR;
 }
 
 static ngx_int_t apply(ngx_log_t *log, ngx_http_pdroute_zone_t *zone, pdr_router *router)

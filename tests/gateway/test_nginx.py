@@ -51,7 +51,8 @@ def refuse_to_start(gw):
 @pytest.mark.parametrize("line,message", [
     ("pdroute_zone main file=x config=y;", "duplicate"), ("pdroute_zone other file=x;", "needs file= and config="),
     ("pdroute_zone other file=x config=/nowhere/at/all.json;", 'cannot open "/nowhere/at/all.json"'),
-    ("pdroute_zone other file=x config=y size=1m;", 'invalid parameter "size=1m"'),
+    ("pdroute_zone other file=x config=y size=many;", 'invalid parameter "size=many"'),
+    ("pdroute_zone other file=x config=zone.json size=1m;", r'pdroute_zone "other": .*zone\.json: its sizes need a block of \d{8} bytes, size= allows 1048576; .* in .*nginx.conf:\d+'),
     ("server { listen 127.0.0.1:1; location / { pdroute nobody; } }", r'unknown pdroute_zone "nobody" in .*nginx.conf:\d+'),
     ("server { listen 127.0.0.1:1; location / { pdroute main connect_timeout=soon; } }", 'invalid parameter "connect_timeout=soon"'),
     ("server { listen 127.0.0.1:1; location / { pdroute_status nobody; } }", "unknown pdroute_zone"),
@@ -63,6 +64,23 @@ def test_bad_directive(line, message, fleet, make_gateway):
     conf.write_text(conf.read_text().replace("    server {", f"    {line}\n    server {{", 1))
     code, said = gw.check()
     assert code and re.search(message, said), said
+
+
+def test_two_zones_on_one_block(fleet, make_gateway):
+    """One configuration: one block under two names. Two: the second is refused, by `nginx -t` too, and even if it might replace the block."""
+    gw = make_gateway(fleet, start=False)
+    gw.write()
+    conf, plain = gw.dir / "nginx.conf", None
+    (gw.dir / "other.json").write_text('{"max_bookings": 999}')
+    for more, good in (("config=zone.json size=1g", True), ("config=other.json", False), ("config=other.json recreate", False)):
+        plain = plain or conf.read_text()
+        conf.write_text(plain.replace("    server {", f"    pdroute_zone other file={gw.block} {more};\n    server {{", 1))
+        code, said = gw.check()
+        assert (code == 0) == good, said
+        line = conf.read_text().split("pdroute_zone other")[0].count("\n") + 1
+        first = conf.read_text().split("pdroute_zone main")[0].count("\n") + 1
+        reason = rf'"other" has the block file {gw.block} of pdroute_zone "main" \(.*nginx\.conf:{first}\) with another configuration, .*other\.json: .*max_bookings.* in .*nginx\.conf:{line}'
+        assert good or re.search(reason, said), said
 
 
 def test_good_config_is_only_looked_at(fleet, make_gateway):
