@@ -61,6 +61,14 @@ static int port_is_open(const pdr_endpoint *e)
 
 static int dp_is_open(const pdr_endpoint *e) { return !e->dp_size || e->flags & PDR_ENDPOINT_TOLD_DP; }
 
+enum { TOLD_ROLE = PDR_ENDPOINT_TOLD_PREFILL | PDR_ENDPOINT_TOLD_DECODE };
+
+static void told_role(pdr_endpoint *e, uint32_t role)
+{
+    e->flags &= ~(uint32_t)TOLD_ROLE;
+    e->flags |= (role & PDR_ROLE_PREFILL ? PDR_ENDPOINT_TOLD_PREFILL : 0u) | (role & PDR_ROLE_DECODE ? PDR_ENDPOINT_TOLD_DECODE : 0u);
+}
+
 /* A put that leaves open what the server has said meanwhile (a reload, an apply of the same document) does not unsay it. */
 static void keep_told(const pdr_books *b, pdr_endpoint *e)
 {
@@ -70,7 +78,9 @@ static void keep_told(const pdr_books *b, pdr_endpoint *e)
     if (!e->dp_size) e->flags &= ~(uint32_t)PDR_ENDPOINT_TOLD_DP;
     if (!e->name[0] || pdr_registry_find(&b->registry, e->name, &at)) return;
     old = &b->registry.endpoints[at].e;
+    e->flags &= ~(uint32_t)TOLD_ROLE;
     if (!same_server(old, e)) return;
+    e->flags |= old->flags & TOLD_ROLE;
     if (!e->bootstrap_port && old->flags & PDR_ENDPOINT_TOLD_PORT && port_is_open(e)) told_port(e, old->bootstrap_port);
     if (!e->dp_size && old->flags & PDR_ENDPOINT_TOLD_DP) told_dp(e, old->dp_size);
 }
@@ -554,6 +564,7 @@ static int take_server_info(pdr_books *b, uint32_t id, const pdr_server_info *s,
     e = rec->e;
     if (s->have & PDR_SERVER_BOOTSTRAP_PORT && port_is_open(&e)) told_port(&e, s->bootstrap_port);
     if (s->have & PDR_SERVER_DP_SIZE && dp_is_open(&e)) told_dp(&e, s->dp_size);
+    if (s->have & PDR_SERVER_ROLE) told_role(&e, s->role);
     if (memcmp(&e, &rec->e, sizeof e)) {
         int code = put_locked(b, &e, &at, &added, &changed, err);
         if (code) return code;

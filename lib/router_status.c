@@ -154,6 +154,7 @@ static void json_row(const pdr_books *b, const pdr_row *w, struct pdr_text *t)
     put_string_member(t, "host", w->rec->e.host);
     put_member(t, "port", w->rec->e.port);
     put_string_member(t, "role", role_names[w->rec->e.role & 3]);
+    if (w->rec->e.flags / PDR_ENDPOINT_TOLD_PREFILL & 3) put_string_member(t, "told_role", role_names[w->rec->e.flags / PDR_ENDPOINT_TOLD_PREFILL & 3]);
     put_string_member(t, "state", state_names[pdr_registry_state(w->rec, w->t, b->now_ns) & 3]);
     if (w->t->rank != PDR_NONE) put_member(t, "rank", w->t->rank);
     put_member(t, "prefill_requests", w->t->requests);

@@ -38,6 +38,8 @@ const (
 	EndpointAlone             EndpointFlags = C.PDR_ENDPOINT_ALONE               // a decode server that may also do a request alone
 	EndpointToldPort          EndpointFlags = C.PDR_ENDPOINT_TOLD_PORT           // set by the library: BootstrapPort is what the server said
 	EndpointToldDP            EndpointFlags = C.PDR_ENDPOINT_TOLD_DP             // set by the library: DPSize is what the server said
+	EndpointToldPrefill       EndpointFlags = C.PDR_ENDPOINT_TOLD_PREFILL        // set by the library: the server says that it is a prefill server
+	EndpointToldDecode        EndpointFlags = C.PDR_ENDPOINT_TOLD_DECODE         // set by the library: … a decode server; both bits: both
 )
 
 // State of a server.

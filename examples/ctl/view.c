@@ -24,6 +24,12 @@ static const char *bootstrap(const struct ctl *c, const pdr_endpoint *e, char *b
     return buf;
 }
 
+/* What the server says that it is: PDR_ROLE_*, 0: nothing. */
+static uint32_t told_role(const pdr_endpoint *e)
+{
+    return (e->flags & PDR_ENDPOINT_TOLD_PREFILL ? PDR_ROLE_PREFILL : 0u) | (e->flags & PDR_ENDPOINT_TOLD_DECODE ? PDR_ROLE_DECODE : 0u);
+}
+
 static void percent_cell(struct table *t, uint64_t part, uint64_t whole)
 {
     if (whole) table_cell(t, "%" PRIu64 "%%", (part * 100 + whole / 2) / whole);
@@ -36,7 +42,8 @@ static void target_row(const struct ctl *c, struct table *t, const pdr_endpoint 
     int  dp = e->dp_size > 1, prefill = (s->role & PDR_ROLE_PREFILL) != 0, decode = (s->role & PDR_ROLE_DECODE) != 0;
     address(e, where, sizeof where);
     table_cell(t, "%s", ctl_target_name(c->router, id, dp ? s->rank : PDR_NONE, name));
-    table_cell(t, "%s", ctl_role_name(s->role));
+    if (told_role(e) && told_role(e) != e->role) table_cell(t, "%s, says %s", ctl_role_name(s->role), ctl_role_name(told_role(e)));
+    else table_cell(t, "%s", ctl_role_name(s->role));
     table_cell(t, "%s", ctl_state_name(s->state));
     table_cell(t, "%s", where);
     table_cell(t, "%s", bootstrap(c, e, port, sizeof port));
@@ -124,6 +131,7 @@ static void json_target(const struct ctl *c, void *context, const pdr_endpoint *
         text_printf(o, "{\"id\":%u", id);
         text_member(o, "name", e->name);
         text_member(o, "role", ctl_role_name(e->role));
+        if (told_role(e)) text_member(o, "told_role", ctl_role_name(told_role(e)));
         text_member(o, "state", ctl_state_name(state));
         text_member(o, "host", e->host);
         text_printf(o, ",\"port\":%u,\"tls\":%s", e->port, e->flags & PDR_ENDPOINT_TLS ? "true" : "false");

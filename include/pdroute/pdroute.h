@@ -202,7 +202,8 @@ enum { PDR_ROLE_PREFILL = 1, PDR_ROLE_DECODE = 2, PDR_ROLE_BOTH = 3 };
 enum { PDR_ENDPOINT_TLS = 1u << 0,              /* https */
        PDR_ENDPOINT_NULL_BOOTSTRAP_PORT = 1u << 1, /* send bootstrap_port: null */
        PDR_ENDPOINT_ALONE = 1u << 2, /* a decode server that may also do a whole request alone; not SGLang's, which abort one without a room. since 0.1 */
-       PDR_ENDPOINT_TOLD_PORT = 1u << 3, PDR_ENDPOINT_TOLD_DP = 1u << 4 /* set by the library: bootstrap_port, dp_size are what the server said; puts without them keep them. since 0.1 */ };
+       PDR_ENDPOINT_TOLD_PORT = 1u << 3, PDR_ENDPOINT_TOLD_DP = 1u << 4 /* set by the library: bootstrap_port, dp_size are what the server said; puts without them keep them. since 0.1 */,
+       PDR_ENDPOINT_TOLD_PREFILL = 1u << 5, PDR_ENDPOINT_TOLD_DECODE = 1u << 6 /* set by the library: the role that the server says it has, both bits: both; `role` counts. since 0.1 */ };
 enum { PDR_STATE_READY = 0, PDR_STATE_DRAINING = 1, PDR_STATE_DOWN = 2 /* health or breaker */, PDR_STATE_REMOVED = 3 };
 
 #define PDR_NONE UINT32_MAX /* "no endpoint", "no rank" */

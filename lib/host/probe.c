@@ -349,6 +349,11 @@ static int refresh(pdr_probe *p, pdr_error *err)
             fresh++;
         } else if (!is_same_server(p->servers[at], &e)) {
             server_begin(p, p->servers[at], id, &e, p->now_ns);
+        } else if (p->servers[at]->e.role != e.role && p->servers[at]->known == PDR_PROBE_UP && !(p->o.flags & PDR_PROBE_NO_INFO)) {
+            p->servers[at]->e = e;
+            p->servers[at]->ask = ASK_INFO; /* does the server know of it? */
+            p->servers[at]->info_tries = 0;
+            p->servers[at]->noted &= ~(uint32_t)NOTED_ROLE;
         } else if (p->servers[at]->known && (p->servers[at]->known == PDR_PROBE_DOWN) != (state == PDR_STATE_DOWN)) {
             /* Removed and put again meanwhile, or the block was restored. No change if it is the breaker that keeps it down. */
             pdr_endpoint_health(p->router, id, p->servers[at]->known == PDR_PROBE_UP, p->now_ns, NULL);

@@ -87,6 +87,17 @@ def test_once(ctl, fleet):
     assert ctl("probe", "--once", "--quiet") == "3 up, 0 down, 0 not known\n"
 
 
+def test_a_role_put_wrong_is_said(ctl, fleet, probed):
+    """While the server is up, too: the probe says so at once, list from then on, until it is put right."""
+    victim = fleet.decodes[0]
+    wait_for(lambda: probed.said(f"{victim.name}  up"), 5)
+    ctl("put", victim.url, "--role", "prefill", "--name", victim.name)
+    wait_for(lambda: probed.said(f"{victim.name}  note: .* registered for role prefill but says it has role decode"), 5)
+    assert "prefill, says decode" in ctl("list") and endpoint(ctl, victim.name)["told_role"] == "decode"
+    ctl("put", victim.url, "--role", "decode", "--name", victim.name)
+    assert "says" not in ctl("list")
+
+
 def test_once_with_everything_down(ctl):
     ctl("put", "http://127.0.0.1:1", "--role", "prefill", "--name", "p")
     ctl("put", "http://127.0.0.1:2", "--role", "decode", "--name", "d")

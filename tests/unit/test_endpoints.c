@@ -413,6 +413,22 @@ static void what_a_server_said_outlives_a_put(void **state)
     assert_int_equal(pdr_endpoint_find(f.r, "p", &id), PDR_OK);
     assert_int_equal(got(&f, id).dp_size, 0);
     assert_int_equal(got(&f, id).flags, PDR_ENDPOINT_TOLD_PORT);
+    /* its role is only told, outlives a put, and goes with the address */
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_mode\":\"decode\"}", NULL), PDR_OK);
+    assert_int_equal(got(&f, id).role, PDR_ROLE_PREFILL);
+    e = server("p", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
+    e.flags = PDR_ENDPOINT_TOLD_PREFILL; /* nobody else's to say */
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &again, &err), PDR_OK);
+    assert_int_equal(got(&f, again).flags, PDR_ENDPOINT_TOLD_PORT | PDR_ENDPOINT_TOLD_DECODE);
+    char   text[65536];
+    size_t need;
+    assert_int_equal(pdr_status_json(f.r, f.now, text, sizeof text, &need), PDR_OK);
+    assert_non_null(strstr(text, "\"role\":\"prefill\",\"told_role\":\"decode\""));
+    assert_int_equal(told(&f, id, PDR_REPORT_SERVER_INFO, "{\"disaggregation_mode\":\"null\"}", NULL), PDR_OK);
+    assert_int_equal(got(&f, id).flags, PDR_ENDPOINT_TOLD_PORT | PDR_ENDPOINT_TOLD_PREFILL | PDR_ENDPOINT_TOLD_DECODE);
+    e.port = 8001;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, &id, &err), PDR_OK);
+    assert_int_equal(got(&f, id).flags, 0);
     /* what is written down takes its place, and is not overruled */
     e = server("p", "10.9.0.1", 8000, PDR_ROLE_PREFILL);
     e.bootstrap_port = 77;

@@ -324,6 +324,28 @@ static void server_without_reports_is_up_all_the_same(void **state)
     assert_int_equal(server.asked[P_LOADS], 1);
 }
 
+static void a_wrong_role_is_told(void **state)
+{
+    pdr_endpoint e;
+    (void)state;
+    begin();
+    RUN_UNTIL(!pdr_probe_pending(probe), 3000);
+    assert_int_equal(events[PDR_PROBE_NOTE], 0);
+    for (int times = 1; times <= 2; times++) { /* while it is up */
+        assert_int_equal(put_endpoint(router, "d", PDR_ROLE_PREFILL, (uint32_t)server.port), endpoint);
+        RUN_UNTIL(events[PDR_PROBE_NOTE] == times, 3000);
+        assert_string_equal(last[PDR_PROBE_NOTE].message, "endpoint d is registered for role prefill but says it has role decode");
+        pdr_init_struct(&e, sizeof e);
+        assert_int_equal(pdr_endpoint_get(router, endpoint, &e, NULL), PDR_OK);
+        assert_int_equal(e.role, PDR_ROLE_PREFILL);
+        assert_int_equal(e.flags & (PDR_ENDPOINT_TOLD_PREFILL | PDR_ENDPOINT_TOLD_DECODE), PDR_ENDPOINT_TOLD_DECODE);
+        assert_int_equal(put_endpoint(router, "d", PDR_ROLE_DECODE, (uint32_t)server.port), endpoint);
+        run_for(300);
+        assert_int_equal(events[PDR_PROBE_NOTE], times);
+    }
+    assert_int_equal(events[PDR_PROBE_DOWN], 0);
+}
+
 static void too_long_an_answer_is_cut_off(void **state)
 {
     static char huge[200000]; /* outlives the test: the server's thread may still be sending it */
@@ -520,7 +542,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(goes_up_and_reports), T(goes_down_quickly_and_is_back_within_a_second), T(unhealthy_status_takes_out),
         T(one_failure_is_not_an_outage), T(falls_back_to_metrics), T(unreadable_loads_fall_back_to_metrics),
-        T(server_without_reports_is_up_all_the_same), T(too_long_an_answer_is_cut_off), T(hanging_reports_do_not_take_out),
+        T(server_without_reports_is_up_all_the_same), T(a_wrong_role_is_told), T(too_long_an_answer_is_cut_off),
+        T(hanging_reports_do_not_take_out),
         T(hanging_health_takes_out), T(without_health_reports_decide), T(endpoints_come_go_and_move),
         T(what_the_block_forgot_is_said_again), T(a_host_cannot_smuggle_a_url), T(key_is_sent_and_compressed_answers_are_read),
         T(environment_proxy_is_ignored), T(no_more_at_once_than_allowed), T(bad_arguments), T(loop_ends_when_told),

@@ -73,6 +73,8 @@ class EndpointFlag(enum.IntFlag):
     ALONE = 4
     TOLD_PORT = 8
     TOLD_DP = 16
+    TOLD_PREFILL = 32
+    TOLD_DECODE = 64
 
 
 class State(enum.IntEnum):
