@@ -218,7 +218,7 @@ static int read_endpoint(pdr_gather *g, uint32_t entry, uint32_t index)
     uint32_t      node;
     int           code;
     snprintf(where, sizeof where, "endpoint %u", index);
-    if ((code = pdr_gather_type(g, entry, PDR_DOC_OBJECT, "endpoints", where)) || (code = pdr_gather_add(g, &e)))
+    if ((code = pdr_gather_type(g, entry, PDR_DOC_OBJECT, "endpoints", where)) || (code = pdr_gather_add(g, entry, &e)))
         return code;
     if ((node = pdr_doc_get(g->doc, entry, "name"))) {
         if ((code = pdr_gather_text(g, node, where, "name", e->name, sizeof e->name))) return code;
@@ -247,7 +247,7 @@ static void check_members(pdr_gather *g, uint32_t object, uint32_t index)
     known[n++] = PDR_CONFIG_TENANT;
     for (size_t i = 0; (field = pdr_config_field_at(i)) && n < 95; i++) known[n++] = field->name;
     known[n] = NULL;
-    snprintf(where, sizeof where, "document %u", index);
+    snprintf(where, sizeof where, "document %u", index + 1);
     pdr_gather_unknown(g, object, where, "", known);
 }
 
@@ -269,7 +269,7 @@ static int read_own_form_pool(pdr_gather *g, uint32_t object, const char *kind, 
     if (!pool && !pdr_doc_get(g->doc, object, "endpoints") && !only_config(g->doc, object))
         return pdr_doc_fail(
             g->doc, object, g->err, PDR_E_PARSE,
-            "document %u has neither \"endpoints\" nor \"pool\", and no \"kind\" as Kubernetes objects have", index);
+            "there is neither \"endpoints\" nor \"pool\", and no \"kind\" as Kubernetes objects have");
     check_members(g, object, index);
     return pool ? read_own_pool(g, pool) : PDR_OK;
 }
@@ -319,7 +319,7 @@ static int check_unique(pdr_gather *g, pdr_endpoint **order)
     qsort(order, g->n, sizeof *order, by_name);
     for (size_t i = 1; i < g->n; i++)
         if (*order[i]->name && !strcmp(order[i - 1]->name, order[i]->name))
-            return pdr_fail(g->err, PDR_E_PARSE, "two endpoints have the name \"%.120s\": endpoint %zu and endpoint %zu", order[i]->name,
+            return pdr_doc_fail(g->doc, g->places[later(g, order[i - 1], order[i])], g->err, PDR_E_PARSE, "two endpoints have the name \"%.120s\": endpoint %zu and endpoint %zu", order[i]->name,
                             earlier(g, order[i - 1], order[i]), later(g, order[i - 1], order[i]));
     qsort(order, g->n, sizeof *order, by_address);
     for (size_t i = 1, first = 0; i < g->n; i++) {
@@ -328,7 +328,7 @@ static int check_unique(pdr_gather *g, pdr_endpoint **order)
             continue;
         }
         if (!(order[i]->flags & PDR_ENDPOINT_OUT))
-            return pdr_fail(g->err, PDR_E_PARSE,
+            return pdr_doc_fail(g->doc, g->places[later(g, order[first], order[i])], g->err, PDR_E_PARSE,
                             "endpoints %zu \"%.40s\" and %zu \"%.40s\" have the same address %.60s port %u",
                             earlier(g, order[first], order[i]), g->endpoints[earlier(g, order[first], order[i])].name,
                             later(g, order[first], order[i]), g->endpoints[later(g, order[first], order[i])].name,
@@ -378,6 +378,7 @@ int pdr_apply_parse(const char *text, size_t len, pdr_pool *pool, pdr_endpoint *
     if (g.n) g.endpoints = NULL;
 out:
     free(g.endpoints);
+    free(g.places);
     pdr_doc_free(&doc);
     return code;
 }

@@ -20,17 +20,20 @@ void pdr_gather_warn(pdr_gather *g, const char *format, ...)
     va_end(args);
 }
 
-int pdr_gather_add(pdr_gather *g, pdr_endpoint **out)
+int pdr_gather_add(pdr_gather *g, uint32_t node, pdr_endpoint **out)
 {
     if (g->n == PDR_GATHER_MOST)
         return pdr_fail(g->err, PDR_E_TOO_LARGE, "the document has more than %d endpoints", PDR_GATHER_MOST);
     if (g->n == g->capacity) {
         size_t        capacity = g->capacity ? g->capacity * 2 : 8;
         pdr_endpoint *grown = realloc(g->endpoints, capacity * sizeof *grown);
-        if (!grown) return pdr_fail(g->err, PDR_E_SYSTEM, "no memory for %zu endpoints", capacity);
-        g->endpoints = grown;
+        uint32_t     *places = grown ? realloc(g->places, capacity * sizeof *places) : NULL;
+        if (grown) g->endpoints = grown;
+        if (places) g->places = places;
+        if (!grown || !places) return pdr_fail(g->err, PDR_E_SYSTEM, "no memory for %zu endpoints", capacity);
         g->capacity = capacity;
     }
+    g->places[g->n] = node;
     *out = &g->endpoints[g->n++];
     pdr_init_struct(*out, sizeof **out);
     return PDR_OK;

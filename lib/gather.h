@@ -16,6 +16,7 @@ typedef struct pdr_gather {
     const pdr_doc   *doc;
     pdr_pool         pool;
     pdr_endpoint    *endpoints;
+    uint32_t        *places; /* the node that each was read from */
     size_t           n, capacity;
     int              complete;
     pdr_apply_report report;
@@ -23,8 +24,8 @@ typedef struct pdr_gather {
 } pdr_gather;
 
 void pdr_gather_warn(pdr_gather *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* A new endpoint at the end of the list, valid until the next one. */
-int pdr_gather_add(pdr_gather *g, pdr_endpoint **out);
+/* A new endpoint at the end of the list, valid until the next one; `node` is where it stands. */
+int pdr_gather_add(pdr_gather *g, uint32_t node, pdr_endpoint **out);
 /* Warns of every member of `object` that is not in the NULL-ended list, with the known name that may be meant. */
 void pdr_gather_unknown(pdr_gather *g, uint32_t object, const char *where, const char *path, const char *const *known);
 /* The node must be of the type: PDR_OK or an error that names it. */

@@ -49,7 +49,7 @@ static int walk_object(pdr_gather *g, walk *w, uint32_t node, const char *kind)
             if ((code = pdr_gather_type(g, items, PDR_DOC_ARRAY, kind, "items"))) return code;
         }
     } else {
-        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "document %u is %s, an object is expected", w->index,
+        return pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%s was found, an object is expected",
                             pdr_doc_type_name(g->doc, node));
     }
     if (!items) return w->visit(g, node, kind, w->index++, w->context);
@@ -64,14 +64,14 @@ int pdr_k8s_each(pdr_gather *g, pdr_k8s_visit visit, void *context)
     return walk_object(g, &w, PDR_DOC_ROOT, "");
 }
 
-/* "Kind/name", or "Kind (document 3)" for an object without a name. */
-static void name_object(const pdr_gather *g, uint32_t object, const char *kind, uint32_t index, char *where)
+/* "Kind/name", or "Kind without a name". Errors have the place beside it. */
+static void name_object(const pdr_gather *g, uint32_t object, const char *kind, char *where)
 {
     const char *name = text_at(g, object, "metadata.name");
     if (*name)
         snprintf(where, PDR_WHERE, "%.40s/%.100s", kind, name);
     else
-        snprintf(where, PDR_WHERE, "%.40s (document %u)", kind, index);
+        snprintf(where, PDR_WHERE, "%.40s without a name", kind);
 }
 
 /* Optional member that must have the type if it is there (null: as if absent). */
@@ -303,6 +303,7 @@ static int note_object(pdr_gather *g, uint32_t object, const char *kind, uint32_
 {
     objects *o = context;
     char     where[PDR_WHERE];
+    (void)index;
     if (!*kind) return PDR_OK;
     if (o->pools == OBJECTS || o->policies == OBJECTS)
         return pdr_doc_fail(g->doc, object, g->err, PDR_E_TOO_LARGE, "the document has more than %d pools or policies",
@@ -312,7 +313,7 @@ static int note_object(pdr_gather *g, uint32_t object, const char *kind, uint32_
     else if (!strcmp(kind, "InferenceTrafficPolicy"))
         o->policy[o->policies++] = object;
     else if (strcmp(kind, "Pod")) {
-        name_object(g, object, kind, index, where);
+        name_object(g, object, kind, where);
         pdr_gather_warn(g, "%.100s: objects of this kind are not used", where);
     }
     return PDR_OK;
@@ -347,7 +348,7 @@ static int read_policies(pdr_gather *g, const objects *o)
     for (uint32_t i = 0; i < o->policies; i++) {
         const char *pool = text_at(g, o->policy[i], "spec.poolRef.name");
         char        where[PDR_WHERE];
-        name_object(g, o->policy[i], "InferenceTrafficPolicy", i, where);
+        name_object(g, o->policy[i], "InferenceTrafficPolicy", where);
         if (*pool && *g->pool.name && strcmp(pool, g->pool.name)) {
             pdr_gather_warn(g, "%.80s: is for pool \"%.30s\", not for \"%.30s\", and has no effect", where, pool,
                             g->pool.name);
@@ -369,7 +370,7 @@ int pdr_k8s_read_pool(pdr_gather *g)
     int      code;
     if ((code = pdr_k8s_each(g, note_object, &o)) || (code = choose_pool(g, &o, &pool))) return code;
     for (uint32_t i = 0; i < o.pools; i++) {
-        name_object(g, o.pool[i], "InferencePool", i, where);
+        name_object(g, o.pool[i], "InferencePool", where);
         if (o.pool[i] != pool)
             pdr_gather_warn(g, "%.100s: another pool is served, this one has no effect", where);
         else if ((code = read_pool_object(g, pool, where)))
@@ -493,7 +494,7 @@ static int add_pod(pdr_gather *g, uint32_t pod, const char *where, uint32_t labe
     for (uint32_t i = 0; i < g->pool.ports; i++) {
         pdr_endpoint *e;
         char          ranked[400];
-        if ((code = pdr_gather_add(g, &e))) return code;
+        if ((code = pdr_gather_add(g, pod, &e))) return code;
         e->role = role;
         e->flags = flags | alone;
         e->port = g->pool.port[i];
@@ -517,10 +518,10 @@ static int read_pod(pdr_gather *g, uint32_t pod, const char *kind, uint32_t inde
                *host = text_at(g, pod, "status.podIP"), *label, *value;
     uint32_t labels = pdr_doc_at(g->doc, pod, "metadata.labels"), role, flags = 0;
     char     where[PDR_WHERE];
-    (void)context;
+    (void)context, (void)index;
     if (strcmp(kind, "Pod")) return PDR_OK;
     g->complete = 1;
-    name_object(g, pod, kind, index, where);
+    name_object(g, pod, kind, where);
     if (!g->pool.ports || !*g->pool.selector)
         return pdr_doc_fail(g->doc, pod, g->err, PDR_E_PARSE,
                             "%.100s: no InferencePool has said which pods and which port; apply it before or together",

@@ -223,6 +223,43 @@ def test_apply_is_all_or_nothing_and_names_the_place(ctl):
     assert "bad.json: line 3: " in said or "bad.json: line 2: " in said, said
 
 
+MANY = """endpoints:
+- {{name: a, role: decode, host: 10.0.0.1, port: 1}}
+---
+# nothing
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: waits
+status:
+  phase: Pending
+
+---
+{}"""
+MISTAKES = {  # in document 4, which begins in line 14
+    "kind: InferencePool\napiVersion: inference.networking.k8s.io/v1\n": (14, "InferencePool without a name: spec is missing"),
+    "kind: InferencePool\nspec:\n  selector: {}\n": (16, "InferencePool without a name: spec.selector"),
+    "some text\n": (14, "a string was found"),
+    "- endpoints: []\n- 7\n": (15, "a number was found"),
+    "other: 1\n": (14, 'neither "endpoints" nor "pool"'),
+    "endpoints:\n- {role: decode, host: 10.0.0.2, port: 1}\n- {name: a, role: decode, host: 10.0.0.3, port: 1}\n": (16, 'two endpoints have the name "a"'),
+    "endpoints:\n- {role: decode, host: 10.0.0.2, port: 1}\n- {name: b,\n  role: decode, host: 10.0.0.1, port: 1}\n": (16, "have the same address 10.0.0.1 port 1"),
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_apply_counts_documents_and_lines_as_the_file_does(ctl, text):
+    """Empty documents count, numbers begin at 1, and no message has a number of its own that says otherwise."""
+    line, message = MISTAKES[text]
+    many = ctl.file("many.yaml", MANY.format(text))
+    first = ctl.file("first.yaml", "# a file before\n\nendpoints:\n- {name: x, role: prefill, host: 10.0.9.9, port: 1}\n")
+    for files in (("-f", many), ("-f", first, "-f", many), ("-f", many, "-f", first)):
+        said = ctl("apply", *files, code=1)
+        assert re.search(rf"many\.yaml: document 4, line {line}: ", said) and message in said, said
+        assert not re.search(r"document \d", said.split(": ", 3)[3]), said
+
+
 def test_apply_warns_about_what_it_does_not_know(ctl):
     pool = (QUICKSTART / "inferencepool.yaml").read_text() + "  sidecar: true\n"
     done = subprocess.run([CTL, "--block", ctl.block, "apply", "-f", "-"], input=pool.encode(), capture_output=True)

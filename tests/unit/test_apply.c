@@ -245,8 +245,8 @@ static void errors_name_document_and_line(void **state)
     } cases[] = {
         {"", "empty", 0, PDR_E_PARSE},
         {"{", "too early", 1, PDR_E_PARSE},
-        {"7", "document 0 is a number", 1, PDR_E_PARSE},
-        {"[{\"endpoints\":[]},\n\"x\"]", "document 1 is a string", 2, PDR_E_PARSE},
+        {"7", "a number was found, an object is expected", 1, PDR_E_PARSE},
+        {"[{\"endpoints\":[]},\n\"x\"]", "a string was found", 2, PDR_E_PARSE},
         {"{\"servers\":[]}", "neither \"endpoints\" nor \"pool\"", 1, PDR_E_PARSE},
         {"{\"endpoints\":{}}", "endpoints is an object, an array is expected", 1, PDR_E_PARSE},
         {"{\"endpoints\":[5]}", "endpoint 0 is a number", 1, PDR_E_PARSE},
@@ -288,7 +288,7 @@ static void errors_name_document_and_line(void **state)
         {"{\"pool\":5}", "pool is a number", 1, PDR_E_PARSE},
         {"{\"pool\":{\"ports\":[]}}", "ports is empty", 1, PDR_E_PARSE},
         {"{\"pool\":{\"ports\":[1,2,3,4,5,6,7,8,9]}}", "more than 8", 1, PDR_E_TOO_LARGE},
-        {"{\"kind\":\"InferencePool\"}", "InferencePool (document 0): spec is missing", 1, PDR_E_PARSE},
+        {"{\"kind\":\"InferencePool\"}", "InferencePool without a name: spec is missing", 1, PDR_E_PARSE},
         {POOL(""), "InferencePool/q: spec.selector is missing", 2, PDR_E_PARSE},
         {POOL("\"selector\":{}"), "match every pod", 2, PDR_E_PARSE},
         {POOL("\"selector\":{\"matchLabels\":{}}"), "match every pod", 2, PDR_E_PARSE},
@@ -355,7 +355,7 @@ static void unknown_fields_are_named(void **state)
     assert_int_equal(apply_text("{\"endpoints\":[{\"role\":\"decode\",\"url\":\"http://"
                                 "a:1\",\"max_runing\":5}],\"max_endpoints\":5,\"endpoint\":1}"),
                      PDR_OK);
-    assert_true(warned("document 0: \"endpoint\" is not known and has no effect; perhaps \"endpoints\""));
+    assert_true(warned("document 1: \"endpoint\" is not known and has no effect; perhaps \"endpoints\""));
     assert_true(warned("endpoint 0: \"max_runing\" is not known and has no effect; perhaps \"max_running\""));
     assert_int_equal(report.warnings, 2);
     assert_int_equal(apply_text(POOL(GOOD ",\"a1234567\":1,\"b1234567\":1,\"c1234567\":1,\"d1234567\":1,\"e1234567\":1,"

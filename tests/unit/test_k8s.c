@@ -74,7 +74,7 @@ static void mistakes_are_named(void **state)
         {POLICY("\"profile\":{\"pd\":{}},\"modelServerRuntime\":7"), "modelServerRuntime is a number, a string is expected", PDR_E_PARSE},
         {POLICY("\"profile\":{\"pd\":{}},\"modelServerRuntime\":\"" LONG_320 "\""), "modelServerRuntime has 320 bytes", PDR_E_PARSE},
         {POD("a", ROLE("prefill"), ""), "Pod/a: no InferencePool has said which pods and which port", PDR_E_PARSE},
-        {"[7]", "document 0 is a number, an object is expected", PDR_E_PARSE},
+        {"[7]", "a number was found, an object is expected", PDR_E_PARSE},
         {"{\"kind\":\"PodList\",\"items\":{}}", "PodList: items is an object, an array is expected", PDR_E_PARSE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
