@@ -229,7 +229,7 @@ MANY = """endpoints:
 # nothing
 ---
 apiVersion: v1
-kind: Pod
+kind: Service
 metadata:
   name: waits
 status:
