@@ -47,6 +47,19 @@ def wait_state(pid, letters, timeout=10.0):
         time.sleep(0.0005)
 
 
+def served_by_others(port, pid):
+    """Connections of clients to this port that the process has not got: other processes' (or nobody's yet). Each is a request that others could route."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if int(row[1].rsplit(":", 1)[1], 16) == port and row[3] in ("01", "08")}
+    own = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            own.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
+        except OSError:
+            pass
+    return len(inodes - own)
+
+
 @dataclass
 class Event:
     """A kill (`until` is then when it was over for clients), or a stop from `at` until `until`."""
@@ -59,7 +72,9 @@ class Event:
     died: float = 0.0       # seconds from the signal to the process's death (or stop)
     call: float = 0.0
     routed: float = 0.0
-    longest: float = 0.0    # stops: the longest time in which nobody routed
+    longest: float = 0.0    # stops: the longest time in which nobody routed although there was somebody to route for
+    alone: float = 0.0      # stops of an nginx worker: the longest time in which all clients there are waited for it
+    seen: str = ""          # when nobody had routed for a second: what the block said
     after: float = 0.0      # stops: from its going on until somebody routed
     held_lock: bool = False  # others were told PDR_E_BUSY
     respawn: float = None
@@ -242,12 +257,17 @@ class Stage:
             return self.stop(seconds, whom)
         event.died = time.monotonic() - event.at
         last, routed, end = time.monotonic(), None, time.monotonic() + seconds
+        waited = last
         while (now := time.monotonic()) < end:
             seen = self.watch.look()
             event.held_lock |= seen is None
             if seen and seen.routed != routed:
-                routed, last = seen.routed, now
+                routed, last, waited = seen.routed, now, now
+            if chosen == "worker" and now - last > 0.1 and not served_by_others(self.gw.port, pid):
+                event.alone, last = max(event.alone, now - waited), now
             event.longest = max(event.longest, time.monotonic() - last)
+            if event.longest > 1 and seen and not event.seen:
+                event.seen = f"{served_by_others(self.gw.port, pid)} clients of others, held {seen.held_now}, bookings {seen.bookings}, leases {seen.leases}"
             time.sleep(0.002)
         os.kill(pid, signal.SIGCONT)
         after = Event("go on", chosen, pid, time.monotonic())

@@ -6,8 +6,10 @@ Some twenty kills and four stops by default; PDROUTE_LONG=1 (tests/run --long ga
 import collections
 import os
 import random
+import socket
 import statistics
 import subprocess
+import sys
 import time
 
 import pytest
@@ -39,12 +41,13 @@ def stage(start_fleet, make_gateway):
     stage.abandon()
 
 
-def connections(ports):
-    """Of this machine, to these ports: the state of each that is not merely waiting for its time to pass."""
+def connections(workers):
+    """Of this machine, to these servers: the state of each that is not merely waiting for its time to pass."""
+    places = {f"{int.from_bytes(socket.inet_aton(w.host), sys.byteorder):08X}:{w.port:04X}" for w in workers}
     found = []
     for line in open("/proc/net/tcp").read().splitlines()[1:]:
         _, _, remote, state = line.split()[:4]
-        if int(remote.split(":")[1], 16) in ports and state not in ("06", "0A"):
+        if remote in places and state not in ("06", "0A"):
             found.append(line)
     return found
 
@@ -100,8 +103,7 @@ def nothing_is_left(stage):
         return not any(last[0][k] for k in ("bookings", "rooms_live", "held_now")) and last[0]["leases"] == gw.workers and not any(last[1])
 
     assert wait_for(clean, timeout=10), f"left over: {last}"
-    ports = {w.port for w in stage.fleet.workers}
-    assert wait_for(lambda: not connections(ports), timeout=5), connections(ports)
+    assert wait_for(lambda: not connections(stage.fleet.workers), timeout=5), connections(stage.fleet.workers)
     for words in (["check"], ["check", "--ready"]):
         done = subprocess.run([CTL, "--block", gw.block, *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -124,7 +126,8 @@ def report(stage, counts, took):
     print(f"ms from the signal to death: {ms([e.died for e in kills])}; to nginx's next worker: {ms([e.respawn for e in kills if e.respawn])}; "
           f"of nginx's restart: {ms([e.restart for e in kills if e.restart])}")
     without, holders = ([e for e in stops if e.held_lock == held] for held in (False, True))
-    print(f"{len(without)} stops without the lock: longest ms in which nobody routed: {ms([e.longest for e in without])}")
+    print(f"{len(without)} stops without the lock: longest ms in which nobody routed for anybody: {ms([e.longest for e in without])}; in which all clients waited for a stopped worker: "
+          f"{ms([e.alone for e in without if e.alone])}")
     print(f"{len(holders)} stops with the lock: ms until another's first call was told PDR_E_BUSY: {ms([e.call for e in holders if e.call])}, any later one: {ms([e.longest for e in holders])}")
     print(f"ms from a stopped process's going on (or death) until somebody routed: {ms([e.after for e in stops])}")
     for e in stage.events:
