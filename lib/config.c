@@ -250,9 +250,22 @@ static int read_member(const pdr_doc *doc, uint32_t node, unsigned char *seen, p
                                      : read_number(doc, node, &fields[i], config, err);
 }
 
+/* One object of the document; Kubernetes' have no members of ours. */
+static int read_object(const pdr_doc *doc, uint32_t object, unsigned char *seen, pdr_config *config, pdr_error *err)
+{
+    int code = PDR_OK;
+    if (pdr_doc_type(doc, object) != PDR_DOC_OBJECT)
+        return pdr_doc_fail(doc, object, err, PDR_E_PARSE, "the configuration is %s, an object is expected", pdr_doc_type_name(doc, object));
+    if (pdr_doc_type(doc, pdr_doc_get(doc, object, "kind")) == PDR_DOC_STRING) return PDR_OK;
+    memset(seen + FIELDS + 1, 0, OTHERS - 1); /* several objects may list servers */
+    for (uint32_t m = pdr_doc_first(doc, object); m && !code; m = pdr_doc_next(doc, m)) code = read_member(doc, m, seen, config, err);
+    return code;
+}
+
 int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_error *err)
 {
     unsigned char seen[FIELDS + OTHERS] = {0};
+    uint32_t      object;
     pdr_config    config, resolved;
     pdr_doc       doc;
     int           code;
@@ -260,11 +273,10 @@ int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_erro
         return pdr_fail(err, PDR_E_INVALID, "text or struct is missing");
     pdr_init_struct(&config, sizeof config);
     if ((code = pdr_doc_parse(&doc, text, len, err))) return code;
-    if (pdr_doc_type(&doc, PDR_DOC_ROOT) != PDR_DOC_OBJECT)
-        code = pdr_doc_fail(&doc, PDR_DOC_ROOT, err, PDR_E_PARSE, "the configuration is %s, an object is expected",
-                            pdr_doc_type_name(&doc, PDR_DOC_ROOT));
-    for (uint32_t m = code ? 0 : pdr_doc_first(&doc, PDR_DOC_ROOT); m && !code; m = pdr_doc_next(&doc, m))
-        code = read_member(&doc, m, seen, &config, err);
+    if (pdr_doc_type(&doc, PDR_DOC_ROOT) != PDR_DOC_ARRAY || !(object = pdr_doc_first(&doc, PDR_DOC_ROOT)))
+        code = read_object(&doc, PDR_DOC_ROOT, seen, &config, err);
+    else
+        for (; object && !code; object = pdr_doc_next(&doc, object)) code = read_object(&doc, object, seen, &config, err);
     pdr_doc_free(&doc);
     resolved = config; /* for what concerns two fields at once */
     if (code || (code = pdr_config_resolve(&resolved, err))) return code;

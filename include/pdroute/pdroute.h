@@ -159,7 +159,7 @@ PDR_API int pdr_config_resolve(pdr_config *config, pdr_error *err);
 /*
  * Reads a configuration from JSON: an object whose members are the fields above by name (policy, engine and hold by word:
  * "default", "round_robin", "random", "least_tokens", "power_of_two"; "sglang"; "on"/"off"; tenant_header as text), all optional. Members "endpoints" and "pool" are
- * left for pdr_apply_json(). An unknown member is an error that names it. `text` is borrowed. Allocates. [pure] since 0.1
+ * left for pdr_apply_json(), and so are Kubernetes objects; an array may hold both. An unknown member is an error that names it. `text` is borrowed. Allocates. [pure] since 0.1
  */
 PDR_API int pdr_config_from_json(const char *text, size_t len, pdr_config *out, pdr_error *err);
 

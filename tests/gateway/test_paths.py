@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 from conftest import block_stats
-from hosts.host import endpoints_of
+from hosts.host import endpoints_of, free_ports
 from sglang_sim.harness import wait_for
 from traffic import PATHS, all_received, answer_text, body, both_legs, error_of, events_of
 
@@ -116,6 +116,23 @@ def test_readiness_without_servers(make_gateway):
 
 
 @pytest.mark.needs("methods")
+def test_kubernetes_objects_are_a_configuration(start_fleet, make_gateway):
+    """As kubectl gives them, and pdr_config beside them."""
+    port, = free_ports(1)
+    fleet = start_fleet(prefill=[f"127.0.41.1:{port}"], decode=[f"127.0.41.2:{port}"], speed=0)
+    pods = [{"metadata": {"name": w.role, "namespace": "llm", "labels": {"app": "x", "rbg.workloads.x-k8s.io/role-name": w.role},
+                          "annotations": {"sglang.ai/bootstrap-port": str(w.bootstrap_port or "")}},
+             "status": {"phase": "Running", "podIP": w.host, "conditions": [{"type": "Ready", "status": "True"}]}} for w in fleet.workers]
+    gw = make_gateway([], start=False)
+    gw.config = [{**gw.config, "tenant_header": "x-tenant"}, {"apiVersion": "v1", "kind": "PodList", "items": pods},
+                 {"apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool", "metadata": {"name": "x", "namespace": "llm"},
+                  "spec": {"selector": {"matchLabels": {"app": "x"}}, "targetPorts": [{"number": port}], "endpointPickerRef": {"name": "e", "port": {"number": 9002}}}}]
+    del gw.config[0]["endpoints"]
+    gw.start()
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10).status_code == 200
+    both_legs(fleet, PATHS["chat"])
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 def test_method(method, gw, client):
     answer = client.request(method, PATHS["chat"])

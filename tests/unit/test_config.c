@@ -232,6 +232,18 @@ static void json_keeps_zeros_for_later(void **state)
     assert_int_equal(c.retry_max, UINT32_MAX);
 }
 
+/* As pdr_apply_json() takes them: the configuration may stand beside them, or not at all. */
+static void kubernetes_objects(void **state)
+{
+    (void)state;
+    pdr_config c = fresh();
+    assert_int_equal(from("{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [{\"max_depth\": 5}]}", &c), PDR_OK);
+    assert_int_equal(c.max_depth, 0);
+    assert_int_equal(from("[{\"kind\": \"Pod\", \"metadata\": {}}, {\"max_depth\": 5, \"endpoints\": []}, {\"endpoints\": [], \"max_held\": 7}]", &c), PDR_OK);
+    assert_int_equal(c.max_depth, 5);
+    assert_int_equal(c.max_held, 7);
+}
+
 static void json_errors_name_field_and_line(void **state)
 {
     (void)state;
@@ -269,6 +281,10 @@ static void json_errors_name_field_and_line(void **state)
         {"{\"engine\": \"vllm\"}", 1, "sglang", PDR_E_PARSE},
         {"{\"max_bookings\": 5, \"max_held\": 6}", 0, "max_held", PDR_E_INVALID},
         {"[]", 1, "an object is expected", PDR_E_PARSE},
+        {"[{},\n5]", 2, "the configuration is a number, an object is expected", PDR_E_PARSE},
+        {"[{\"max_depth\": 5},\n{\"max_depth\": 5}]", 2, "twice", PDR_E_PARSE},
+        {"{\"kind\": 5}", 1, "unknown member \"kind\"", PDR_E_PARSE},
+        {"[{\"kind\": \"Pod\"},\n{\"max_dept\": 5}]", 2, "unknown member \"max_dept\"", PDR_E_PARSE},
         {"", 0, "empty", PDR_E_PARSE},
         {"{\n\n\"max_depth\": 5,}", 3, "a member name", PDR_E_PARSE},
         {"{\"max_depth\": 05}", 1, "begins with 0", PDR_E_PARSE},
@@ -356,6 +372,7 @@ int main(void)
         cmocka_unit_test(older_callers),
         cmocka_unit_test(json_sets_every_field),
         cmocka_unit_test(json_keeps_zeros_for_later),
+        cmocka_unit_test(kubernetes_objects),
         cmocka_unit_test(json_errors_name_field_and_line),
         cmocka_unit_test(header_of_the_tenant),
         cmocka_unit_test(damaged_configuration),

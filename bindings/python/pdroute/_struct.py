@@ -21,6 +21,8 @@ class Struct(ctypes.Structure):
             if name not in names:  # ctypes would take any
                 raise TypeError(f"{type(self).__name__} has no field {name!r}")
             setattr(self, name, value)
+            if isinstance(value, int) and getattr(self, name) != value:  # ctypes keeps the low bits, and says nothing
+                raise OverflowError(f"{type(self).__name__}.{name} cannot hold {value}")
 
     @classmethod
     def names(cls) -> list[str]:

@@ -150,7 +150,8 @@ def rewrite(decision: Decision, prompt: Prompt, leg: int, body: Buffer) -> bytes
         out = _Out()
     at = body if body.__class__ is bytes else pointer(body)
     if at is not None:
-        out.size.value = body.nbytes if body.__class__ is memoryview else len(body)  # type: ignore[union-attr]
+        raw: typing.Any = body
+        out.size.value = raw.nbytes if raw.__class__ is memoryview else len(raw)
         code = _rewrite(_byref(decision), _byref(prompt), leg, at, out.size, out.ref, _short, out.need_ref)
     else:
         out.view.hold(body)

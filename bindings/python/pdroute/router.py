@@ -109,7 +109,7 @@ class Router:
     def attach(cls, memory: Buffer, config: typing.Optional[Config] = None, boot: int = 1) -> Router:
         """A router that exists in `memory` (writable, 64-byte aligned: an mmap is). BlockError says why not."""
         out, error = ctypes.c_void_p(), ErrorInfo()
-        at = ctypes.c_char.from_buffer(memory)  # type: ignore[arg-type]
+        at = ctypes.c_char.from_buffer(typing.cast(typing.Any, memory))
         check(core.pdr_router_attach(ctypes.byref(at), memoryview(memory).nbytes, config, boot, out, error), error)
         return cls(out.value, (at, memory))
 
@@ -117,7 +117,7 @@ class Router:
     def restore(cls, memory: Buffer, boot: int = 1, seed: int = 0) -> Router:
         """Takes over a block from before a reboot, or a copied one: what was learnt stays. Nobody else may use it."""
         out, error = ctypes.c_void_p(), ErrorInfo()
-        at = ctypes.c_char.from_buffer(memory)  # type: ignore[arg-type]
+        at = ctypes.c_char.from_buffer(typing.cast(typing.Any, memory))
         check(core.pdr_router_restore(ctypes.byref(at), memoryview(memory).nbytes, boot, seed, out, error), error)
         return cls(out.value, (at, memory))
 
@@ -276,9 +276,11 @@ class Router:
             call = Call()
         if more:
             set_more(call.request, more)
-        owner = lease if lease.__class__ is int else lease.id  # type: ignore[union-attr]
+        owner: typing.Any = lease
+        if owner.__class__ is not int:
+            owner = owner.id
         if owner != call.lease or api != call.api:
-            call.set_whose(api, owner)  # type: ignore[arg-type]
+            call.set_whose(api, owner)
         call.now.value = monotonic_ns() if now_ns is None else now_ns
         if body.__class__ is bytes:
             call.size.value = len(body)
@@ -305,7 +307,8 @@ class Router:
     def _route_buffer(self, body: Buffer, call: Call) -> int:
         at = pointer(body)
         if at is not None:
-            call.size.value = body.nbytes if body.__class__ is memoryview else len(body)  # type: ignore[union-attr]
+            raw: typing.Any = body
+            call.size.value = raw.nbytes if raw.__class__ is memoryview else len(raw)
             return int(raw_route(self._handle, at, call.size, *call.refs))
         view = call.view
         view.hold(body)

@@ -304,6 +304,14 @@ def test_seeing(router, lease):
     assert not router.ready()
 
 
+def test_numbers_that_a_field_cannot_hold():
+    """ctypes would take their low bits: a port of 2^32 + 80 were 80."""
+    for make, name, value in ((Endpoint, "port", 2**32 + 80), (Endpoint, "port", -1), (Config, "max_endpoints", 2**32 + 5), (Config, "seed", 2**64)):
+        with pytest.raises(OverflowError, match=name):
+            make(**{name: value})
+    assert Endpoint(port=65535).port == 65535 and Config(seed=2**64 - 1).seed == 2**64 - 1
+
+
 def test_configuration():
     config = config_from_json('{"policy": "random", "bootstrap_port": 34000, "endpoints": []}')
     assert config.policy == Policy.RANDOM and config.bootstrap_port == 34000 and config.max_endpoints == 0
