@@ -4,8 +4,7 @@
  * Prefill: T(u, m) = base + u*linear + u*(m + u/2)*quadratic + m*reload for u uncached tokens behind m cached ones. Form and priors: Qwen3-32B bf16 TP2
  * on H100 (a published measurement of 15.9k tokens/s for 8,192-token chunks; docs/scheduling.md). The four are learnt (fit.h); a target that is slower or faster than the pool multiplies its work.
  * Wait: the predicted work booked there, drained by elapsed time; a worker that is overdue is expected to be so for as long again
- * (a stuck worker looks worse with every moment). Price: what the work costs those behind it, T * mean queue; a slow target's
- * slowness is its own matter and not theirs, else nobody would ever wait for it.
+ * (a stuck worker looks worse with every moment). Price: what the work costs those behind it, T * mean queue, less at a slow target (pdr_price_at).
  */
 #ifndef PDR_COST_H
 #define PDR_COST_H
@@ -47,6 +46,15 @@ static inline uint64_t pdr_prefill_us(const pdr_rates *k, uint64_t uncached, uin
 }
 
 static inline uint64_t pdr_scale_q10(uint64_t us, uint32_t q10) { return us * q10 >> 10; }
+
+/*
+ * The price at a target that is slower than the pool. Those who are held lose as much by T there as anywhere: it is the same part of what all can do. Those who wait for a target of their own are
+ * fewer there, by its slowness, for it is chosen where it is free. Halfway between the two. (Never more for being slow: else nobody would ever wait for such a target.)
+ */
+static inline uint64_t pdr_price_at(uint64_t price, uint32_t slowness_q10)
+{
+    return __builtin_expect(slowness_q10 <= 1024, 1) ? price : (price + (price << 10) / slowness_q10) / 2;
+}
 
 /* Speeds that differ by less than an eighth are one speed: measurements are not better than that, and noise must not decide. */
 static inline int pdr_same_speed(uint64_t a_q10, uint64_t b_q10) { return (a_q10 > b_q10 ? a_q10 - b_q10 : b_q10 - a_q10) * 8 < b_q10; }
@@ -100,7 +108,7 @@ static inline pdr_prefill_terms pdr_prefill_terms_of(const pdr_target *t, const 
     x.wait = pdr_wait_us(t, now_ns);
     uint64_t pool = pdr_prefill_us(k, x.uncached, x.matched);
     x.work = pdr_scale_q10(pool, t->slowness_q10);
-    x.price = pool * mean_queue_q10 >> 10;
+    x.price = pdr_price_at(pool * mean_queue_q10 >> 10, t->slowness_q10);
     return x;
 }
 

@@ -27,7 +27,7 @@ static void prefill(const pdr_view *v, uint64_t *cost)
         uint64_t          us;
         if (!depth[w]) { /* most targets hold nothing of a prompt */
             uint64_t work = pdr_scale_q10(cold, t->slowness_q10);
-            us = pdr_wait_us(t, now) + work + price;
+            us = pdr_wait_us(t, now) + work + pdr_price_at(price, t->slowness_q10);
         } else {
             pdr_prefill_terms x = pdr_prefill_terms_of(t, &rates, &job, depth[w], queue, now);
             us = x.wait + x.work + x.price;

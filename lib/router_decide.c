@@ -447,7 +447,7 @@ static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t 
         uncached = job->prompt_tokens;
         wait = pdr_wait_us(t, b->now_ns);
         work = pdr_scale_q10(cold->pool_us, t->slowness_q10);
-        price = cold->price_us;
+        price = pdr_price_at(cold->price_us, t->slowness_q10);
     } else {
         pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], cold->mean_queue_q10, b->now_ns);
         matched = x.matched;

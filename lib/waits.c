@@ -26,8 +26,11 @@ static void begin_uneven(pdr_waits *w, const pdr_registry *g)
 {
     const uint32_t n = g->head->prefill_n, *slow = g->board.slow;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t *least = &w->slow[i / PDR_WAIT_GROUP];
-        *least = i % PDR_WAIT_GROUP && *least < slow[i] ? *least : slow[i];
+        uint32_t *at = &w->slow[i / PDR_WAIT_GROUP];
+        if (i % PDR_WAIT_GROUP == 0)
+            *at = slow[i] | slow[i] << 16;
+        else
+            *at = (slow[i] < (*at & 0xFFFF) ? slow[i] : *at & 0xFFFF) | (slow[i] > *at >> 16 ? slow[i] : *at >> 16) << 16;
     }
 }
 
@@ -133,13 +136,14 @@ static void offer_groups(found *f, const pdr_waits *w, const pdr_registry *g, co
     for (uint32_t i = 0, group = 0; i < n; i = ++group * PDR_WAIT_GROUP) {
         uint64_t least = w->us.least[group];
         if (least == PDR_WAIT_BARRED) continue;
-        least += (w->even ? cold : pdr_scale_q10(cold, w->slow[group])) + price;
+        least += w->even ? cold + price : pdr_scale_q10(cold, w->slow[group] & 0xFFFF) + pdr_price_at(price, w->slow[group] >> 16);
         if ((least < PDR_KEY_COST_MOST ? least : PDR_KEY_COST_MOST) > f->cost) continue;
         uint32_t end = n - i < PDR_WAIT_GROUP ? n : i + PDR_WAIT_GROUP;
         uint64_t more = least - w->us.least[group], most = most_us(f->cost, more);
         for (; i < end; i++) {
             if (us[i] > most || v->depth[list[i]]) continue;
-            offer(f, &targets[list[i]], us[i] + pdr_scale_q10(cold, targets[list[i]].slowness_q10) + price, i, pick);
+            const pdr_target *t = &targets[list[i]];
+            offer(f, t, us[i] + pdr_scale_q10(cold, t->slowness_q10) + pdr_price_at(price, t->slowness_q10), i, pick);
             most = most_us(f->cost, more);
         }
     }
@@ -193,7 +197,7 @@ pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view
             price = pool * mean >> 10;
             last = depth;
         }
-        offer(&f, &targets[target], us[at] + pdr_scale_q10(pool, targets[target].slowness_q10) + price, at, pick);
+        offer(&f, &targets[target], us[at] + pdr_scale_q10(pool, targets[target].slowness_q10) + pdr_price_at(price, targets[target].slowness_q10), at, pick);
     }
     const uint64_t cold = pdr_prefill_us(v->rates, job->prompt_tokens, 0), cold_price = cold * mean >> 10;
     if (!offer_first(&f, w, g, v, cold, cold_price)) offer_groups(&f, w, g, v, cold, cold_price);

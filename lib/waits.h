@@ -3,7 +3,7 @@
  *
  * Filled from the board once per pass, and for each choice of an arrival: O(P), some 4 instructions per server with AVX2, 12 without; renewed for the one server that a release or a plan of
  * the pass changes. Groups of PDR_WAIT_GROUP servers keep their least wait. So a look prices those who hold some of its prompt; of the others, where all have the pool's speed, the one with the least
- * wait, found in O(P / 16) and kept; else, as they have the least slowness of each group too, only the groups that could be better. It is exact: it names the target that
+ * wait, found in O(P / 16) and kept; else, as they have the least and the most slowness of each group too, only the groups that could be better. It is exact: it names the target that
  * pdr_pair_choose() would take as prefill under the default policy for a job without exclusions, where transfers decide nothing and no server does both (pdr_pair_apart).
  *
  * Works in scratch memory of the block, under the lock; nothing of it outlives a pass or a choice.
@@ -20,7 +20,7 @@ enum { PDR_WAIT_GROUP = PDR_LEAST_OF };
 typedef struct pdr_waits {
     /* scratch */
     pdr_groups us;           /* by position in the prefill list: wait and what is planned there; PDR_WAIT_BARRED: not to be used */
-    uint32_t *slow;          /* per group: the least slowness_q10; only where speeds differ */
+    uint32_t *slow;          /* per group: the least slowness_q10, and shifted by 16 the most; only where speeds differ */
     uint32_t *touched;       /* where the pass has planned or opened something: each once */
     /* of the pass */
     uint32_t touched_n;
