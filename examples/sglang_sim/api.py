@@ -436,8 +436,7 @@ class Reader:
             raise validation_error("/generate", [first, *bad])
         return text
 
-    @staticmethod
-    def _ids(ids):
+    def _ids(self, ids):
         """(packed token lists, is it a batch) of input_ids or a token prompt."""
         nested = bool(ids) and isinstance(ids[0], list)
         lists = ids if nested else [ids]
@@ -448,10 +447,9 @@ class Reader:
                         **_complaint("value_error", ("input_ids",), "Value error, elements must be int or list; got "
                                      f"{type(item).__name__}", ids),
                         "ctx": {"error": ValueError(f"elements must be int or list; got {type(item).__name__}")}}])
-        try:
-            return [tokenizer.from_ids(row) for row in lists], nested
-        except OverflowError:
-            raise Crash("a token id out of the vocabulary") from None
+        if any(item < 0 or item >= self.options.vocabulary for row in lists for item in row if isinstance(item, int)):
+            raise Crash("a token id out of the vocabulary")  # nothing checks it in front of the embedding (seen)
+        return [tokenizer.from_ids(row) for row in lists], nested
 
     @staticmethod
     def _samples(each):

@@ -58,6 +58,7 @@ def parser():
     p.add_argument("--model", default="tiny", help="served model name")
     p.add_argument("--capacity", type=int, default=270_000, help="KV cache tokens per rank")
     p.add_argument("--context", type=int, default=32_768, help="context length in tokens")
+    p.add_argument("--vocabulary", type=int, default=2**32, help="token ids from this on kill prefill, as they kill the engine (default: the simulated tokenizer's own, 2^32)")
     p.add_argument("--dp-size", type=int, default=1, help="DP ranks of each prefill")
     p.add_argument("--bandwidth", type=float, default=cost.TRANSFER_BYTES_PER_SECOND, help="KV transfer, bytes per second")
     p.add_argument("--natural-tokens", type=int, default=128, help="length of answers to requests without a limit")
@@ -72,7 +73,7 @@ def parser():
 
 def make_options(args):
     scale = args.timers if args.timers is not None else args.speed or 0.05
-    return Options(model=args.model, capacity=args.capacity, context=args.context, dp_size=args.dp_size,
+    return Options(model=args.model, capacity=args.capacity, context=args.context, vocabulary=args.vocabulary, dp_size=args.dp_size,
                    radix=not args.no_radix_cache, natural_tokens=args.natural_tokens, header_overrides=args.header_overrides,
                    keep_alive=args.keep_alive, restart_after=args.restart_after, records=args.records, seed=args.seed,
                    default_bootstrap_port=args.default_bootstrap_port, cost=cost.Cost(args.speed, args.bandwidth),

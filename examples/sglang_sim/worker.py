@@ -34,6 +34,7 @@ class Options:
     model: str = "tiny"
     capacity: int = 270_000
     context: int = 32_768
+    vocabulary: int = 2**32             # ids that requests may bring; the simulated tokenizer makes any of four bytes
     dp_size: int = 1
     radix: bool = True
     natural_tokens: int = 128

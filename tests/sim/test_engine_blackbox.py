@@ -45,7 +45,7 @@ def timed_pair():
 @pytest.fixture
 def crash_pair(request):
     """A pair of its own, which the test may kill."""
-    pair, stop = connect(timers=0.02)
+    pair, stop = connect(timers=0.02, **getattr(request, "param", {}))
     if pair.real and not request.config.getoption("--allow-crash", False):
         pytest.skip("kills a real server; --allow-crash")
     assert pair.alive()
@@ -944,8 +944,13 @@ def test_lists_for_a_single_prompt_kill_both(crash_pair):
     assert p.status is None and d.status is None and dies(pair, "prefill") and dies(pair, "decode")
 
 
-@pytest.mark.parametrize("fields", [{"text": ""}, {"text": None, "input_ids": [5, -1]}, {"text": None, "input_ids": [5, 2**33]}],
-                         ids=["empty text", "negative id", "id beyond the vocabulary"])
+VOCABULARY = 512  # of the real pair's model
+
+
+@pytest.mark.parametrize("crash_pair", [{"vocabulary": VOCABULARY}], indirect=True, ids=["small vocabulary"])
+@pytest.mark.parametrize("fields", [{"text": ""}, {"text": None, "input_ids": [5, -1]}, {"text": None, "input_ids": [5, 2**33]},
+                                    {"text": None, "input_ids": [5, VOCABULARY]}],
+                         ids=["empty text", "negative id", "id beyond all vocabularies", "id just beyond the vocabulary"])
 def test_prompts_that_kill_prefill(crash_pair, fields):
     pair = crash_pair
     p, _ = pair.both("/generate", pair.generate(1, **fields))
