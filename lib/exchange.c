@@ -54,7 +54,8 @@ enum { /* pdr_exchange.state[] */
     COUNTS,    /* the small ones below, a byte each */
     ANSWER_NS, /* of the decision: longest silence between the computed prompt and decode's first byte, 0: none */
     IDLE_NS,   /* and between two pieces of the answer */
-    DONE_NS    /* when the prompt was computed */
+    DONE_NS,   /* when the prompt was computed */
+    PAIR       /* suspects of an earlier attempt that are both avoided: (prefill + 1) << 32 | decode + 1, 0: there are none */
 };
 enum { /* bytes of state[COUNTS] */
     RETRIES,
@@ -63,7 +64,8 @@ enum { /* bytes of state[COUNTS] */
     EXCLUDED, /* entries of exclude[] before them */
     ENGINE    /* of the decision: names the shape */
 };
-enum suspects { SUSPECTS_NONE, SUSPECTS_BOTH, SUSPECTS_PREFILL, SUSPECTS_DECODE };
+enum suspects { SUSPECTS_NONE, SUSPECTS_BOTH, SUSPECTS_PREFILL, SUSPECTS_DECODE, SUSPECTS_NEW_PREFILL /* may serve with the earlier decode */,
+                SUSPECTS_NEW_DECODE /* with the earlier prefill */ };
 
 static uint32_t count_of(const pdr_exchange *x, int which) { return x->state[COUNTS] >> which * 8 & 0xFF; }
 
@@ -209,15 +211,39 @@ static void exclude(pdr_exchange *x, uint32_t endpoint)
     x->exclude[x->excluded++] = endpoint;
 }
 
+static void allow(pdr_exchange *x, uint32_t endpoint)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < x->excluded; i++)
+        if (x->exclude[i] != endpoint) x->exclude[kept++] = x->exclude[i];
+    x->excluded = kept;
+}
+
+/*
+ * Two pairs without a server in common have failed, and there is no third: a host that died, say, with a prefill and a
+ * decode server on it, each of which was asked together with a healthy one. What was not tried is one's prefill with the
+ * other's decode; breakers know which of the two ways.
+ */
+static int cross_suspects(pdr_exchange *x, uint32_t which)
+{
+    const uint32_t prefill = (uint32_t)(x->state[PAIR] >> 32) - 1, decode = (uint32_t)x->state[PAIR] - 1;
+    if (!x->state[PAIR] || prefill == x->prefill || decode == x->decode) return 0;
+    allow(x, which == SUSPECTS_NEW_PREFILL ? x->prefill : prefill);
+    allow(x, which == SUSPECTS_NEW_PREFILL ? decode : x->decode);
+    exclude(x, which == SUSPECTS_NEW_PREFILL ? prefill : x->prefill);
+    exclude(x, which == SUSPECTS_NEW_PREFILL ? x->decode : decode);
+    return 1;
+}
+
 /*
  * Of two suspects one is innocent, and a small cluster has no second of it. So both are avoided at first, then prefill
- * alone (a dead bootstrap server shows as a decode's 500), then decode alone. Returns 0 when there is nothing left to
- * relax.
+ * alone (a dead bootstrap server shows as a decode's 500), then decode alone; at last those of two attempts are crossed.
+ * Returns 0 when there is nothing left to relax.
  */
 static int exclude_suspects(pdr_exchange *x, uint32_t which)
 {
     const uint32_t cap = sizeof x->exclude / sizeof *x->exclude;
-    if (which > SUSPECTS_DECODE) return 0;
+    if (which > SUSPECTS_NEW_DECODE || (which > SUSPECTS_DECODE && !cross_suspects(x, which))) return 0;
     if (which == SUSPECTS_BOTH) {
         while (x->excluded > cap - 2) {
             memmove(x->exclude, x->exclude + 1, (cap - 1) * sizeof *x->exclude);
@@ -225,9 +251,11 @@ static int exclude_suspects(pdr_exchange *x, uint32_t which)
         }
         set_count(x, EXCLUDED, x->excluded);
     }
-    x->excluded = count_of(x, EXCLUDED);
-    if (which != SUSPECTS_DECODE) exclude(x, x->prefill);
-    if (which != SUSPECTS_PREFILL) exclude(x, x->decode);
+    if (which <= SUSPECTS_DECODE) {
+        x->excluded = count_of(x, EXCLUDED);
+        if (which != SUSPECTS_DECODE) exclude(x, x->prefill);
+        if (which != SUSPECTS_PREFILL) exclude(x, x->decode);
+    }
     memset(x->exclude + x->excluded, 0, (cap - x->excluded) * sizeof *x->exclude);
     set_count(x, SUSPECTS, which);
     return 1;
@@ -283,6 +311,7 @@ static void begin_attempt(turn *t, const pdr_decision *d)
     t->shape = t->rules->shape ? t->rules->shape : pdr_exchange_shape_of(d->engine, d->mode);
     set_count(x, ENGINE, d->engine);
     x->flags = (x->flags & ~(uint32_t)FLAGS_OF_ATTEMPT) | FLAG_BOOKED;
+    if (count_of(x, SUSPECTS) == SUSPECTS_BOTH && x->mode == PDR_MODE_PD) x->state[PAIR] = ((uint64_t)x->prefill + 1) << 32 | ((uint64_t)x->decode + 1);
     x->booking = d->booking;
     x->mode = t->shape->legs & 1u << P ? PDR_MODE_PD : PDR_MODE_SINGLE;
     x->prefill = x->mode == PDR_MODE_PD ? d->prefill : PDR_NONE;

@@ -289,6 +289,42 @@ static void suspects_are_relaxed_when_nobody_else_is_there(void **state)
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:decode_failed:502 finish");
 }
 
+/* Two hosts with a prefill and a decode server each, one of which is frozen: whoever was asked first, it was together with a healthy one. */
+static void pairs_are_crossed_when_nobody_else_is_there(void **state)
+{
+    (void)state;
+    start(2);
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(reroute(101, 2, 12), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(excluded(), "1 11 2 12");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(excluded(), "1 11 12");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(excluded(), "1 12"); /* 2 with 11 */
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(excluded(), "2 11"); /* 1 with 12 */
+    SAYS(reroute(102, 1, 12), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD respond:prefill_timeout:504 finish");
+
+    start(2); /* nobody knows of a pair */
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(reroute(101, 2, 12), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    for (int i = 0; i < 4; i++) SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_timeout:504 finish");
+
+    start(2); /* with a server in common nothing is left to cross */
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(reroute(101, 2, 11), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_timeout:504 finish");
+}
+
 static void prefill_500_is_told_at_once(void **state)
 {
     (void)state;
@@ -935,6 +971,7 @@ int main(void)
         cmocka_unit_test(refused_prefill_is_avoided_at_once),
         cmocka_unit_test(hanging_prefill_ends_at_the_deadline),
         cmocka_unit_test(suspects_are_relaxed_when_nobody_else_is_there),
+        cmocka_unit_test(pairs_are_crossed_when_nobody_else_is_there),
         cmocka_unit_test(prefill_500_is_told_at_once),
         cmocka_unit_test(decode_dies),
         cmocka_unit_test(client_leaves),

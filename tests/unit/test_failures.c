@@ -60,7 +60,7 @@ static uint32_t last_action(const trip *t) { return t->n ? t->act[t->n - 1].type
 
 static void give_up(fleet *f, trip *t)
 {
-    for (int i = 0; i < 4 && last_action(t) == PDR_ACT_ROUTE; i++) {
+    for (int i = 0; i < 6 && last_action(t) == PDR_ACT_ROUTE; i++) {
         t->n = PDR_MAX_ACTIONS;
         pdr_exchange_rerouted(f->r, &t->x, NULL, PDR_E_NO_PAIR, f->now, t->act, &t->n);
     }
@@ -282,6 +282,61 @@ static void back_pressure_is_respected(void **state)
     f.now += 28 * SECOND;
     assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
     happen(&f, &t, PDR_EV_CLIENT_GONE, 0, 0);
+    fleet_close(&f);
+}
+
+/* Nothing comes of a request to a frozen server, nor to one that is asked together with it. How many attempts it took, 0: the client was told of a failure. */
+static int attempts_with_frozen(fleet *f, trip *t, uint32_t frozen_prefill, uint32_t frozen_decode)
+{
+    pdr_prompt p = fleet_prompt(500, 0, 0, NULL, 0);
+    for (int attempt = 1;; attempt++) {
+        if (t->d.prefill != frozen_prefill && t->d.decode != frozen_decode) return attempt;
+        f->now = pdr_exchange_deadline(&t->x);
+        pdr_lease_renew(f->r, f->lease, f->now);
+        happen(f, t, PDR_EV_TICK, 0, 0);
+        while (last_action(t) == PDR_ACT_ROUTE) {
+            pdr_request q = fleet_request(f);
+            q.flags = PDR_REQUEST_NO_HOLD;
+            q.excluded = t->x.excluded;
+            memcpy(q.exclude, t->x.exclude, sizeof q.exclude);
+            pdr_init_struct(&t->d, sizeof t->d);
+            int code = pdr_route_prompt(f->r, &p, NULL, 0, &q, &t->d, NULL);
+            t->n = PDR_MAX_ACTIONS;
+            assert_int_equal(pdr_exchange_rerouted(f->r, &t->x, code ? NULL : &t->d, code, f->now, t->act, &t->n), PDR_OK);
+        }
+        if (last_action(t) == PDR_ACT_FINISH) return 0;
+    }
+}
+
+/* Two hosts with a prefill and a decode server each; one freezes. When breakers know whom to suspect, every request ends at the healthy pair. */
+static void a_frozen_host_loses_no_request(void **state)
+{
+    (void)state;
+    fleet      f;
+    pdr_config c = fleet_config();
+    int        lost = 0;
+    c.first_byte_timeout_ms = 1000;
+    c.retry_budget_permille = UINT32_MAX;
+    open_with(&f, &c, 2, 2);
+    for (int i = 0; i < 20; i++) good(&f, PDR_NONE, PDR_NONE);
+    for (int i = 0; i < 400; i++) {
+        trip t;
+        f.now += 20 * MS;
+        assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+        if (!attempts_with_frozen(&f, &t, f.prefill[0], f.decode[0])) {
+            if (i >= 4) lost++;
+            continue;
+        }
+        f.now += 10 * MS;
+        happen(&f, &t, PDR_EV_HEAD, P, 200);
+        happen(&f, &t, PDR_EV_HEAD, D, 200);
+        happen(&f, &t, PDR_EV_BODY, D, 0);
+        happen(&f, &t, PDR_EV_END, P, 0);
+        happen(&f, &t, PDR_EV_END, D, 0);
+        assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+    }
+    assert_true(fleet_stats(&f).timeouts > 4); /* they were tried now and then */
+    assert_int_equal(lost, 0);
     fleet_close(&f);
 }
 
@@ -688,6 +743,7 @@ int main(void)
         cmocka_unit_test(suspicion_is_pinned_on_the_one_with_two_partners),
         cmocka_unit_test(suspicion_is_pinned_when_the_partner_is_cleared),
         cmocka_unit_test(back_pressure_is_respected),
+        cmocka_unit_test(a_frozen_host_loses_no_request),
         cmocka_unit_test(retries_have_a_budget),
         cmocka_unit_test(what_actions_say),
         cmocka_unit_test(the_end_of_all_time_is_not_back_pressure),
