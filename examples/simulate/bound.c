@@ -193,6 +193,71 @@ static double cached(const struct seen *s, const sim_arrival *a, uint32_t block)
     return fmin((double)k * block, a->in - 1.);
 }
 
+/* ---- a closed loop: who arrives when depends on the policy, so only what each request takes by itself bounds */
+
+/* Blocks that another session has too: they may be cached, whoever came first. */
+enum { OF_NOBODY, OF_ONE, OF_SEVERAL };
+
+static int mark_shared(const sim_schedule *s, struct seen *shared, uint32_t **first)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const sim_arrival *a = &s->arrivals[i];
+        size_t             had = shared->n;
+        for (uint32_t k = 0; k < a->n; k++) {
+            uint32_t block = a->blocks[k];
+            if (block >= shared->n && see(shared, &block, 1)) return -1;
+            if (shared->n > had) {
+                uint32_t *more = realloc(*first, shared->n * sizeof **first);
+                if (!more) return -1;
+                *first = more;
+                shared->flag[block] = OF_NOBODY;
+                had = shared->n;
+            }
+            if (shared->flag[block] == OF_NOBODY)
+                shared->flag[block] = OF_ONE, (*first)[block] = a->session;
+            else if ((*first)[block] != a->session)
+                shared->flag[block] = OF_SEVERAL;
+        }
+    }
+    return 0;
+}
+
+/* Work of each request, with everything cached that its session or any other may have computed before. */
+static int work_alone(const sim_schedule *s, const sim_costs *c, int local, double *work)
+{
+    struct seen shared = {0}, own = {0};
+    uint32_t   *first = NULL;
+    int         bad = mark_shared(s, &shared, &first);
+    for (size_t i = 0; !bad && i < shared.n; i++) {
+        uint32_t block = (uint32_t)i;
+        if (shared.flag[i] == OF_SEVERAL) bad = see(&own, &block, 1);
+    }
+    for (size_t head = 0; !bad && head < s->n; head++) {
+        if (s->arrivals[head].at == SIM_LATER) continue;
+        for (size_t i = head; !bad && i != SIM_NONE; i = s->arrivals[i].next) { /* what is its session's alone no other asks for */
+            const sim_arrival *a = &s->arrivals[i];
+            double             m = cached(&own, a, s->block);
+            work[i] = sim_chunk_seconds(c, a->in - m, m);
+            bad = see(&own, a->blocks, a->n) || (local && a->follow_n && see(&own, a->follow, a->follow_n));
+        }
+    }
+    free(shared.flag);
+    free(own.flag);
+    free(first);
+    return bad;
+}
+
+int sim_bound_alone(double *work, size_t n, double fixed, sim_bound *out)
+{
+    size_t may = n - (size_t)ceil(.99 * (double)n), slow = 0;
+    double sum = 0;
+    if (!n) return -1;
+    qsort(work, n, sizeof *work, ascending);
+    for (size_t i = 0; i < n; i++) sum += work[i], slow += work[i] + fixed > SIM_BOUND_SLO;
+    *out = (sim_bound){.mean = sum / (double)n + fixed, .longest = work[n - 1] + fixed, .p99 = work[n - 1 - may] + fixed, .goodput = 1 - (double)slow / (double)n};
+    return 0;
+}
+
 int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int local, sim_bound *out)
 {
     sim_scaling  scaling = o->scaling;
@@ -201,7 +266,6 @@ int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int lo
     struct seen  seen = {0};
     double      *at, *work, tpot = 0, answers = 0, speed = o->prefills + (local ? o->decodes : 0);
     int          bad = 0;
-    if (t->closed) return -1;
     scaling.seed = seed;
     if (sim_schedule_make(&s, t, &scaling)) return -1;
     sim_options_costs(o, t->block, &c);
@@ -209,15 +273,17 @@ int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int lo
     at = calloc(s.n + 1, sizeof *at);
     work = calloc(s.n + 1, sizeof *work);
     bad = !at || !work;
-    for (size_t i = 0; !bad && i < s.n; i++) {
+    for (size_t i = 0; !bad && i < s.n; i++)
+        if (s.arrivals[i].out > 1) tpot += sim_decode_seconds(&c, 1, s.arrivals[i].in) * 1e3, answers++;
+    if (!bad && t->closed) bad = work_alone(&s, &c, local, work) || sim_bound_alone(work, s.n, c.prefill_base, out);
+    for (size_t i = 0; !bad && !t->closed && i < s.n; i++) {
         const sim_arrival *a = &s.arrivals[i];
         double             m = cached(&seen, a, t->block);
         at[i] = (double)a->at * 1e-9;
         work[i] = sim_chunk_seconds(&c, a->in - m, m);
-        if (a->out > 1) tpot += sim_decode_seconds(&c, 1, a->in) * 1e3, answers++;
         bad = see(&seen, a->blocks, a->n) || (local && a->follow_n && see(&seen, a->follow, a->follow_n));
     }
-    if (!bad) bad = sim_bound_work(at, work, s.n, speed, c.prefill_base, out);
+    if (!bad && !t->closed) bad = sim_bound_work(at, work, s.n, speed, c.prefill_base, out);
     if (!bad) out->tpot = answers > 0 ? tpot / answers : 0;
     free(at);
     free(work);

@@ -16,7 +16,9 @@
  * `tpot`: each request alone on a decode server.
  *
  * With decode-only every decode worker counts as a prefill worker as well, and answers are cached from the arrival of their prompt on: true, and far from what is possible.
- * Open loop only: where arrivals wait for answers they depend on the policy. O(n log n).
+ *
+ * Where arrivals wait for answers (a closed loop) they depend on the policy, and who delays whom bounds nothing. There it is what each request takes alone on an idle server, with all cached that its own
+ * session has computed before and all that any other session asks for at any time. O(n log n).
  */
 #ifndef SIM_BOUND_H
 #define SIM_BOUND_H
@@ -27,7 +29,7 @@ typedef struct sim_bound { double mean, longest, p99, goodput /* at most */, tpo
 
 #define SIM_BOUND_SLO 2 /* s */
 
-/* 0; -1 if there is none (a closed loop) or no memory. local: decode workers may compute prompts. */
+/* 0; -1: no memory. local: decode workers may compute prompts. */
 int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int local, sim_bound *out);
 
 /* The least number of prompts that are not computed within x on a server of that speed, from those with take[] != 0; SIZE_MAX: no memory. O(n) and, for each that is given up, the busy period. */
@@ -35,5 +37,8 @@ size_t sim_bound_late(const double *at, const double *work, const char *take, si
 
 /* The same as sim_bound_of() for given work: n prompts, released at at[] (not falling), work[] seconds on one worker, `speed` workers. */
 int sim_bound_work(const double *at, const double *work, size_t n, double speed, double fixed, sim_bound *out);
+
+/* Each by itself: a closed loop's. Sorts work[]. */
+int sim_bound_alone(double *work, size_t n, double fixed, sim_bound *out);
 
 #endif
