@@ -332,6 +332,7 @@ int pdr_record_read(pdr_router *r, uint64_t *cursor, uint64_t now_ns, void *buf,
         *cursor = h->written + 1;
         h->wanted = 1;
     }
+    if (!b.r->recording) h->wanted = 1; /* it had stopped: what the next frame would build upon was not written */
     h->until_ns = b.now_ns + LISTEN_NS;
     b.r->recording = 1;
     uint64_t at = *cursor - 1, before = at;
