@@ -52,7 +52,7 @@ typedef struct pdr_target_info {
     uint64_t foreign_tokens, foreign_requests, d_foreign_requests, d_foreign_tokens; /* beyond ours, in the last report */
     uint64_t learnt_ns;      /* when its slowness was last measured, 0: never */
     uint64_t took_us, expected_us; /* of its recent prompts, older ones fading */
-    uint64_t cache_blocks;   /* learnt: prefix blocks that it really keeps, 0: no limit seen yet */
+    uint64_t cache_blocks;   /* learnt: prefix blocks that it really keeps, 0: as is written down (kv_capacity), or endless */
     uint16_t measurements;   /* of its slowness, since it is known */
     uint16_t own;            /* 1: some of them of our own prompts, which tell more than the engine's counters */
     uint32_t measured_q10;   /* slowness as its prompts showed; pdr_target.slowness_q10 is what choices use */

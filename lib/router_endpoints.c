@@ -102,7 +102,13 @@ static int put_locked(pdr_books *b, const pdr_endpoint *e, uint32_t *id, int *ad
     pdr_endpoint_rec *rec = &b->registry.endpoints[*id];
     if (!*added && rec->targets == ranks) {
         *changed = memcmp(&old, &rec->e, sizeof old) != 0;
-        if (same_server(&old, &rec->e)) return PDR_OK;
+        if (same_server(&old, &rec->e)) {
+            for (uint32_t i = 0; old.kv_capacity != rec->e.kv_capacity && i < rec->targets; i++) {
+                b->registry.infos[rec->first_target + i].cache_blocks = 0; /* learnt of another size */
+                pdr_fit_capacity(b, rec->first_target + i);
+            }
+            return PDR_OK;
+        }
     } else {
         *changed = 1;
         forget_prefixes(b, first, ranks); /* of the record that it had with another number of ranks */

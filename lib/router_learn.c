@@ -157,28 +157,44 @@ void pdr_learn_without_usage(pdr_books *b, pdr_booking *k)
 
 /* ---- how much a cache keeps */
 
-void pdr_fit_capacity(pdr_books *b, uint32_t target) { pdr_index_set_capacity(b->index, target, b->registry.infos[target].cache_blocks); }
+/* Blocks that a target's cache keeps by what is written down of its server; 0: nothing is. */
+static uint64_t configured_blocks(const pdr_books *b, uint32_t target)
+{
+    uint64_t tokens = b->registry.endpoints[b->registry.targets[target].endpoint].e.kv_capacity, block, blocks;
+    if (!tokens) return 0;
+    block = b->r->config.block_bytes * b->r->learnt.tokens_per_byte_q20 >> 20;
+    blocks = tokens / (block ? block : 1);
+    return blocks > CACHE_LEAST ? blocks : CACHE_LEAST;
+}
+
+void pdr_fit_capacity(pdr_books *b, uint32_t target)
+{
+    uint64_t learnt = b->registry.infos[target].cache_blocks;
+    pdr_index_set_capacity(b->index, target, learnt ? learnt : configured_blocks(b, target));
+}
 
 /*
- * The engine's own cached_tokens against our belief. A cache seems endless until it has forgotten something that we believed it had: then it keeps at most
- * what we believed, less a sixteenth for each further miss; who keeps his word gets a little back, who has more than we believed an eighth.
+ * The engine's own cached_tokens against our belief. A cache is as large as is written down, or endless, until it has forgotten something that we believed it had:
+ * then it keeps at most what we believed, less a sixteenth for each further miss; who keeps his word gets a little back (not beyond what is written down), who has
+ * more than we believed an eighth. A capacity that is only reported is no bound: behind the memory that engines report they may have slower tiers.
  */
 static void learn_cache(pdr_books *b, const pdr_booking *k, uint64_t cached)
 {
     pdr_target_info *i = &b->registry.infos[k->prefill];
     uint64_t         block = k->prompt_bytes ? b->r->config.block_bytes * b->r->learnt.tokens_per_byte_q20 >> 20 : b->r->config.block_bytes / 4, slack = 2 * block,
-                     before = i->cache_blocks, holds = pdr_index_count(b->index, k->prefill);
+                     configured = configured_blocks(b, k->prefill), learnt = i->cache_blocks, before = learnt ? learnt : configured,
+                     holds = pdr_index_count(b->index, k->prefill);
     i->cached_tokens += cached;
     b->r->stats.cached_tokens_reported += cached;
     if (cached + slack < k->matched_tokens && k->alone) {
         uint64_t most = before && before < holds ? before : holds;
         i->cache_blocks = most - most / 16 > CACHE_LEAST ? most - most / 16 : CACHE_LEAST;
     } else if (before && cached > k->matched_tokens + slack) {
-        i->cache_blocks += before / 8 + 1;
-    } else if (before && k->matched_tokens > slack) {
-        i->cache_blocks += before / 256 + 1;
+        i->cache_blocks = before + before / 8 + 1;
+    } else if (learnt && (!configured || learnt < configured) && k->matched_tokens > slack) {
+        i->cache_blocks = learnt + learnt / 256 + 1;
     }
-    if (i->cache_blocks != before) pdr_fit_capacity(b, k->prefill);
+    if (i->cache_blocks != learnt) pdr_fit_capacity(b, k->prefill);
 }
 
 /* ---- usage */

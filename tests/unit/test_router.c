@@ -593,6 +593,47 @@ static void silence_about_the_cache_is_no_statement(void **state)
     }
 }
 
+/* A KV capacity that is written down bounds what the index keeps for that server, until its answers tell otherwise. */
+static void a_configured_cache_counts(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_endpoint e;
+    pdr_exchange x;
+    fleet        f;
+    uint64_t     hashes[1000], holds;
+    size_t       matched;
+    fleet_open(&f, &c, 1, 1);
+    for (uint64_t i = 0; i < 1000; i++) hashes[i] = (i + 1) * 0x9E3779B97F4A7C15u;
+    pdr_init_struct(&e, sizeof e);
+    assert_int_equal(pdr_endpoint_get(f.r, f.prefill[0], &e, NULL), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 0); /* endless for all we know */
+    assert_int_equal(pdr_prefix_store(f.r, f.prefill[0], 0, hashes, 1000), PDR_OK);
+    e.kv_capacity = 64000; /* 500 blocks of 512 bytes at 4 bytes per token: at once, of what is held too */
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 500);
+    holds = fleet_target(&f, f.prefill[0]).prefix_blocks;
+    assert_true(holds <= 500 && holds > 400);
+    for (uint32_t s = 0; s < 12; s++) { /* answers that confirm what is believed move nothing */
+        pdr_decision d = started(&f, &x, 7900, s % 4);
+        answer_with_usage(&f, &x, 7900, d.matched_tokens);
+    }
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 500);
+    pdr_decision d = started(&f, &x, 7900, 99); /* it has more than can be believed: an eighth more */
+    answer_with_usage(&f, &x, 7900, d.matched_tokens + 7000);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 563);
+    e.kv_capacity = 128; /* a change of what is written down counts, and a very small one is a few blocks */
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 64);
+    assert_int_equal(pdr_prefix_match(f.r, f.prefill[0], 0, hashes, 1000, &matched), PDR_OK);
+    assert_true(matched <= 64);
+    e.kv_capacity = 0;
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 0);
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    fleet_close(&f);
+}
+
 static void a_slow_server_is_found_out(void **state)
 {
     (void)state;
@@ -915,6 +956,7 @@ int main(void)
         cmocka_unit_test(a_held_request_waits_for_its_prefix_and_blocks_nobody),
         cmocka_unit_test(reported_load_counts_until_it_is_stale),
         cmocka_unit_test(silence_about_the_cache_is_no_statement),
+        cmocka_unit_test(a_configured_cache_counts),
         cmocka_unit_test(a_slow_server_is_found_out),
         cmocka_unit_test(an_unmeasured_server_is_taken_for_one_of_the_pool),
         cmocka_unit_test(a_refused_connect_takes_a_server_out_and_a_success_brings_it_back),
