@@ -19,20 +19,19 @@ int pdr_host_boot(uint64_t *boot, pdr_error *err)
     static const char path[] = "/proc/sys/kernel/random/boot_id";
     char              id[64];
     uint64_t          h = 0xcbf29ce484222325u; /* FNV-1a */
-    ssize_t           n;
+    ssize_t           n, got = 0;
     int               fd;
 
     if (!boot) return pdr_host_fail(err, PDR_E_INVALID, "boot is NULL");
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0) return pdr_host_fail_errno(err, "cannot open", path);
-    do n = read(fd, id, sizeof id);
-    while (n < 0 && errno == EINTR);
+    while ((n = read(fd, id + got, sizeof id - (size_t)got)) > 0 || (n < 0 && errno == EINTR)) got += n > 0 ? n : 0;
     if (n < 0) {
         pdr_host_fail_errno(err, "cannot read", path);
         close(fd);
         return PDR_E_SYSTEM;
     }
     close(fd);
-    if (n < 36) return pdr_host_fail(err, PDR_E_SYSTEM, "%s holds no boot id", path);
+    if (got < 36) return pdr_host_fail(err, PDR_E_SYSTEM, "%s holds no boot id", path);
     for (ssize_t i = 0; i < 36; i++) h = (h ^ (unsigned char)id[i]) * 0x100000001b3u;
     *boot = h ? h : 1;
     return PDR_OK;

@@ -3,12 +3,15 @@
  * one of the objects whose file names are in PDR_FAIL_CALLERS (separated by colons; a gateway's module, say); what libc or curl call within is theirs.
  *   PDR_FAIL_AT=N         counted from 1; 0 or none: nothing fails, calls are counted
  *   PDR_FAIL_ERRNO=N      errno of system calls that fail [EIO]
+ *   PDR_FAIL_SHORT=1      it does not fail, but moves half of the bytes asked for (one at least), if it is one that moves bytes
  *   PDR_FAIL_REPORT=FILE  gets a line "hit NAME" when it fails, and "calls N" when the program leaves by exit()
+ *   PDR_FAIL_TRACE=1      and a line "call N NAME" for each
  *   PDR_FAIL_ONLY=1       the executable's own calls do not count, only those of PDR_FAIL_CALLERS
  *   PDR_FAIL_NOT=NAME     a call that never fails (what the program asks it for cannot fail)
  *   PDR_FAIL_ARM=FILE     when this file appears, whichever process sees it first removes it, takes the number in it for N and counts anew (looked for at each
  *                         call); the file comes by rename(), whole
- * Not for programs with sanitizers: both want malloc.
+ * For a program with AddressSanitizer in a shared library (gcc's) compile it with -DOVER_SANITIZER, so that what does not fail goes to the sanitizer, and preload it before
+ * the sanitizer's own library, with verify_asan_link_order=0.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -42,7 +45,7 @@ enum { RANGES = 32 };
 
 static struct {
     uintptr_t   begin[RANGES], end[RANGES];
-    int         ranges, armed, error;
+    int         ranges, armed, error, shorten, trace;
     long        at, calls;
     const char *report, *callers, *arm, *not;
 } fault;
@@ -97,6 +100,8 @@ __attribute__((constructor)) static void begin(void)
     fault.callers = getenv("PDR_FAIL_CALLERS");
     fault.arm = getenv("PDR_FAIL_ARM");
     fault.not = getenv("PDR_FAIL_NOT");
+    fault.shorten = getenv("PDR_FAIL_SHORT") != NULL;
+    fault.trace = getenv("PDR_FAIL_TRACE") != NULL;
     find_callers();
     unsetenv("LD_PRELOAD"); /* not for its children */
     fault.armed = 1;
@@ -127,14 +132,31 @@ static void look_for_number(void)
     syscall(SYS_close, fd);
 }
 
-static int fails(const char *name, const void *caller)
+static int its_turn(const char *name, const void *caller)
 {
     if (!fault.armed || !is_ours(caller) || (fault.not && !strcmp(fault.not, name))) return 0;
     if (fault.arm) look_for_number();
-    if (__atomic_add_fetch(&fault.calls, 1, __ATOMIC_RELAXED) != fault.at) return 0;
+    long n = __atomic_add_fetch(&fault.calls, 1, __ATOMIC_RELAXED);
+    if (fault.trace) tell("call %ld %s\n", n, name);
+    if (n != fault.at) return 0;
     tell("hit %s\n", name);
+    return 1;
+}
+
+static int fails(const char *name, const void *caller)
+{
+    if (!its_turn(name, caller) || fault.shorten) return 0;
     errno = fault.error;
     return 1;
+}
+
+/* Bytes that a call may move: n, fewer, or -1: it fails. */
+static ssize_t bytes(const char *name, const void *caller, size_t n)
+{
+    if (!its_turn(name, caller)) return (ssize_t)n;
+    if (fault.shorten) return n > 1 ? (ssize_t)(n / 2) : (ssize_t)n;
+    errno = fault.error;
+    return -1;
 }
 
 #define HERE __builtin_return_address(0)
@@ -148,13 +170,24 @@ static int fails(const char *name, const void *caller)
         return real arguments;                                                     \
     }
 
-WRAP(ssize_t, -1, read, (int fd, void *p, size_t n), (fd, p, n))
-WRAP(ssize_t, -1, write, (int fd, const void *p, size_t n), (fd, p, n))
+#define WRAP_BYTES(name, parameters, arguments)                                    \
+    ssize_t name parameters                                                        \
+    {                                                                              \
+        static ssize_t(*real) parameters;                                          \
+        ssize_t may = bytes(#name, HERE, n);                                       \
+        if (may < 0) return -1;                                                    \
+        n = (size_t)may;                                                           \
+        if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                      \
+        return real arguments;                                                     \
+    }
+
+WRAP_BYTES(read, (int fd, void *p, size_t n), (fd, p, n))
+WRAP_BYTES(write, (int fd, const void *p, size_t n), (fd, p, n))
 WRAP(ssize_t, -1, writev, (int fd, const struct iovec *v, int n), (fd, v, n))
 WRAP(ssize_t, -1, readv, (int fd, const struct iovec *v, int n), (fd, v, n))
-WRAP(ssize_t, -1, pread64, (int fd, void *p, size_t n, off_t at), (fd, p, n, at))
-WRAP(ssize_t, -1, pwrite64, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at))
-WRAP(ssize_t, -1, sendfile64, (int out, int in, off_t *at, size_t n), (out, in, at, n))
+WRAP_BYTES(pread64, (int fd, void *p, size_t n, off_t at), (fd, p, n, at))
+WRAP_BYTES(pwrite64, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at))
+WRAP_BYTES(sendfile64, (int out, int in, off_t *at, size_t n), (out, in, at, n))
 WRAP(int, -1, accept4, (int fd, struct sockaddr *a, socklen_t *n, int f), (fd, a, n, f))
 WRAP(int, -1, eventfd, (unsigned n, int f), (n, f))
 WRAP(int, -1, ftruncate64, (int fd, off_t n), (fd, n))
@@ -175,9 +208,9 @@ WRAP(int, -1, connect, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, 
 WRAP(int, -1, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
 WRAP(int, -1, setsockopt, (int fd, int l, int o, const void *v, socklen_t n), (fd, l, o, v, n))
 WRAP(ssize_t, -1, sendto, (int fd, const void *p, size_t n, int f, const struct sockaddr *a, socklen_t l), (fd, p, n, f, a, l))
-WRAP(ssize_t, -1, send, (int fd, const void *p, size_t n, int f), (fd, p, n, f))
-WRAP(ssize_t, -1, recv, (int fd, void *p, size_t n, int f), (fd, p, n, f))
-WRAP(ssize_t, -1, getrandom, (void *p, size_t n, unsigned f), (p, n, f))
+WRAP_BYTES(send, (int fd, const void *p, size_t n, int f), (fd, p, n, f))
+WRAP_BYTES(recv, (int fd, void *p, size_t n, int f), (fd, p, n, f))
+WRAP_BYTES(getrandom, (void *p, size_t n, unsigned f), (p, n, f))
 WRAP(char *, NULL, getcwd, (char *p, size_t n), (p, n))
 WRAP(int, -1, epoll_create1, (int f), (f))
 WRAP(int, -1, epoll_ctl, (int e, int op, int fd, struct epoll_event *ev), (e, op, fd, ev))
@@ -257,11 +290,15 @@ void *dlopen(const char *p, int flags) /* a module: its calls count from now on 
     return got;
 }
 
+#ifdef OVER_SANITIZER
+WRAP(void *, MAP_FAILED, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t from), (at, n, prot, flags, fd, from))
+#else
 void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
 {
     if (fails("mmap", HERE)) return MAP_FAILED;
     return (void *)syscall(SYS_mmap, at, n, prot, flags, fd, from);
 }
+#endif
 
 void *mremap(void *old, size_t before, size_t n, int flags, ...)
 {
@@ -273,6 +310,15 @@ void *mremap(void *old, size_t before, size_t n, int flags, ...)
     return (void *)syscall(SYS_mremap, old, before, n, flags, to);
 }
 
+#ifdef OVER_SANITIZER
+WRAP(void *, NULL, malloc, (size_t n), (n))
+WRAP(void *, NULL, calloc, (size_t n, size_t each), (n, each))
+WRAP(void *, NULL, realloc, (void *old, size_t n), (old, n))
+WRAP(void *, NULL, aligned_alloc, (size_t to, size_t n), (to, n))
+WRAP(void *, NULL, memalign, (size_t to, size_t n), (to, n))
+WRAP(int, ENOMEM, posix_memalign, (void **out, size_t to, size_t n), (out, to, n))
+WRAP(char *, NULL, strdup, (const char *s), (s))
+#else
 /* glibc's own names: dlsym() itself allocates. */
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t each);
@@ -296,3 +342,4 @@ char *strdup(const char *s)
     char  *p = fails("strdup", HERE) ? NULL : __libc_malloc(n);
     return p ? memcpy(p, s, n) : NULL;
 }
+#endif

@@ -1,5 +1,6 @@
 /*
- * lib/host with failing calls: the scenario below is run once for every system and library call it makes and every errno worth trying, the nth call failing
+ * lib/host with failing calls: the scenario below is run once for every system and library call it makes and every errno worth trying, the nth call failing, or moving
+ * half of the bytes it was asked for
  * (the linker's --wrap brings all calls of libpdroute_host here; the list is in tests/CMakeLists.txt). Whatever fails, the functions answer a named
  * error or go on, leak neither memory nor descriptors nor mappings, leave no half-made file, and the block stays usable.
  */
@@ -28,13 +29,23 @@ static struct {
     long        memory, mappings; /* outstanding */
 } fault;
 
+enum { SHORT = -1 }; /* in place of an errno */
+
 static int fails(const char *name)
 {
     if (!fault.armed || ++fault.calls != fault.fail_at) return 0;
     fault.hit = 1;
     fault.hit_name = name;
     errno = fault.error;
-    return 1;
+    return fault.error != SHORT;
+}
+
+/* Bytes that a call may move: n, half of them, or -1: it fails. */
+static ssize_t bytes(const char *name, size_t n)
+{
+    long before = fault.hit;
+    if (fails(name)) return -1;
+    return (ssize_t)(fault.hit && !before && n > 1 ? n / 2 : n);
 }
 
 #define WRAP(type, bad, name, parameters, arguments)                 \
@@ -42,7 +53,18 @@ static int fails(const char *name)
     type __wrap_##name parameters;                                   \
     type __wrap_##name parameters { return fails(#name) ? (bad) : __real_##name arguments; }
 
-WRAP(ssize_t, -1, read, (int fd, void *p, size_t n), (fd, p, n))
+#define WRAP_BYTES(name, parameters, arguments)                       \
+    ssize_t __real_##name parameters;                                \
+    ssize_t __wrap_##name parameters;                                \
+    ssize_t __wrap_##name parameters                                 \
+    {                                                                \
+        ssize_t may = bytes(#name, n);                               \
+        if (may < 0) return -1;                                      \
+        n = (size_t)may;                                             \
+        return __real_##name arguments;                              \
+    }
+
+WRAP_BYTES(read, (int fd, void *p, size_t n), (fd, p, n))
 WRAP(int, -1, mkdir, (const char *p, mode_t m), (p, m))
 WRAP(int, -1, flock, (int fd, int op), (fd, op))
 WRAP(int, -1, fchmod, (int fd, mode_t m), (fd, m))
@@ -55,8 +77,8 @@ WRAP(int, fault.error, posix_fallocate, (int fd, off_t a, off_t n), (fd, a, n))
 WRAP(int, -1, socket, (int a, int b, int c), (a, b, c))
 WRAP(int, -1, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
 WRAP(ssize_t, -1, sendto, (int fd, const void *p, size_t n, int f, const struct sockaddr *a, socklen_t l), (fd, p, n, f, a, l))
-WRAP(ssize_t, -1, recv, (int fd, void *p, size_t n, int f), (fd, p, n, f))
-WRAP(ssize_t, -1, getrandom, (void *p, size_t n, unsigned f), (p, n, f))
+WRAP_BYTES(recv, (int fd, void *p, size_t n, int f), (fd, p, n, f))
+WRAP_BYTES(getrandom, (void *p, size_t n, unsigned f), (p, n, f))
 WRAP(char *, NULL, getcwd, (char *p, size_t n), (p, n))
 WRAP(int, -1, epoll_create1, (int f), (f))
 WRAP(int, -1, epoll_ctl, (int e, int op, int fd, struct epoll_event *ev), (e, op, fd, ev))
@@ -310,7 +332,7 @@ static struct outcome run_with(long fail_at, int error)
 
 static void each_call_fails_once(void **state)
 {
-    static const int errors[] = {EIO, EINTR, ENOMEM, EAGAIN, EINVAL};
+    static const int errors[] = {EIO, EINTR, ENOMEM, EAGAIN, EINVAL, SHORT};
     const struct outcome clean = run_with(0, 0);
     int bad = 0;
     (void)state;
@@ -320,7 +342,7 @@ static void each_call_fails_once(void **state)
         for (long n = 1;; n++) {
             struct outcome o = run_with(n, errors[e]);
             if (*o.wrong) {
-                print_error("call %ld (%s) failing with %s: %s\n", n, o.name, strerrorname_np(errors[e]), o.wrong);
+                print_error("call %ld (%s) failing with %s: %s\n", n, o.name, errors[e] == SHORT ? "half of its bytes" : strerrorname_np(errors[e]), o.wrong);
                 bad++;
             }
             if (!o.hit && n > clean.calls / 2) break;
