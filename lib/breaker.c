@@ -35,23 +35,28 @@ void pdr_breaker_success(const pdr_registry *g, uint32_t target)
     pdr_breaker_close(g, target);
 }
 
-static int out(const pdr_registry *g, const pdr_endpoint_rec *rec, uint64_t now_ns)
+void pdr_breaker_alive(const pdr_registry *g, uint32_t target, uint64_t now_ns)
 {
-    const pdr_target *t = &g->targets[rec->first_target];
-    return t->guarded == PDR_GUARD_BREAKER && t->open_until_ns > now_ns;
+    pdr_endpoint_rec *rec = &g->endpoints[g->targets[target].endpoint];
+    if (rec->alive_ns < now_ns) rec->alive_ns = now_ns;
 }
 
-/* Whether at most half of the role would be out with this one. */
-static int others_remain(const pdr_registry *g, const pdr_endpoint_rec *self, uint64_t now_ns)
+/* Also while it is half open: until it has answered it serves nobody. */
+static int out(const pdr_registry *g, const pdr_endpoint_rec *rec) { return g->targets[rec->first_target].guarded == PDR_GUARD_BREAKER; }
+
+/* Whether at most half of the role would be out with this one, or another one of it has worked while this one did not. */
+static int others_remain(const pdr_registry *g, const pdr_endpoint_rec *self, uint32_t kind, uint64_t sent_ns)
 {
-    uint32_t all = 0, gone = 1;
+    uint32_t all = 0, gone = 1, work = 0;
     for (uint32_t i = 0; i < g->head->high; i++) {
         const pdr_endpoint_rec *rec = &g->endpoints[i];
         if (rec->slot != PDR_SLOT_USED || rec->down || rec->draining || rec->e.role != self->e.role) continue;
         all++;
-        gone += rec != self && out(g, rec, now_ns);
+        int is_out = out(g, rec);
+        gone += rec != self && is_out;
+        work += rec != self && !is_out && !rec->failures && rec->alive_ns > sent_ns;
     }
-    return gone * 2 <= all;
+    return gone * 2 <= all || (work && kind != PDR_FAILURE_SLOW);
 }
 
 static int too_many(const pdr_endpoint_rec *rec, const pdr_breaker_rules *rules)
@@ -80,7 +85,7 @@ int pdr_breaker_failure(const pdr_registry *g, uint32_t target, uint32_t kind, c
     int immediate = kind == PDR_FAILURE_REFUSED || kind == PDR_FAILURE_PINNED;
     if (!immediate && rec->failures < threshold && !too_many(rec, rules)) return 0;
     if (rec->opened_ns && sent_ns < rec->opened_ns) return 0;
-    if (kind != PDR_FAILURE_REFUSED && !others_remain(g, rec, now_ns)) return 0;
+    if (kind != PDR_FAILURE_REFUSED && !others_remain(g, rec, kind, sent_ns)) return 0;
     for (uint32_t i = 0; i < rec->openings && open_ns < OPEN_MOST_NS; i++) open_ns *= 2;
     if (open_ns > OPEN_MOST_NS) open_ns = OPEN_MOST_NS;
     rec->openings++;
@@ -90,11 +95,19 @@ int pdr_breaker_failure(const pdr_registry *g, uint32_t target, uint32_t kind, c
     return 1;
 }
 
-void pdr_breaker_suspect(const pdr_registry *g, uint32_t prefill, uint32_t decode, uint32_t kind[2])
+void pdr_breaker_suspect(const pdr_registry *g, uint32_t prefill, uint32_t decode, uint64_t sent_ns, uint32_t kind[2])
 {
     uint32_t          id[2] = {g->targets[prefill].endpoint, g->targets[decode].endpoint};
     pdr_endpoint_rec *rec[2] = {&g->endpoints[id[0]], &g->endpoints[id[1]]};
     uint32_t          with[2] = {rec[0]->suspect_with, rec[1]->suspect_with};
+    int               works[2] = {rec[0]->alive_ns > sent_ns, rec[1]->alive_ns > sent_ns};
+    if (works[0] != works[1]) {
+        int other = works[0]; /* prefill works: it is decode, and the other way round */
+        kind[!other] = 0;
+        kind[other] = with[other] ? PDR_FAILURE_PINNED : PDR_FAILURE_DOUBTFUL;
+        rec[other]->suspect_with = id[!other] + 1;
+        return;
+    }
     for (int i = 0; i < 2; i++) {
         uint32_t partner = id[!i] + 1;
         int      pinned = with[i] && (with[i] != partner || !with[!i]);

@@ -7,12 +7,14 @@
  * (half open), the others wait for what becomes of that.
  *
  * Nobody is taken out for answering badly if more than half of its role would be out then: what hits everybody is not the fault of one, and
- * a gateway that ejects its whole pool makes an outage of a slowdown. A refused connection is no such opinion. And where breakers bar
+ * a gateway that ejects its whole pool makes an outage of a slowdown. Unless another of its role has worked meanwhile, and not failed: then it does not
+ * hit everybody, and those that work must not wait until those that do not have been tried again and again. A refused connection is no such opinion. And where breakers bar
  * every server of a role (or all that a request has not tried yet), each of them is tried again every PDR_BREAKER_RELENT_NS, however long its time has
  * grown; one that refused connections, where a try is cheap, every PDR_BREAKER_REFUSED_NS, and at once by a request that would fail without it.
  *
  * A failure of which it cannot be told whose it is (decode's 500 before the prompt is known to be computed: a dead bootstrap server looks like that) makes
- * suspects of both. Suspicion is pinned on the one that was suspected with two partners, or whose partner has been cleared (has answered well) since.
+ * suspects of both. Who has done its part of another request since this one was sent is innocent. Suspicion is pinned on the one that was suspected before
+ * and whose partner is innocent; else on the one that was suspected with two partners, or whose partner has been cleared (has answered well) since.
  */
 #ifndef PDR_BREAKER_H
 #define PDR_BREAKER_H
@@ -37,10 +39,12 @@ void pdr_breaker_open_until(const pdr_registry *g, uint32_t target, uint32_t gua
 void pdr_breaker_success(const pdr_registry *g, uint32_t target);
 /* It has begun to answer: the breaker closes, failures stay counted. */
 void pdr_breaker_close(const pdr_registry *g, uint32_t target);
+/* It has just done its part of a request. */
+void pdr_breaker_alive(const pdr_registry *g, uint32_t target, uint64_t now_ns);
 /* 1 if that took the endpoint out. */
 int pdr_breaker_failure(const pdr_registry *g, uint32_t target, uint32_t kind, const pdr_breaker_rules *rules, uint64_t sent_ns, uint64_t now_ns);
-/* Both targets of a pair are suspected: what each of them is to be charged with (PDR_FAILURE_*). */
-void pdr_breaker_suspect(const pdr_registry *g, uint32_t prefill, uint32_t decode, uint32_t kind[2]);
+/* Both targets of a pair, to which a request was sent then, are suspected: what each of them is to be charged with (PDR_FAILURE_*; 0, nothing: it works). */
+void pdr_breaker_suspect(const pdr_registry *g, uint32_t prefill, uint32_t decode, uint64_t sent_ns, uint32_t kind[2]);
 /*
  * Of a list whose targets are all barred by breakers or excluded (tried by this request), lets in the one that was tried longest ago, if that is long enough ago. 1 if
  * there is one to try now.

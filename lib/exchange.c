@@ -261,6 +261,13 @@ static int exclude_suspects(pdr_exchange *x, uint32_t which)
     return 1;
 }
 
+void pdr_exchange_blame(pdr_exchange *x, uint32_t leg)
+{
+    if (count_of(x, SUSPECTS) != SUSPECTS_BOTH) return;
+    exclude_suspects(x, leg == P ? SUSPECTS_PREFILL : SUSPECTS_DECODE);
+    set_count(x, SUSPECTS, SUSPECTS_NONE); /* nothing to relax */
+}
+
 /*
  * Who is to blame for a broken leg. A connection's failure is its server's. A 5xx or silence before the prompt is known
  * to be computed may be either's: SGLang's decode answers 500 when the prefill's bootstrap server is dead (seen with

@@ -102,4 +102,7 @@ int pdr_exchange_step(pdr_exchange *x, const pdr_event *ev, const pdr_exchange_r
 int pdr_exchange_reroute(pdr_exchange *x, const pdr_decision *d, int code, const pdr_exchange_rules *rules,
                          uint64_t now_ns, pdr_action *out, size_t *n, pdr_exchange_effects *fx);
 
+/* After a step that suspected both servers and asks for another pair: only this leg's is to be avoided, the other one is known to work. [pure] */
+void pdr_exchange_blame(pdr_exchange *x, uint32_t leg);
+
 #endif

@@ -75,6 +75,7 @@ typedef struct pdr_endpoint_rec {
     uint64_t     opened_ns;  /* the last time, 0: it has answered since */
     uint32_t     window, outcomes; /* breaker.h: the last outcomes, and how many are known */
     uint32_t     suspect_with; /* 1 + the partner with which it was last suspected and since when it has not been cleared; 0: none */
+    uint64_t     alive_ns;   /* when it last gave what only one that works can: a computed prompt, the first byte of an answer */
     uint32_t     slow;       /* its present answers take much longer than others' */
     uint32_t     refused;    /* its last failure was a refused connection: trying it costs next to nothing */
     uint32_t     reserved;

@@ -158,7 +158,53 @@ void pdr_expect_home(pdr_books *b, const pdr_held *s)
     if (!was && b->depth[home]) b->holders[b->holding++] = home;
 }
 
-int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
+/* A request has failed at just these two, it could not be told through whom, and neither has worked since. */
+static int suspects(const pdr_registry *g, const pdr_choice *c)
+{
+    if (c->mode != PDR_MODE_PD || c->prefill == PDR_NONE) return 0;
+    uint32_t p = g->targets[c->prefill].endpoint, d = g->targets[c->decode].endpoint;
+    return __builtin_expect(g->endpoints[p].suspect_with != 0, 0) && g->endpoints[p].suspect_with == d + 1 && g->endpoints[d].suspect_with == p + 1;
+}
+
+/* A server that was out and is to be tried, by a request that has failed before: others may do that. */
+static int tries_again(const pdr_registry *g, const pdr_ask *a, const pdr_choice *c)
+{
+    if (!a->request.excluded) return 0;
+    return g->targets[c->decode].guarded == PDR_GUARD_BREAKER || (c->prefill != PDR_NONE && g->targets[c->prefill].guarded == PDR_GUARD_BREAKER);
+}
+
+static int doubtful(const pdr_registry *g, const pdr_ask *a, const pdr_choice *c) { return suspects(g, c) || tries_again(g, a, c); }
+
+/*
+ * Another pair than one in doubt, if there is one. Without that, servers that are chosen in step (as many of each role, equal loads) fail in step for ever
+ * where one prefill and one decode work and never meet; and a request may meet one broken server after the other.
+ */
+static void choose_other(pdr_books *b, pdr_ask *a, pdr_choice *choice)
+{
+    enum { TRIES = 4, MOST = sizeof a->job.exclude / sizeof *a->job.exclude };
+    const pdr_target *targets = b->registry.targets;
+    const pdr_job     job = a->job;
+    pdr_choice        other[TRIES];
+    uint64_t          retry_ms;
+    for (int i = 0; i < TRIES; i++) { /* without its decode; without its prefill; then of what was found so without the other half */
+        const pdr_choice *found = i < 2 ? choice : &other[i - 2];
+        a->job = job;
+        if (job.excluded + (i < 2 ? 1 : 2) > MOST) break;
+        if (i >= 2) a->job.exclude[a->job.excluded++] = targets[i == 2 ? choice->decode : choice->prefill].endpoint;
+        if (found->mode == PDR_MODE_PD) a->job.exclude[a->job.excluded++] = targets[i == 0 || i == 3 ? found->decode : found->prefill].endpoint;
+        other[i] = (pdr_choice){.mode = PDR_MODE_SINGLE};
+        if (found->mode != PDR_MODE_PD || pdr_decide_matched(b, a, &other[i], &retry_ms, NULL) || other[i].mode != PDR_MODE_PD) {
+            other[i].mode = PDR_MODE_SINGLE;
+            continue;
+        }
+        if (doubtful(&b->registry, a, &other[i])) continue;
+        *choice = other[i];
+        return;
+    }
+    a->job = job;
+}
+
+int pdr_decide(pdr_books *b, pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err)
 {
     pdr_books_open_pass(b);
     b->holding = pdr_index_match_holders(b->index, a->hashes, a->n, b->depth, b->holders);
@@ -170,6 +216,7 @@ int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *ret
     }
     int code = pdr_decide_matched(b, a, choice, retry_ms, err);
     if (code == PDR_E_NO_PAIR && relent(b, &a->job)) code = pdr_decide_matched(b, a, choice, retry_ms, err);
+    if (!code && choice->decode != PDR_NONE && doubtful(&b->registry, a, choice) && !pdr_must_wait(b, a, choice)) choose_other(b, a, choice);
     return code;
 }
 

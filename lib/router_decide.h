@@ -23,9 +23,10 @@ int pdr_ask_make(const pdr_books *b, const pdr_prompt *prompt, const uint64_t *h
                  pdr_error *err);
 /*
  * Matches into b->depth and chooses. PDR_E_NO_PAIR; then *retry_ms says when to come again. Where breakers bar a whole role, one of its servers is let
- * in from time to time (breaker.h).
+ * in from time to time (breaker.h). Two that were suspected with each other are not sent to together again while there is another pair: the job then
+ * excludes one of them.
  */
-int pdr_decide(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
+int pdr_decide(pdr_books *b, pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
 /* The same once b->depth is filled. */
 int pdr_decide_matched(pdr_books *b, const pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms, pdr_error *err);
 /* b->depth and b->holders have what the index knows of a held request: what is expected at its home beside (home.h). */

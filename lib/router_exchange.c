@@ -103,6 +103,7 @@ static void apply_verdict(pdr_books *b, const pdr_booking *k, const pdr_exchange
 {
     if (!same_server(b, leg, target)) return;
     if (leg->answered) pdr_breaker_close(&b->registry, target); /* one that always dies after its first bytes still adds up */
+    if (leg->answered || leg->verdict == PDR_VERDICT_GOOD) pdr_breaker_alive(&b->registry, target, b->now_ns);
     if (leg->verdict == PDR_VERDICT_GOOD) {
         pdr_endpoint_rec *rec = &b->registry.endpoints[leg->endpoint];
         pdr_breaker_success(&b->registry, target);
@@ -114,7 +115,8 @@ static void apply_verdict(pdr_books *b, const pdr_booking *k, const pdr_exchange
     if (leg->verdict == PDR_VERDICT_BUSY) pause_target(b, target, leg->retry_after_ms);
 }
 
-static void apply_verdicts(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg leg[2])
+/* Returns which leg is to blame, where both were suspected and one of them is known to work; else PDR_NONE. */
+static uint32_t apply_verdicts(pdr_books *b, const pdr_booking *k, const pdr_exchange_leg leg[2])
 {
     uint32_t target[2] = {k->mode == PDR_MODE_PD ? k->prefill : PDR_NONE, k->decode};
     uint32_t kind[2] = {PDR_FAILURE_DOUBTFUL, PDR_FAILURE_DOUBTFUL};
@@ -123,30 +125,34 @@ static void apply_verdicts(pdr_books *b, const pdr_booking *k, const pdr_exchang
         apply_verdict(b, k, &leg[i], target[i]);
         suspected[i] = leg[i].verdict == PDR_VERDICT_SUSPECT && same_server(b, &leg[i], target[i]);
     }
-    if (suspected[0] && suspected[1]) pdr_breaker_suspect(&b->registry, target[0], target[1], kind);
+    if (suspected[0] && suspected[1]) pdr_breaker_suspect(&b->registry, target[0], target[1], k->booked_ns, kind);
     for (int i = 0; i < 2; i++)
-        if (suspected[i]) count_failure(b, k, target[i], kind[i]);
+        if (suspected[i] && kind[i]) count_failure(b, k, target[i], kind[i]);
+    return !kind[0] ? PDR_LEG_DECODE : !kind[1] ? PDR_LEG_PREFILL : PDR_NONE;
 }
 
-static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
+/* Returns as apply_verdicts(). */
+static uint32_t apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
 {
+    uint32_t     guilty;
     pdr_booking *k = fx->booking ? pdr_booking_at(&b->ledger, fx->booking) : NULL;
     if (fx->result == PDR_RESULT_ANSWERED) b->r->stats.finished++;
     if (fx->result == PDR_RESULT_FAILED) b->r->stats.failed++;
     b->r->stats.retries_refused += fx->retry_denied;
     if (fx->retry == 1 && b->r->config.retry_budget_permille != UINT32_MAX) b->r->retry_credit -= b->r->retry_credit < 1000 ? b->r->retry_credit : 1000;
-    if (!k) return; /* its lease ended meanwhile: given back already */
+    if (!k) return PDR_NONE; /* its lease ended meanwhile: given back already */
     const pdr_exchange_leg *p = &fx->leg[PDR_LEG_PREFILL], *d = &fx->leg[PDR_LEG_DECODE];
     if (fx->prefill_done) pdr_learn_answer(b, k, 1);
     if (d->answered) pdr_learn_answer(b, k, 0);
     if (fx->prefill_done) {
+        if (same_server(b, p, k->prefill)) pdr_breaker_alive(&b->registry, k->prefill, b->now_ns);
         pdr_learn_prefill(b, k, fx->prefill_us);
         if (k->mode == PDR_MODE_PD || k->streamed) learn_lateness(b, k, fx->prefill_us);
         pdr_booking_prefilled(&b->ledger, k, b->now_ns);
         pdr_record_ended(b, fx->booking, PDR_ENDED_PREFILL, fx->prefill_us, 0, 0);
     }
     if (fx->overran) overran(b, k, fx->overran);
-    apply_verdicts(b, k, fx->leg);
+    guilty = apply_verdicts(b, k, fx->leg);
     if (d->verdict) learn_pace(b, k, fx);
     if (p->usage) pdr_learn_usage(b, k, p->prompt_tokens, p->cached_tokens, 0, 0);
     if (d->usage) pdr_learn_usage(b, k, d->prompt_tokens, d->cached_tokens, d->completion_tokens, 1);
@@ -154,6 +160,7 @@ static void apply_effects(pdr_books *b, const pdr_exchange_effects *fx)
     if (fx->release && d->verdict == PDR_VERDICT_GOOD) pdr_learn_without_usage(b, k);
     if (fx->release) pdr_give_back(b, k);
     if (fx->prefill_done || fx->release) pdr_release_held(b);
+    return guilty;
 }
 
 /* True if there is anything for the books: most events (heads, bytes sent) need no lock. */
@@ -174,7 +181,7 @@ static uint32_t owed(const pdr_exchange_effects *fx)
  * Carries a step out on the books and on the caller's exchange. Clients and legs do not wait for a process that is stopped with the lock: then the exchange goes on, and the
  * next tick settles what is owed. A block that was lost has no books to keep: the exchange goes on without, so that requests under way end as they would.
  */
-static int commit(pdr_router *r, pdr_exchange *x, const pdr_exchange *stepped, const pdr_exchange_effects *fx, uint64_t now_ns)
+static int commit(pdr_router *r, pdr_exchange *x, pdr_exchange *stepped, const pdr_exchange_effects *fx, uint64_t now_ns)
 {
     pdr_books b;
     if (any_effect(fx)) {
@@ -182,7 +189,8 @@ static int commit(pdr_router *r, pdr_exchange *x, const pdr_exchange *stepped, c
         if (code == PDR_E_BUSY) code = pdr_owe(r, fx->booking, owed(fx), code);
         else if (code && code != PDR_E_BLOCK_CORRUPT) return code;
         else if (!code) {
-            apply_effects(&b, fx);
+            uint32_t guilty = apply_effects(&b, fx);
+            if (fx->retry && guilty != PDR_NONE) pdr_exchange_blame(stepped, guilty);
             pdr_books_unlock(&b, PDR_OK, NULL);
         }
     }

@@ -182,7 +182,7 @@ static int send_now(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_ch
 }
 
 /* The locked part: `d` has the caller's struct_size saved elsewhere and is filled in whole. */
-static int decide_locked(pdr_books *b, const pdr_ask *a, pdr_decision *d, pdr_error *err)
+static int decide_locked(pdr_books *b, pdr_ask *a, pdr_decision *d, pdr_error *err)
 {
     uint32_t     lease = 0;
     pdr_choice   choice;
