@@ -149,6 +149,89 @@ __attribute__((visibility("default"))) void *malloc(size_t n)
 }
 #endif
 
+/* Requests that wait: held, looked at, released when others end, taken, given up. */
+static void holding(fleet *f)
+{
+    uint64_t     tickets[16], sent[64];
+    size_t       n, running = 0;
+    pdr_decision d;
+    pdr_place    place;
+    if (pdr_lease_renew(f->r, f->lease, f->now)) abort();
+    for (uint32_t s = 0; s < 24; s++) {
+        f->now += MS;
+        if (fleet_route(f, 20000, s, 0, &d)) abort();
+        if (d.outcome == PDR_SEND) {
+            sent[running++] = d.booking;
+        } else {
+            pdr_init_struct(&place, sizeof place);
+            if (pdr_ticket_place(f->r, d.booking, f->now, &place, NULL)) abort();
+            if (s % 5 == 4 && pdr_ticket_cancel(f->r, d.booking, f->now)) abort();
+        }
+    }
+    while (running) {
+        f->now += SECOND;
+        running--;
+        pdr_booking_done(f->r, sent[running], PDR_DONE_PREFILL, f->now);
+        if (pdr_booking_done(f->r, sent[running], PDR_DONE_ALL, f->now)) abort();
+        if (pdr_lease_renew(f->r, f->lease, f->now) || pdr_tick(f->r, f->now)) abort();
+        n = 16;
+        if (pdr_released(f->r, f->lease, tickets, &n)) abort();
+        for (size_t i = 0; i < n; i++) {
+            pdr_init_struct(&d, sizeof d);
+            if (!pdr_ticket_take(f->r, tickets[i], NULL, 0, f->now, &d, NULL)) sent[running++] = d.booking;
+        }
+    }
+}
+
+/* A prefill refuses its connection: another pair, by the same exchange. */
+static void retrying(fleet *f)
+{
+    uint64_t     hashes[8];
+    pdr_prompt   p = fleet_prompt(1000, 77, 0, hashes, 7);
+    pdr_request  q = fleet_request(f);
+    pdr_decision d;
+    pdr_exchange x;
+    pdr_event    ev;
+    pdr_action   act[PDR_MAX_ACTIONS];
+    size_t       n = PDR_MAX_ACTIONS;
+    pdr_init_struct(&d, sizeof d);
+    pdr_init_struct(&x, sizeof x);
+    pdr_init_struct(&ev, sizeof ev);
+    if (pdr_route_prompt(f->r, &p, hashes, 7, &q, &d, NULL) || d.outcome != PDR_SEND) abort();
+    if (pdr_exchange_begin(f->r, &x, &d, f->lease, f->now, act, &n)) abort();
+    ev.type = PDR_EV_FAILED;
+    ev.detail = PDR_FAIL_CONNECT;
+    ev.now_ns = f->now;
+    n = PDR_MAX_ACTIONS;
+    if (pdr_exchange_event(f->r, &x, &ev, act, &n) || !n || act[n - 1].type != PDR_ACT_ROUTE) abort();
+    q.excluded = x.excluded;
+    memcpy(q.exclude, x.exclude, sizeof q.exclude);
+    if (pdr_route_prompt(f->r, &p, hashes, 7, &q, &d, NULL)) abort();
+    n = PDR_MAX_ACTIONS;
+    if (pdr_exchange_rerouted(f->r, &x, &d, PDR_OK, f->now, act, &n) || x.attempt != 1) abort();
+    ev.type = PDR_EV_CLIENT_GONE;
+    n = PDR_MAX_ACTIONS;
+    if (pdr_exchange_event(f->r, &x, &ev, act, &n)) abort();
+}
+
+/* return_logprob: prefill's answer goes into decode's. */
+static void merging(void)
+{
+    static const char body[] = "{\"text\":\"a\",\"return_logprob\":true}", prefill[] = "{\"meta_info\":{\"input_token_logprobs\":[1,2]}}",
+                      decode[] = "{\"meta_info\":{\"input_token_logprobs\":[]}}";
+    char         out[256];
+    size_t       need;
+    pdr_prompt   p;
+    pdr_decision d;
+    pdr_merge    m;
+    pdr_init_struct(&p, sizeof p);
+    pdr_init_struct(&d, sizeof d);
+    pdr_init_struct(&m, sizeof m);
+    if (pdr_scan(body, sizeof body - 1, PDR_API_GENERATE, NULL, &p, NULL, 0, NULL) || !pdr_merge_wanted(&d, &p)) abort();
+    pdr_merge_init(&m, PDR_API_GENERATE, PDR_RESPONSE_JSON);
+    if (pdr_merge_text(&m, prefill, sizeof prefill - 1, decode, sizeof decode - 1, out, sizeof out, &need) || !memmem(out, need, "[1,2]", 5)) abort();
+}
+
 static void request_path_never_allocates(void **state)
 {
     (void)state;
@@ -190,9 +273,13 @@ static void request_path_never_allocates(void **state)
         pdr_response_init(&resp, PDR_RESPONSE_SSE);
         pdr_response_feed(&resp, "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n", 61);
     }
+    holding(&f);
+    retrying(&f);
+    merging();
     assert_int_equal(__atomic_load_n(&allocations, __ATOMIC_RELAXED) - before, 0);
     assert_int_equal(fleet_stats(&f).bookings, 0);
     assert_int_equal(fleet_stats(&f).finished, 20);
+    assert_true(fleet_stats(&f).held > 4 && fleet_stats(&f).released > 2 && fleet_stats(&f).cancelled > 0 && fleet_stats(&f).retried == 1);
     fleet_close(&f);
     char *volatile counted = malloc(1);
     free(counted);
