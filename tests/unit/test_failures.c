@@ -485,6 +485,46 @@ static void the_limit_of_the_first_byte_holds_for_pairs(void **state)
     fleet_close(&f);
 }
 
+/* A stream that goes on for a day, with a piece every four minutes: nothing ends it before its 24 hours are over, then they do. Nor does its booking expire. */
+static void a_stream_may_last_a_day(void **state)
+{
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    trip       t;
+    pdr_event  ev;
+    open_with(&f, &c, 1, 1);
+    assert_int_equal(send_to(&f, &t, PDR_NONE, PDR_NONE), PDR_OK);
+    uint64_t begun = f.now;
+    happen(&f, &t, PDR_EV_HEAD, P, 200);
+    happen(&f, &t, PDR_EV_END, P, 0);
+    happen(&f, &t, PDR_EV_HEAD, D, 200);
+    happen(&f, &t, PDR_EV_BODY, D, 0);
+    happen(&f, &t, PDR_EV_SENT, D, 0);
+    while (f.now + 240 * SECOND < begun + 86400 * SECOND) {
+        assert_true(pdr_exchange_deadline(&t.x) > f.now && pdr_exchange_deadline(&t.x) <= begun + 86400 * SECOND);
+        for (int i = 0; i < 48; i++) { /* other processes' time goes on meanwhile */
+            f.now += 5 * SECOND;
+            assert_int_equal(pdr_lease_renew(f.r, f.lease, f.now), PDR_OK);
+            assert_int_equal(pdr_tick(f.r, f.now), PDR_OK);
+        }
+        ev = made(&f, &t, PDR_EV_TICK, 0, 0);
+        ev.last_byte_ns = f.now - SECOND;
+        feed(&f, &t, ev);
+        assert_int_equal(t.n, 0);
+    }
+    assert_int_equal(fleet_stats(&f).bookings, 1);
+    f.now = begun + 86400 * SECOND;
+    assert_int_equal(pdr_lease_renew(f.r, f.lease, f.now), PDR_OK);
+    ev = made(&f, &t, PDR_EV_TICK, 0, 0);
+    ev.last_byte_ns = f.now - SECOND;
+    feed(&f, &t, ev);
+    assert_int_equal(last_action(&t), PDR_ACT_FINISH);
+    assert_true(t.n >= 2 && t.act[t.n - 2].type == PDR_ACT_ABORT);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    fleet_close(&f);
+}
+
 static void a_stalled_answer_is_noticed(void **state)
 {
     (void)state;
@@ -749,6 +789,7 @@ int main(void)
         cmocka_unit_test(the_end_of_all_time_is_not_back_pressure),
         cmocka_unit_test(the_limit_of_the_first_byte_holds_for_pairs),
         cmocka_unit_test(bounds_are_learnt),
+        cmocka_unit_test(a_stream_may_last_a_day),
         cmocka_unit_test(a_stalled_answer_is_noticed),
         cmocka_unit_test(one_that_takes_many_times_longer_than_the_others_is_taken_out),
         cmocka_unit_test(the_place_is_where_the_request_was_served),

@@ -346,6 +346,42 @@ static void a_wrong_role_is_told(void **state)
     assert_int_equal(events[PDR_PROBE_DOWN], 0);
 }
 
+/* Servers that are asked first at one moment are asked again at moments of their own, a tenth around the interval. */
+static void moments_spread(void **state)
+{
+    enum { MORE = 15 };
+    uint64_t begun, first = 0, last = 0, asked;
+    (void)state;
+    for (int i = 0; i < MORE; i++) { /* the same server under other names */
+        pdr_endpoint e = make_endpoint("", PDR_ROLE_DECODE, (uint32_t)server.port);
+        snprintf(e.name, sizeof e.name, "d%d", i);
+        strcpy(e.host, "localhost"); /* in so many spellings */
+        for (int bit = 0; bit < 4; bit++)
+            if ((i + 1) >> bit & 1) e.host[bit] = (char)(e.host[bit] - 'a' + 'A');
+        assert_int_equal(pdr_endpoint_put(router, &e, pdr_host_now_ns(), NULL, NULL), PDR_OK);
+    }
+    options.flags = PDR_PROBE_NO_HEALTH | PDR_PROBE_NO_INFO;
+    options.interval_ms = 1000;
+    begin();
+    begun = pdr_host_now_ns();
+    RUN_UNTIL(!pdr_probe_pending(probe), 800);
+    assert_int_equal(probe_stats().requests, MORE + 1);
+    for (asked = MORE + 1; asked < 2 * (MORE + 1);) {
+        uint64_t now;
+        assert_int_equal(pdr_probe_run(probe, 5, NULL, NULL), PDR_OK);
+        now = pdr_host_now_ns() - begun;
+        if (probe_stats().requests == asked) {
+            assert_true(now < 3000000000u);
+            continue;
+        }
+        asked = probe_stats().requests;
+        if (!first) first = now;
+        last = now;
+    }
+    assert_true(first >= 890000000u);        /* not earlier than nine tenths */
+    assert_true(last - first >= 40000000u);  /* all within 40 ms of 200: by chance once in 10^10 */
+}
+
 static void too_long_an_answer_is_cut_off(void **state)
 {
     static char huge[200000]; /* outlives the test: the server's thread may still be sending it */
@@ -542,7 +578,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(goes_up_and_reports), T(goes_down_quickly_and_is_back_within_a_second), T(unhealthy_status_takes_out),
         T(one_failure_is_not_an_outage), T(falls_back_to_metrics), T(unreadable_loads_fall_back_to_metrics),
-        T(server_without_reports_is_up_all_the_same), T(a_wrong_role_is_told), T(too_long_an_answer_is_cut_off),
+        T(server_without_reports_is_up_all_the_same), T(a_wrong_role_is_told), T(moments_spread), T(too_long_an_answer_is_cut_off),
         T(hanging_reports_do_not_take_out),
         T(hanging_health_takes_out), T(without_health_reports_decide), T(endpoints_come_go_and_move),
         T(what_the_block_forgot_is_said_again), T(a_host_cannot_smuggle_a_url), T(key_is_sent_and_compressed_answers_are_read),
