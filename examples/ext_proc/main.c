@@ -14,7 +14,7 @@
 #include "extproc.h"
 
 enum { OPT_CONFIG = 256, OPT_BLOCK, OPT_GRPC_PORT, OPT_HEALTH_PORT, OPT_METRICS_PORT, OPT_HOST, OPT_THREADS, OPT_POOL, OPT_NAMESPACE, OPT_DISPATCH,
-       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_PROBE, OPT_RECREATE, OPT_VERSION };
+       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_PROBE, OPT_RECREATE, OPT_VERSION, OPT_IGNORED };
 
 static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"block", 1, NULL, OPT_BLOCK},
@@ -34,6 +34,9 @@ static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"probe", 0, NULL, OPT_PROBE},
                                              {"recreate", 0, NULL, OPT_RECREATE},
                                              {"version", 0, NULL, OPT_VERSION},
+                                             {"pool-group", 1, NULL, OPT_IGNORED}, /* what charts of other pickers give, and has no meaning here */
+                                             {"zap-encoder", 1, NULL, OPT_IGNORED},
+                                             {"v", 1, NULL, OPT_IGNORED},
                                              {"help", 0, NULL, 'h'},
                                              {NULL, 0, NULL, 0}};
 
@@ -58,7 +61,9 @@ static const char usage[] =
     "  --no-take-over             when Envoy has sent decode's request, a failure is not retried but answered\n"
     "  --check                    only look at the configuration\n"
     "  --no-metadata              do not tell Envoy's access log what was decided\n"
-    "  --echo                     decide nothing and send bodies back: for measuring\n";
+    "  --echo                     decide nothing and send bodies back: for measuring\n"
+    "  --pool-group, --zap-encoder, --v\n"
+    "                             are taken, with their values, and mean nothing: charts of other pickers give them\n";
 
 static worker *workers;
 static unsigned listening; /* sockets in `listeners` */
@@ -89,7 +94,7 @@ static int parse(int argc, char **argv, options *o)
 {
     int c, at = 0, bad = 0;
 
-    while ((c = getopt_long(argc, argv, "h", long_options, &at)) != -1) {
+    while ((c = getopt_long(argc, argv, "hv:", long_options, &at)) != -1) {
         switch (c) {
         case OPT_CONFIG: o->config_file = optarg; break;
         case OPT_BLOCK: o->block = optarg; break;
@@ -113,6 +118,7 @@ static int parse(int argc, char **argv, options *o)
         case OPT_CHECK: o->check = 1; break;
         case OPT_PROBE: o->probe = 1; break;
         case OPT_RECREATE: o->recreate = 1; break;
+        case OPT_IGNORED: case 'v': break;
         case OPT_VERSION: (void)printf("pdroute-extproc %s\n", pdr_version_string()); return 1;
         case 'h': (void)fputs(usage, stdout); return 1;
         default: (void)fputs("Try 'pdroute-extproc --help'.\n", stderr); return -1;

@@ -24,6 +24,7 @@ Send = typing.Callable[[Message], typing.Awaitable[None]]
 
 log = logging.getLogger("pdroute_gateway")
 APIS = {"/v1/chat/completions": int(Api.CHAT), "/v1/completions": int(Api.COMPLETIONS), "/generate": int(Api.GENERATE)}
+WATCH = 0.03  # seconds until a request is one that lasts: most are over by then, and a client's leaving is to be told within 50 ms
 OTHER, GENERATE = int(Api.OTHER), int(Api.GENERATE)
 SENT = int(EventType.SENT)
 JSON = b"application/json"
@@ -118,7 +119,7 @@ class Gateway:
             self.idle.set()
 
     def tick(self) -> None:
-        """Every 100 ms: deadlines, silence, kept connections; and whether the clients of requests that have lasted a tick are still there."""
+        """Every 100 ms: deadlines, silence, kept connections."""
         self.time = monotonic()
         now = monotonic_ns()
         silent = now - int(self.settings.read_timeout * 1e9)
@@ -127,9 +128,12 @@ class Gateway:
             for leg in job.legs:
                 if leg is not None and leg.told_body and leg.last_ns < silent and not leg.paused and not leg.told_end:
                     leg.fail(TIMEOUT)
-            if job.watch is None and not job.served and "receive" in job.scope:
-                job.watch = asyncio.get_running_loop().create_task(self.watch(job, job.scope["receive"]))
         self.client.expire()
+
+    def begin_watch(self, job: Job, receive: Receive) -> None:
+        """It lasts: whether its client is still there."""
+        if not job.served:
+            job.watch = asyncio.get_running_loop().create_task(self.watch(job, receive))
 
     @staticmethod
     async def watch(job: Job, receive: Receive) -> None:
@@ -177,13 +181,14 @@ class Gateway:
         if body is None:
             return
         job = Job(self, scope, api, body)
-        scope["receive"] = receive
         self.jobs.add(job)
+        watch = asyncio.get_running_loop().call_later(WATCH, self.begin_watch, job, receive)
         try:
             self.decide(job)
             await self.serve(job, send)
         finally:
             job.served = True
+            watch.cancel()
             if job.watch is not None:
                 job.watch.cancel()
             if job.exchange is None:
