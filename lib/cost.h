@@ -49,11 +49,13 @@ static inline uint64_t pdr_scale_q10(uint64_t us, uint32_t q10) { return us * q1
 
 /*
  * The price at a target that is slower than the pool. Those who are held lose as much by T there as anywhere: it is the same part of what all can do. Those who wait for a target of their own are
- * fewer there, by its slowness, for it is chosen where it is free. Halfway between the two. (Never more for being slow: else nobody would ever wait for such a target.)
+ * fewer there, by its slowness, for it is chosen where it is free. Halfway between the two. (Never more for being slow: else nobody would ever wait for such a target.) Only where it is clear (three eighths):
+ * what is less may be a measurement that is wrong, and then the price brings too much there.
  */
+enum { PDR_CLEARLY_SLOW_Q10 = 1408 };
 static inline uint64_t pdr_price_at(uint64_t price, uint32_t slowness_q10)
 {
-    return __builtin_expect(slowness_q10 <= 1024, 1) ? price : (price + (price << 10) / slowness_q10) / 2;
+    return __builtin_expect(slowness_q10 < PDR_CLEARLY_SLOW_Q10, 1) ? price : (price + (price << 10) / slowness_q10) / 2;
 }
 
 /* Speeds that differ by less than an eighth are one speed: measurements are not better than that, and noise must not decide. */
