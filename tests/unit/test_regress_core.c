@@ -476,6 +476,7 @@ static void scene_open(scene *s)
     c.max_leases = 4;
     c.index_entries = 64;
     c.log_entries = 4;
+    c.record_bytes = 65536; /* all of the block is compared after every instruction */
     c.hold_max_wait_ms = 1000;
     memset(s, 0, sizeof *s);
     s->now = 1000 * SECOND;
