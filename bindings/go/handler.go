@@ -24,6 +24,7 @@ type HandlerOptions struct {
 	Flags      OpenFlags // beside OpenCreate and OpenRestore, which are always there
 
 	ConnectTimeout   time.Duration // [5 s]
+	BodyTimeout      time.Duration // within which a request's whole body must be there, however it comes [5 min]
 	SendTimeout      time.Duration // longest wait for a client that does not read its stream [60 s]
 	KeepAlive        time.Duration // how long idle connections to workers are kept [4 s; SGLang's server closes them after 5]
 	KeepAlivePerHost int           // idle connections per worker [256]
@@ -71,6 +72,9 @@ type Handler struct {
 func (o *HandlerOptions) resolve() error {
 	if o.ConnectTimeout <= 0 {
 		o.ConnectTimeout = 5 * time.Second
+	}
+	if o.BodyTimeout <= 0 {
+		o.BodyTimeout = 5 * time.Minute
 	}
 	if o.SendTimeout <= 0 {
 		o.SendTimeout = time.Minute
@@ -280,6 +284,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var tooLarge *Error
 		if errors.As(err, &tooLarge) {
 			j.respondError(err)
+		} else if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.Header().Set("Connection", "close")
+			j.respond(http.StatusRequestTimeout, "request_timeout", "the body was not there in time", 0)
 		} else {
 			j.result.Status = 499
 			panic(http.ErrAbortHandler)
@@ -294,19 +301,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBody reads the whole body, in one piece of memory.
-func (j *job) readBody() error {
-	max := j.h.limits.MaxBody
+func (j *job) readBody() (err error) {
+	h := j.h
+	max := h.limits.MaxBody
 	n := j.r.ContentLength
 	if n > 0 && uint64(n) > max {
 		return &Error{Code: ErrTooLarge, Message: fmt.Sprintf("the body has %d bytes, at most %d are taken", n, max)}
 	}
-	if n > 0 {
-		j.body = make([]byte, n)
-		_, err := io.ReadFull(j.r.Body, j.body)
-		return err
-	}
 	if n == 0 {
 		return nil
+	}
+	control := http.NewResponseController(j.w) // whose connection knows no deadlines (a test's) has none
+	if control.SetReadDeadline(time.Now().Add(h.options.BodyTimeout)) == nil {
+		defer func() {
+			if !errors.Is(err, os.ErrDeadlineExceeded) { // else what is still to come is not waited for either
+				_ = control.SetReadDeadline(time.Time{})
+			}
+		}()
+	}
+	if n > 0 {
+		j.body = make([]byte, n)
+		_, err = io.ReadFull(j.r.Body, j.body)
+		return err
 	}
 	// its length is not known: a little more than allowed says that it is too much
 	b := make([]byte, 0, 16384)

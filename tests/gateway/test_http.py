@@ -158,6 +158,27 @@ def test_a_byte_a_second(gw, fleet):
     assert not [r for r in all_received(fleet) if b"other" not in r.body]
 
 
+def test_a_body_that_drips(fleet, make_gateway):
+    """A byte now and then is no reason to wait for ever: there is a bound for the whole of it, and none that a stream would feel."""
+    gw = make_gateway(fleet, body_timeout=2)
+    for head in (SIZED, b"Transfer-Encoding: chunked\r\n"):
+        with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+            began, got = time.monotonic(), b""
+            s.sendall(post(head, b""))
+            s.settimeout(0.3)
+            while time.monotonic() - began < 8:
+                try:
+                    s.sendall(b"1\r\n \r\n" if b"chunked" in head else b" ")
+                    got = s.recv(4096)
+                    break
+                except TimeoutError:
+                    pass
+            assert got.startswith(b"HTTP/1.1 408 "), got
+            assert 1.5 < time.monotonic() - began < 5
+    assert not all_received(fleet)
+    assert httpx.post(gw.url + CHAT, json=body("chat"), timeout=10).status_code == 200
+
+
 # ---- owned members and headers
 
 OWNED = ["bootstrap_host", "bootstrap_port", "bootstrap_room", "routed_dp_rank", "data_parallel_rank", "disagg_prefill_dp_rank", "bootstrap_pair_key",

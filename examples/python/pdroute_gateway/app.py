@@ -172,10 +172,11 @@ class Gateway:
             await self.send_own(send, 405, JSON, error_body(405, "method_not_allowed", "this path takes POST requests"), allow=b"POST")
             return
         try:
-            body = await self.body(scope, receive)
-        except TooLargeError as error:
+            body = await self.body_in_time(scope, receive)
+        except (TooLargeError, TimeoutError) as error:
             job = Job(self, scope, api, b"")
-            await self.send_answer(job, send, answer_to(error))
+            answer = answer_to(error) if isinstance(error, TooLargeError) else Answer(408, "request_timeout", "the body was not there in time")
+            await self.send_answer(job, send, answer)
             self.note(job)
             return
         if body is None:
@@ -198,8 +199,30 @@ class Gateway:
                 job.leave()
             self.note(job)
 
+    async def body_in_time(self, scope: Scope, receive: Receive) -> typing.Optional[bytes]:
+        """All of it, however it comes; None: the client left. TimeoutError."""
+        task, late = asyncio.current_task(), False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            if task is not None:
+                task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(self.settings.body_timeout, give_up)
+        try:
+            return await self.body(scope, receive)
+        except asyncio.CancelledError:
+            if not late:
+                raise
+            uncancel = getattr(task, "uncancel", None)  # Python 3.11
+            if uncancel is not None:
+                uncancel()
+            raise TimeoutError from None
+        finally:
+            timer.cancel()
+
     async def body(self, scope: Scope, receive: Receive) -> typing.Optional[bytes]:
-        """All of it; None: the client left."""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self.max_body:
                 raise TooLargeError(f"the body has {int(value)} bytes, at most {self.max_body} are taken")

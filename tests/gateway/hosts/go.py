@@ -26,7 +26,7 @@ class Gateway(Host):
     can = frozenset(FEATURES)
     http2 = {"two lengths": (200, "/v1/chat/completions", "net/http believes the first, and forwards what it has read with a length of its own"),
              "a space in the path": (404, "/v1/chat/completions%20HTTP/1.1", "net/http escapes it: a path like any other")}
-    options = frozenset(["keepalive", "recreate", "body_file"])  # body_file changes nothing: bodies are always in memory
+    options = frozenset(["keepalive", "recreate", "body_file", "body_timeout"])  # body_file changes nothing: bodies are always in memory
 
     def __init__(self, directory, endpoints, **options):
         super().__init__(directory, endpoints, **options)
@@ -47,6 +47,8 @@ class Gateway(Host):
                 "-workers", str(self.workers)]
         if "keepalive" in given:
             line += ["-keepalive", f"{given['keepalive']}s"]
+        if "body_timeout" in given:
+            line += ["-body-timeout", f"{given['body_timeout']}s"]
         if given.get("recreate"):
             line += ["-recreate"]
         return [*line, *more]

@@ -40,7 +40,7 @@ class Gateway(Host):
     can = frozenset(FEATURES) - {"h2", "tls", "config_check"} - ({"reload"} if UVICORN else set())
     cannot = {"test_killed_worker_gives_back": "uvicorn starts no worker anew", "test_kills_under_load": "uvicorn starts no worker anew",
               "test_corpus[[]trailers[]]": "uvicorn makes headers of trailers; pdroute_gateway.worker.Protocol does not"} if UVICORN else {}
-    options = frozenset(["keepalive", "recreate"])
+    options = frozenset(["keepalive", "recreate", "body_timeout"])
     start_timeout = 60
 
     def command(self):
@@ -54,6 +54,8 @@ class Gateway(Host):
         found = environment_of(self)
         if "keepalive" in self.given:
             found["PDROUTE_KEEPALIVE_TIMEOUT"] = str(self.given["keepalive"])
+        if "body_timeout" in self.given:
+            found["PDROUTE_BODY_TIMEOUT"] = str(self.given["body_timeout"])
         if self.given.get("recreate"):
             found["PDROUTE_RECREATE"] = "1"
         return found

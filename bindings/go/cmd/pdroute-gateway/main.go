@@ -31,6 +31,7 @@ var (
 	config   = flag.String("config", "pdroute.json", "configuration and endpoints, as of the nginx module")
 	recreate = flag.Bool("recreate", false, "replace a block of another configuration")
 	access   = flag.String("log", "", "file for one JSON line per request")
+	within   = flag.Duration("body-timeout", 0, "within which a request's whole body must be there (default 5m)")
 	keep     = flag.Duration("keepalive", 0, "how long idle connections to workers are kept (default 4s)")
 	probe    = flag.Bool("probe", false, "watch health and load of the workers, unless another process of the block does")
 	only     = flag.Bool("t", false, "check the configuration and exit")
@@ -47,7 +48,7 @@ func main() {
 }
 
 func options() pdroute.HandlerOptions {
-	o := pdroute.HandlerOptions{Block: *block, ConfigFile: *config, KeepAlive: *keep, ShutdownTimeout: *patience}
+	o := pdroute.HandlerOptions{Block: *block, ConfigFile: *config, BodyTimeout: *within, KeepAlive: *keep, ShutdownTimeout: *patience}
 	if *recreate {
 		o.Flags |= pdroute.OpenRecreate
 	}
