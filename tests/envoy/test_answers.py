@@ -2,12 +2,12 @@
 
 import re
 import socket
-import threading
 import time
 from json import dumps
 
 import pytest
 from data_plane import Call
+from listener import Listener
 from sglang_sim.harness import wait_for
 from traffic import body
 
@@ -45,58 +45,43 @@ BAD = {
 }
 
 
-class Server:
+class Server(Listener):
     """Keeps connections; answers the n-th request (of all) with what `answers` says, the last for ever. "close" in place of an answer closes."""
 
     def __init__(self, *answers, piece=None, then_close=False):
         self.answers, self.piece, self.then_close = list(answers), piece, then_close
-        self.connections, self.requests, self.sockets = 0, [], []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self.sockets.append(s)
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
+        self.requests, self.sockets = [], []
+        super().__init__()
 
     def serve(self, s):
+        self.sockets.append(s)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         buffer = bytearray()
-        try:
-            while True:
-                while b"\r\n\r\n" not in buffer:
-                    piece = s.recv(65536)
-                    if not piece:
-                        return
-                    buffer += piece
-                head, _, buffer = buffer.partition(b"\r\n\r\n")
-                size = int((re.search(rb"(?i)\r\ncontent-length: (\d+)", head) or [0, 0])[1])
-                while len(buffer) < size:
-                    buffer += s.recv(65536)
-                self.requests.append((bytes(head), bytes(buffer[:size])))
-                del buffer[:size]
-                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                if answer == "close":
-                    s.close()
+        while True:
+            while b"\r\n\r\n" not in buffer:
+                piece = s.recv(65536)
+                if not piece:
                     return
-                for i in range(0, len(answer), self.piece or len(answer) or 1):
-                    s.sendall(answer[i:i + (self.piece or len(answer))])
-                    if self.piece:
-                        time.sleep(0.0005)
-                if self.then_close:
-                    s.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+                buffer += piece
+            head, _, buffer = buffer.partition(b"\r\n\r\n")
+            size = int((re.search(rb"(?i)\r\ncontent-length: (\d+)", head) or [0, 0])[1])
+            while len(buffer) < size:
+                buffer += s.recv(65536)
+            self.requests.append((bytes(head), bytes(buffer[:size])))
+            del buffer[:size]
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if answer == "close":
+                s.close()
+                return
+            for i in range(0, len(answer), self.piece or len(answer) or 1):
+                s.sendall(answer[i:i + (self.piece or len(answer))])
+                if self.piece:
+                    time.sleep(0.0005)
+            if self.then_close:
+                s.shutdown(socket.SHUT_WR)
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        super().close()
         for s in self.sockets:
             s.close()
 

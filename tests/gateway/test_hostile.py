@@ -4,7 +4,6 @@ import ctypes
 import json
 import re
 import socket
-import threading
 import time
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from block import Block
 from conftest import block_stats
 from hosts.host import endpoints_of
+from listener import Listener, read_head
 from sglang_sim.harness import wait_for
 from test_failures import open_request
 from traffic import PATHS, all_received, body, both_legs, error_of
@@ -74,34 +74,20 @@ def test_owned_members_in_another_encoding(sent, gw, fleet, client):
     assert not all_received(fleet)
 
 
-class Canned:
+class Canned(Listener):
     """A worker that answers everything with the same bytes."""
 
     def __init__(self, answer):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.answer, self.connections = answer, 0
-        threading.Thread(target=self.run, daemon=True).start()
+        self.answer = answer
+        super().__init__()
 
-    def run(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            with s:
-                received = b""
-                while b"\r\n\r\n" not in received and (piece := s.recv(65536)):
-                    received += piece
-                s.sendall(self.answer)
-                s.shutdown(socket.SHUT_WR)
-                while s.recv(65536):
-                    pass
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+    def serve(self, s):
+        with s:
+            read_head(s)
+            s.sendall(self.answer)
+            s.shutdown(socket.SHUT_WR)
+            while s.recv(65536):
+                pass
 
 
 @pytest.mark.parametrize("line", [b"X-A: a\0b", b"X-A: a\rb", b"Bad Header: x", b"Bad\x01: x", b"no colon", b": no name", b"Content-Length: -2"], ids=repr)

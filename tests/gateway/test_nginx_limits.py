@@ -3,11 +3,11 @@
 import json
 import socket
 import subprocess
-import threading
 import time
 
 import httpx
 import pytest
+from listener import Listener, read_head
 from sglang_sim.harness import wait_for
 from traffic import PATHS, all_received, body, error_of
 
@@ -96,32 +96,20 @@ def test_connections_used_up(start_fleet, make_gateway):
     assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=20).status_code == 200
 
 
-class ChunkedWorker:
-    """A server that answers every request with the bytes given."""
+class ChunkedWorker(Listener):
+    """A server that answers every request with the pieces given."""
 
     def __init__(self, answer):
         self.answer = answer
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
+        super().__init__()
 
-    def serve(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.one, args=(c,), daemon=True).start()
-
-    def one(self, c):
-        got = b""
-        while b"\r\n\r\n" not in got and (piece := c.recv(65536)):
-            got += piece
-        for piece in self.answer:
-            c.sendall(piece)
-            time.sleep(0.05)
-        time.sleep(0.3)
-        c.close()
+    def serve(self, s):
+        with s:
+            read_head(s)
+            for piece in self.answer:
+                s.sendall(piece)
+                time.sleep(0.05)
+            time.sleep(0.3)
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -134,7 +122,7 @@ def test_bad_framing_is_a_502(pieces, make_gateway):
     gw = make_gateway([{"role": "both", "host": "127.0.0.1", "port": worker.port}], config={"hold": "off"})
     answer = httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=10)
     assert answer.status_code == 502 and error_of(answer)["code"] == "decode_failed"
-    worker.socket.close()
+    worker.close()
 
 
 def test_a_body_that_does_not_come_has_an_end(fleet, make_gateway):

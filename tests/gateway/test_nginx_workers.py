@@ -13,6 +13,7 @@ import httpx
 import pytest
 from conftest import block_stats
 from hosts.host import endpoints_of
+from listener import Listener
 from sglang_sim.harness import wait_for
 from test_processes import Load
 from traffic import PATHS, all_received, answer_text, body, error_of, events_of, text_of
@@ -35,33 +36,22 @@ def pump(source, sink):
             pass
 
 
-class Front:
+class Front(Listener):
     """A port of 127.0.0.1 in front of a worker; with a certificate it speaks TLS."""
 
     def __init__(self, to, certificate=None):
-        self.to, self.connections, self.context = to, 0, None
+        self.to, self.context = to, None
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(*certificate)
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
+        super().__init__()
 
-    def serve(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.one, args=(c,), daemon=True).start()
-
-    def one(self, c):
+    def serve(self, s):
         try:
-            client = self.context.wrap_socket(c, server_side=True) if self.context else c
+            client = self.context.wrap_socket(s, server_side=True) if self.context else s
         except (ssl.SSLError, OSError):
-            c.close()
+            s.close()
             return
-        self.connections += 1
         worker = socket.create_connection(self.to)
         threading.Thread(target=pump, args=(worker, client), daemon=True).start()
         pump(client, worker)
