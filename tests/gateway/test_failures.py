@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -107,6 +108,23 @@ def test_half_closed_h2_client_leaves(fleet, make_gateway):
 
 
 LEAK = {"object": "error", "message": "room 664705761833908638 of 10.1.2.3 failed in /opt/sglang/srt/disaggregation/decode.py", "bootstrap_room": 664705761833908638}
+
+
+def test_one_pair_of_nine_works(start_fleet, make_gateway):
+    """Two of three prefills and two of three decodes hang, and nobody knows. Whoever comes when the first requests have ended is answered."""
+    fleet = start_fleet(prefill=3, decode=3)
+    gw = make_gateway(fleet, config={"first_byte_timeout_ms": 2500, "first_byte_least_ms": 2500})
+    for worker in fleet.prefills[:2] + fleet.decodes[1:]:
+        worker.fault(kind="hang")
+
+    def wave(number):
+        with ThreadPoolExecutor(40) as pool:
+            return [answer.status_code for answer in pool.map(lambda i: post(gw, timeout=60, text=f"{number} {i}"), range(40))]
+
+    first = wave(0)
+    assert set(first) <= {200, 503, 504} and first.count(200) >= 1, first
+    assert wave(1).count(200) >= 38  # one may meet both that are tried again
+    assert wave(2) == [200] * 40
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
