@@ -173,7 +173,11 @@ static int tries_again(const pdr_registry *g, const pdr_ask *a, const pdr_choice
     return g->targets[c->decode].guarded == PDR_GUARD_BREAKER || (c->prefill != PDR_NONE && g->targets[c->prefill].guarded == PDR_GUARD_BREAKER);
 }
 
-static int doubtful(const pdr_registry *g, const pdr_ask *a, const pdr_choice *c) { return suspects(g, c) || tries_again(g, a, c); }
+/* A pair: one server that does all has no other half to be in doubt about. */
+static int doubtful(const pdr_registry *g, const pdr_ask *a, const pdr_choice *c)
+{
+    return c->mode == PDR_MODE_PD && c->prefill != PDR_NONE && (suspects(g, c) || tries_again(g, a, c));
+}
 
 /*
  * Another pair than one in doubt, if there is one. Without that, servers that are chosen in step (as many of each role, equal loads) fail in step for ever
