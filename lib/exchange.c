@@ -318,7 +318,8 @@ static void begin_attempt(turn *t, const pdr_decision *d)
     t->shape = t->rules->shape ? t->rules->shape : pdr_exchange_shape_of(d->engine, d->mode);
     set_count(x, ENGINE, d->engine);
     x->flags = (x->flags & ~(uint32_t)FLAGS_OF_ATTEMPT) | FLAG_BOOKED;
-    if (count_of(x, SUSPECTS) == SUSPECTS_BOTH && x->mode == PDR_MODE_PD) x->state[PAIR] = ((uint64_t)x->prefill + 1) << 32 | ((uint64_t)x->decode + 1);
+    if (count_of(x, SUSPECTS) == SUSPECTS_BOTH) /* so it was a pair */
+        x->state[PAIR] = ((uint64_t)x->prefill + 1) << 32 | ((uint64_t)x->decode + 1);
     x->booking = d->booking;
     x->mode = t->shape->legs & 1u << P ? PDR_MODE_PD : PDR_MODE_SINGLE;
     x->prefill = x->mode == PDR_MODE_PD ? d->prefill : PDR_NONE;

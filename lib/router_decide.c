@@ -161,7 +161,6 @@ void pdr_expect_home(pdr_books *b, const pdr_held *s)
 /* A request has failed at just these two, it could not be told through whom, and neither has worked since. */
 static int suspects(const pdr_registry *g, const pdr_choice *c)
 {
-    if (c->mode != PDR_MODE_PD || c->prefill == PDR_NONE) return 0;
     uint32_t p = g->targets[c->prefill].endpoint, d = g->targets[c->decode].endpoint;
     return __builtin_expect(g->endpoints[p].suspect_with != 0, 0) && g->endpoints[p].suspect_with == d + 1 && g->endpoints[d].suspect_with == p + 1;
 }
@@ -170,10 +169,10 @@ static int suspects(const pdr_registry *g, const pdr_choice *c)
 static int tries_again(const pdr_registry *g, const pdr_ask *a, const pdr_choice *c)
 {
     if (!a->request.excluded) return 0;
-    return g->targets[c->decode].guarded == PDR_GUARD_BREAKER || (c->prefill != PDR_NONE && g->targets[c->prefill].guarded == PDR_GUARD_BREAKER);
+    return g->targets[c->decode].guarded == PDR_GUARD_BREAKER || g->targets[c->prefill].guarded == PDR_GUARD_BREAKER;
 }
 
-/* A pair: one server that does all has no other half to be in doubt about. */
+/* A pair: one server that does all has no other half to be in doubt about, and who has to queue has none yet. */
 static int doubtful(const pdr_registry *g, const pdr_ask *a, const pdr_choice *c)
 {
     return c->mode == PDR_MODE_PD && c->prefill != PDR_NONE && (suspects(g, c) || tries_again(g, a, c));
@@ -220,7 +219,7 @@ int pdr_decide(pdr_books *b, pdr_ask *a, pdr_choice *choice, uint64_t *retry_ms,
     }
     int code = pdr_decide_matched(b, a, choice, retry_ms, err);
     if (code == PDR_E_NO_PAIR && relent(b, &a->job)) code = pdr_decide_matched(b, a, choice, retry_ms, err);
-    if (!code && choice->decode != PDR_NONE && doubtful(&b->registry, a, choice) && !pdr_must_wait(b, a, choice)) choose_other(b, a, choice);
+    if (!code && doubtful(&b->registry, a, choice) && !pdr_must_wait(b, a, choice)) choose_other(b, a, choice);
     return code;
 }
 

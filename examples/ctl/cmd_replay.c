@@ -188,7 +188,10 @@ int cmd_replay(struct ctl *c, int argc, char **argv)
         } else return ctl_option_exit(o);
     }
     if (optind + 1 != argc) return ctl_misuse(c, "one file that 'record' wrote is needed");
-    if ((code = ctl_read_file(argv[optind], (size_t)1 << 36, &file))) return code;
+    if ((code = ctl_read_file(argv[optind], (size_t)1 << 36, &file))) {
+        text_free(&file);
+        return code;
+    }
     pdr_init_struct(&e, sizeof e);
     if (pdr_replay_open(file.p, file.n, flags, &r.replay, &e)) code = ctl_fail("%s: %s", argv[optind], e.message);
     else code = run(&r, argv[optind]);

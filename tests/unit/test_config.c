@@ -281,6 +281,7 @@ static void json_errors_name_field_and_line(void **state)
         {"{\"engine\": \"vllm\"}", 1, "sglang", PDR_E_PARSE},
         {"{\"max_bookings\": 5, \"max_held\": 6}", 0, "max_held", PDR_E_INVALID},
         {"[]", 1, "an object is expected", PDR_E_PARSE},
+        {"[5,\n{}]", 1, "the configuration is a number, an object is expected", PDR_E_PARSE},
         {"[{},\n5]", 2, "the configuration is a number, an object is expected", PDR_E_PARSE},
         {"[{\"max_depth\": 5},\n{\"max_depth\": 5}]", 2, "twice", PDR_E_PARSE},
         {"{\"kind\": 5}", 1, "unknown member \"kind\"", PDR_E_PARSE},

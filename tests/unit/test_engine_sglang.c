@@ -156,6 +156,13 @@ static void several_samples_are_refused_with_pd_only(void **state)
     assert_int_equal(pdr_engine_check(PDR_ENGINE_SGLANG, PDR_MODE_PD, &p, &e), PDR_E_UNSUPPORTED);
     assert_non_null(strstr(e.message, "n = 2 "));
     assert_int_equal(pdr_http_status(e.code), 400);
+    p.samples_at = 17;
+    p.samples_line = 2;
+    assert_int_equal(pdr_engine_check(PDR_ENGINE_SGLANG, PDR_MODE_PD, &p, &e), PDR_E_UNSUPPORTED);
+    assert_true(e.offset == 17 && e.line == 2);
+    p.struct_size = offsetof(pdr_prompt, samples_at); /* of a caller who does not know the place */
+    assert_int_equal(pdr_engine_check(PDR_ENGINE_SGLANG, PDR_MODE_PD, &p, &e), PDR_E_UNSUPPORTED);
+    assert_true(e.offset == 0 && e.line == 0);
     assert_int_equal(pdr_engine_check(99, PDR_MODE_PD, &p, &e), PDR_E_INVALID);
     assert_null(pdr_engine_get(99));
     assert_string_equal(pdr_engine_get(PDR_ENGINE_SGLANG)->name, "sglang");

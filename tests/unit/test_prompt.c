@@ -970,7 +970,7 @@ static void errors_say_where(void **state)
     }
     /* the first owned member that is one too many */
     char body[4096], *p = body + sprintf(body, "{\"messages\":[{}]");
-    for (int i = 0; i <= PDR_MAX_EDITS; i++) p += sprintf(p, ",\n\"bootstrap_room\":%d", i + 100);
+    for (int i = 0; i <= PDR_MAX_EDITS + 1; i++) p += sprintf(p, ",\n\"bootstrap_room\":%d", i + 100);
     strcpy(p, "}");
     scanned s;
     scan_everywhere(body, strlen(body), PDR_API_CHAT, NULL, 0, &s);
