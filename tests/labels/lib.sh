@@ -37,5 +37,13 @@ run_pytest() {
   grand "${p:-0}" "$(( ${f:-0} + ${e:-0} ))" "${s:-0}"
 }
 
+# counted COMMAND…: one part of several; the counts of its closing line in $passed, $failed, $skipped. (A pipe, and no second opening of the log: that would be written over.)
+counted() {
+  local out=$PDR_OUT/counted.$$
+  "$@" | tee "$out"
+  read -r passed _ failed _ skipped _ < <(tail -1 "$out")
+  rm -f "$out"
+}
+
 grand() { echo "$1 passed, $2 failed, $3 skipped"; [ "$2" = 0 ]; }
 skip_all() { echo "SKIP $1"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
