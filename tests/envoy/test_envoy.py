@@ -207,7 +207,7 @@ def test_mirror(fleet, tmp_path):
             worker.fault(kind="status", status=500)
         began = time.monotonic()
         assert post(gw).status_code >= 500
-        assert 1.5 < time.monotonic() - began < 6
+        assert 1.5 < time.monotonic() - began < 8  # three silences of two seconds: the third attempt is one's prefill with the other's decode
     finally:
         gw.stop()
 
