@@ -166,14 +166,14 @@ static view take(request *r, module_leg *l)
     return gate_pass(&r->job, l->status, r->response_read && l->sse, l->which == PDR_LEG_DECODE && r->response_read, piece, l->ended);
 }
 
-/* With what is left, if the leg's end came with its last piece. */
+/* With what is left: the last piece, if the end came with it, and what waited for the other leg (whole.h). */
 static void end_answer(request *r)
 {
     view body = {"", 0};
 
     if (r->complete || r->destroyed) return;
     for (int i = 0; i < 2; i++) {
-        if (r->legs[i].streaming && r->legs[i].ended && r->legs[i].collected.len) body = take(r, &r->legs[i]);
+        if (r->legs[i].streaming && r->legs[i].ended) body = take(r, &r->legs[i]);
     }
     r->complete = 1;
     CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, true);
