@@ -157,10 +157,11 @@ void pdr_learn_without_usage(pdr_books *b, pdr_booking *k)
 
 /* ---- how much a cache keeps */
 
-/* Blocks that a target's cache keeps by what is written down of its server; 0: nothing is. */
+/* Blocks that a target's cache keeps by what is written down of its server; 0: nothing is, or it only decodes, and no answer would tell otherwise. */
 static uint64_t configured_blocks(const pdr_books *b, uint32_t target)
 {
-    uint64_t tokens = b->registry.endpoints[b->registry.targets[target].endpoint].e.kv_capacity, block, blocks;
+    const pdr_endpoint *e = &b->registry.endpoints[b->registry.targets[target].endpoint].e;
+    uint64_t            tokens = e->role & PDR_ROLE_PREFILL ? e->kv_capacity : 0, block, blocks;
     if (!tokens) return 0;
     block = b->r->config.block_bytes * b->r->learnt.tokens_per_byte_q20 >> 20;
     blocks = tokens / (block ? block : 1);

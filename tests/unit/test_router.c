@@ -630,6 +630,10 @@ static void a_configured_cache_counts(void **state)
     e.kv_capacity = 0;
     assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
     assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 0);
+    assert_int_equal(pdr_endpoint_get(f.r, f.decode[0], &e, NULL), PDR_OK);
+    e.kv_capacity = 64000; /* of one that only decodes no answer would tell otherwise: no bound */
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, NULL), PDR_OK);
+    assert_int_equal(fleet_target(&f, f.decode[0]).prefix_capacity, 0);
     assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
     fleet_close(&f);
 }
