@@ -294,7 +294,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     for (uint32_t i = 0; i < r->config.max_endpoints; i++) {
         b.registry.endpoints[i].bookings = 0;
         b.registry.endpoints[i].failures = b.registry.endpoints[i].openings = b.registry.endpoints[i].suspect_with = 0;
-        b.registry.endpoints[i].opened_ns = 0;
+        b.registry.endpoints[i].opened_ns = b.registry.endpoints[i].alive_ns = 0; /* of a clock that has begun anew */
         if (b.registry.endpoints[i].slot == PDR_SLOT_LEAVING) pdr_registry_reap(&b.registry, i);
     }
     for (uint32_t i = 0; i < r->config.max_targets; i++) {

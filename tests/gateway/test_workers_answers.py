@@ -1,14 +1,13 @@
 """Answers of servers that are odd and yet must not reach a client as something else; and a gateway that has no descriptor left."""
 
 import resource
-import socket
 import subprocess
-import threading
 from pathlib import Path
 
 import httpx
 import pytest
 from conftest import block_stats
+from listener import Listener
 from sglang_sim.harness import wait_for
 from traffic import PATHS, body, error_of
 
@@ -20,22 +19,12 @@ MORE = {"an answer": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "chu
         "no answer": b"poison\r\n"}
 
 
-class Worker:
+class Worker(Listener):
     """Answers each request with the bytes given, and keeps the connection."""
 
     def __init__(self, answer):
+        super().__init__()
         self.answer = answer
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(s,), daemon=True).start()
 
     def serve(self, s):
         with s:
@@ -45,10 +34,6 @@ class Worker:
                 if b"\r\n\r\n" in received and received.rstrip().endswith(b"}"):
                     s.sendall(self.answer)
                     received = b""
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
 
 
 def test_what_comes_behind_an_answer_is_nobodys(make_gateway):

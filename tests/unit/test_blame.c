@@ -4,6 +4,8 @@
  */
 #include "fleet.h"
 
+#include "block.h"
+
 enum { P = PDR_LEG_PREFILL, D = PDR_LEG_DECODE, EACH = 3, MOST = 48 };
 
 typedef struct trip {
@@ -175,8 +177,27 @@ static void a_broken_way_between_two_costs_no_request(void **state)
     fleet_close(&f);
 }
 
+/* A block that was saved: who worked by the clock of another boot has not proved anything by this one's. */
+static void another_boot_knows_nothing_of_who_worked(void **state)
+{
+    (void)state;
+    fleet     f;
+    pdr_books b;
+    hung = 0;
+    open_fleet(&f);
+    assert_int_equal(wave(&f, 40).failed, 0);
+    pdr_books_open(&b, f.r);
+    for (uint32_t i = 0; i < 2 * EACH; i++) assert_true(b.registry.endpoints[i].alive_ns > 1000 * SECOND);
+    pdr_config c = fleet_config();
+    c.first_byte_timeout_ms = c.first_byte_least_ms = 1000;
+    assert_int_equal(pdr_router_restore(f.mem, pdr_router_size(&c), 8, 99, &f.r, NULL), PDR_OK);
+    pdr_books_open(&b, f.r);
+    for (uint32_t i = 0; i < 2 * EACH; i++) assert_int_equal(b.registry.endpoints[i].alive_ns, 0);
+    fleet_close(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(who_works_is_found_whoever_hangs), cmocka_unit_test(a_broken_way_between_two_costs_no_request)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(another_boot_knows_nothing_of_who_worked), cmocka_unit_test(who_works_is_found_whoever_hangs), cmocka_unit_test(a_broken_way_between_two_costs_no_request)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
