@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 type legState int
@@ -277,6 +278,8 @@ func (l *leg) head(r *http.Response) {
 	l.response, l.status = r, r.StatusCode
 	if s, err := strconv.ParseUint(r.Header.Get("Retry-After"), 10, 32); err == nil {
 		l.retryAfterMs = s * 1000
+	} else if at, err := http.ParseTime(r.Header.Get("Retry-After")); err == nil && time.Until(at) > 0 {
+		l.retryAfterMs = uint64(time.Until(at).Milliseconds())
 	}
 	kind := strings.ToLower(r.Header.Get("Content-Type"))
 	l.stream = strings.HasPrefix(kind, "text/event-stream")

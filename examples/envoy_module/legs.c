@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
+#include "../gate/retry_after.h"
 #include "module.h"
 
 #define HEADERS_MAX 128
@@ -438,9 +440,7 @@ EXPORT void HOOK(http_filter_http_stream_headers)(abi_filter f, request *r, uint
         } else if (view_is(name, "content-encoding")) {
             l->encoded = view_is_nocase(value, "identity") == 0;
         } else if (view_is(name, "retry-after")) {
-            uint64_t seconds = 0;
-            for (size_t k = 0; k < value.len && k < 9 && value.data[k] >= '0' && value.data[k] <= '9'; k++) seconds = seconds * 10 + (uint64_t)(value.data[k] - '0');
-            l->retry_after_ms = seconds * 1000;
+            l->retry_after_ms = retry_after_ms(value.data, value.len, time(NULL));
         }
     }
     if (l->which == PDR_LEG_DECODE) {

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
+#include "../gate/retry_after.h"
 #include "legs.h"
 
 #define COLLECT_MAX (1024 * 1024)      /* of an error's body; of an answer that the client does not take so fast */
@@ -53,10 +55,7 @@ void leg_head(leg *l, unsigned status)
 
     while (leg_line(&in, &h)) {
         if (view_is_nocase(h.name, "retry-after")) {
-            uint64_t seconds = 0;
-            for (size_t i = 0; i < h.value.len && i < 9 && h.value.data[i] >= '0' && h.value.data[i] <= '9'; i++)
-                seconds = seconds * 10 + (uint64_t)(h.value.data[i] - '0');
-            l->retry_after_ms = seconds * 1000;
+            l->retry_after_ms = retry_after_ms(h.value.data, h.value.len, time(NULL));
         } else if (view_is_nocase(h.name, "content-type")) {
             l->json = value_has(h.value, "application/json") & 1;
             l->sse = value_has(h.value, "text/event-stream") & 1;

@@ -2,7 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "../gate/retry_after.h"
 #include "parts.h"
 
 /* What decode says is read as it passes: usage, and whether the first byte is one to trust. */
@@ -73,12 +75,7 @@ static void read_response_head(call *c, const message *m, uint32_t *failed)
             sse = view_mentions(h.value, "text/event-stream");
         } else if (view_is(h.name, "content-encoding")) encoded = !view_is_nocase(h.value, "identity");
         else if (view_is(h.name, "x-envoy-upstream-service-time")) from_server = 1;
-        else if (view_is(h.name, "retry-after")) {
-            uint64_t seconds = 0;
-            for (size_t i = 0; i < h.value.len && i < 9 && h.value.data[i] >= '0' && h.value.data[i] <= '9'; i++)
-                seconds = seconds * 10 + (uint64_t)(h.value.data[i] - '0');
-            c->retry_after_ms = seconds * 1000;
-        }
+        else if (view_is(h.name, "retry-after")) c->retry_after_ms = retry_after_ms(h.value.data, h.value.len, time(NULL));
     }
     *failed = envoy_failure(m, from_server);
     response_begin(c, json, sse, encoded);

@@ -1,5 +1,6 @@
 /* Response heads and chunked framing, for connections that no ngx_http_request_t belongs to. */
 #include "ngx_http_pdroute.h"
+#include "../gate/retry_after.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -37,13 +38,6 @@ static ngx_uint_t contains(const u_char *p, size_t len, const char *word)
 #define STARTS(p, len, word) ((len) >= sizeof(word) - 1 && same(p, word, sizeof(word) - 1))
 #define IS(p, len, word)     ((len) == sizeof(word) - 1 && same(p, word, sizeof(word) - 1))
 
-/* Retry-After in seconds; its other form, a date, is passed to the client but not understood here. */
-static uint64_t retry_after(const u_char *p, size_t len)
-{
-    off_t seconds = len && len < 10 ? ngx_atoof((u_char *)p, len) : NGX_ERROR;
-    return seconds < 0 ? 0 : (uint64_t)seconds * 1000;
-}
-
 static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_t name_len, const u_char *value,
                         size_t len)
 {
@@ -74,7 +68,7 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
             head->close = 0;
         return NGX_OK;
     case 11:
-        if (IS(name, name_len, "retry-after")) head->retry_after_ms = retry_after(value, len);
+        if (IS(name, name_len, "retry-after")) head->retry_after_ms = retry_after_ms((const char *)value, len, ngx_time());
         break;
     case 12:
         if (!IS(name, name_len, "content-type")) break;

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 
 import httpx
 import pytest
@@ -36,6 +37,26 @@ def test_refused_prefill_costs_nothing(fleet, make_gateway):
         assert post(gw, text=f"{i}").status_code == 200
     assert sum(int(entry["attempts"]) - 1 for entry in log_of(gw, 6)) <= 1
     assert sum(len(w.requests(PATHS["chat"])) for w in fleet.decodes) == 6, "decode was asked for attempts that could not work"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_a_date(status, start_fleet, make_gateway):
+    """Its other form. The server is left alone until then, and not blamed: it is in again at once."""
+    fleet = start_fleet(prefill=2, decode=1, speed=0)
+    gw = make_gateway(fleet, config={"breaker_failures": 1, "breaker_open_ms": 30000})
+    busy, until = fleet.prefills[0], int(time.time()) + 4
+    busy.fault(kind="status", status=status, retry_after=formatdate(until, usegmt=True))
+    answers = []
+    while not busy.requests(PATHS["chat"]):
+        assert time.time() < until - 2, "it was never asked"
+        answers.append(post(gw, text=f"{len(answers)}"))
+    assert answers[-1].status_code == (429 if status == 429 else 200), answers[-1].text
+    while time.time() < until - 0.5:
+        assert post(gw, text=f"{time.time()}").status_code == 200
+        time.sleep(0.05)
+    assert len(busy.requests(PATHS["chat"])) == 1, "it asked to be left alone"
+    busy.heal("status")
+    assert wait_for(lambda: post(gw, text=f"{time.time()}").status_code == 200 and len(busy.requests(PATHS["chat"])) > 1, timeout=5), "it is left alone for longer than it asked"
 
 
 @pytest.mark.parametrize("api", PATHS)

@@ -13,7 +13,8 @@ import re
 import socket
 import ssl
 import typing
-from time import monotonic, monotonic_ns
+from email.utils import parsedate_to_datetime
+from time import monotonic, monotonic_ns, time
 
 import httptools  # type: ignore[import]  # has no types
 from pdroute import EventType, Fail, Response, ResponseKind, Seen, error_status
@@ -30,6 +31,16 @@ BAD_VALUE = re.compile(rb"[\0\r\n]").search
 QUEUE_MAX = 262144  # bytes of an answer that wait for a slow client before reading stops
 OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # why no connection comes about, and no worker is to blame
 JOIN_MAX = 16384    # bodies up to this are sent in one piece with their head
+
+
+def retry_after_ms(value: bytes) -> int:
+    """Seconds, or a date; 0: not said, in the past, or neither."""
+    if value.isdigit():
+        return min(int(value[:10]), 10**9) * 1000
+    try:
+        return max(int((parsedate_to_datetime(value.decode("latin-1")).timestamp() - time()) * 1000), 0)
+    except (ValueError, OverflowError):
+        return 0
 
 
 class Peer:
@@ -290,8 +301,8 @@ class Leg:
                 self.sized = True
             elif name == b"content-encoding":
                 self.encoded = value.lower() != b"identity"
-            elif name == b"retry-after" and value.isdigit():
-                self.retry_after_ms = min(int(value), 10**9) * 1000
+            elif name == b"retry-after":
+                self.retry_after_ms = retry_after_ms(value)
         if self.job.head_request or status in (204, 304):
             self.complete, self.keep = True, False
         elif (self.event_stream or (self.json and self.which != PREFILL)) and not self.encoded:
