@@ -12,6 +12,17 @@ _Static_assert(offsetof(pdr_target, d_tokens) == 64, "line 1 begins with what de
 
 enum { PRIOR_SLOWNESS = 1024 };
 
+/* Names and addresses of all that are in use, and, while groups are numbered, one endpoint for each text. */
+enum { BY_NAME, BY_ADDRESS, BY_GROUP, LOOKUPS };
+
+uint64_t pdr_registry_lookups_size(uint32_t max_endpoints) { return LOOKUPS * pdr_lookup_size(max_endpoints); }
+
+static pdr_lookup lookup(const pdr_registry *g, int kind)
+{
+    uint32_t max = g->head->max_endpoints;
+    return pdr_lookup_at((char *)g->lookups + (uint64_t)kind * pdr_lookup_size(max), max);
+}
+
 void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets)
 {
     memset(g->head, 0, sizeof *g->head);
@@ -19,6 +30,10 @@ void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t m
     g->head->max_targets = max_targets;
     for (uint32_t i = 0; i < max_endpoints; i++) g->endpoints[i].slot = PDR_SLOT_FREE;
     memset(g->taken, 0, max_targets);
+    for (int kind = 0; kind < LOOKUPS; kind++) {
+        pdr_lookup l = lookup(g, kind);
+        pdr_lookup_clear(&l);
+    }
 }
 
 static uint32_t hash_text(const char *s)
@@ -26,6 +41,34 @@ static uint32_t hash_text(const char *s)
     uint32_t h = 2166136261u; /* FNV-1a */
     for (; *s; s++) h = (h ^ (unsigned char)*s) * 16777619u;
     return h;
+}
+
+static uint32_t hash_address(const pdr_endpoint *e) { return hash_text(e->host) * 31u + e->port; }
+
+static void link_address(const pdr_registry *g, uint32_t id)
+{
+    pdr_lookup l = lookup(g, BY_ADDRESS);
+    g->endpoints[id].address_hash = hash_address(&g->endpoints[id].e);
+    pdr_lookup_link(&l, id, g->endpoints[id].address_hash);
+}
+
+static void unlink_address(const pdr_registry *g, uint32_t id)
+{
+    pdr_lookup l = lookup(g, BY_ADDRESS);
+    pdr_lookup_unlink(&l, id, g->endpoints[id].address_hash);
+}
+
+static void link_name(const pdr_registry *g, uint32_t id)
+{
+    pdr_lookup l = lookup(g, BY_NAME);
+    g->endpoints[id].name_hash = hash_text(g->endpoints[id].e.name);
+    pdr_lookup_link(&l, id, g->endpoints[id].name_hash);
+}
+
+static void unlink_name(const pdr_registry *g, uint32_t id)
+{
+    pdr_lookup l = lookup(g, BY_NAME);
+    pdr_lookup_unlink(&l, id, g->endpoints[id].name_hash);
 }
 
 static int terminated(const char *s, size_t cap) { return memchr(s, 0, cap) != NULL; }
@@ -82,8 +125,9 @@ void pdr_registry_default_name(pdr_endpoint *e)
 
 int pdr_registry_find(const pdr_registry *g, const char *name, uint32_t *id)
 {
-    uint32_t h = hash_text(name);
-    for (uint32_t i = 0; i < g->head->high; i++) {
+    uint32_t   h = hash_text(name);
+    pdr_lookup l = lookup(g, BY_NAME);
+    for (uint32_t left = l.max, i = pdr_lookup_first(&l, h); i < l.max && left; i = l.next[i], left--) {
         const pdr_endpoint_rec *rec = &g->endpoints[i];
         if (rec->slot == PDR_SLOT_USED && rec->name_hash == h && !strcmp(rec->e.name, name)) {
             *id = i;
@@ -101,47 +145,38 @@ pdr_endpoint_rec *pdr_registry_at(const pdr_registry *g, uint32_t id)
 
 uint32_t pdr_registry_clash(const pdr_registry *g, const pdr_endpoint *e)
 {
-    for (uint32_t i = 0; i < g->head->high; i++) {
+    uint32_t   h = hash_address(e), first = PDR_NONE;
+    pdr_lookup l = lookup(g, BY_ADDRESS);
+    for (uint32_t left = l.max, i = pdr_lookup_first(&l, h); i < l.max && left; i = l.next[i], left--) {
         const pdr_endpoint_rec *rec = &g->endpoints[i];
-        if (rec->slot == PDR_SLOT_USED && rec->e.port == e->port && !strcmp(rec->e.host, e->host) && strcmp(rec->e.name, e->name)) return i;
+        if (rec->slot == PDR_SLOT_USED && rec->address_hash == h && rec->e.port == e->port && !strcmp(rec->e.host, e->host) && strcmp(rec->e.name, e->name) &&
+            i < first)
+            first = i;
     }
-    return PDR_NONE;
+    return first;
 }
 
 static uint32_t count_targets(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
 
-/* ---- topology groups: a number per distinct text, counted up; renumbered when the numbers run out */
+/* ---- topology groups: a number per distinct text, by the first endpoint that has it */
 
 enum { GROUPS = 3 };
 static const size_t group_text[GROUPS] = {offsetof(pdr_endpoint, topology_host), offsetof(pdr_endpoint, topology_rack), offsetof(pdr_endpoint, topology_zone)};
 
-static uint32_t *group_count(const pdr_registry *g, int kind) { return kind == 0 ? &g->head->hosts : kind == 1 ? &g->head->racks : &g->head->zones; }
+static const char *text_of(const pdr_endpoint_rec *rec, int kind) { return (const char *)&rec->e + group_text[kind]; }
 
-/* The number of another endpoint (below `limit`) with the same text, or a new one. */
-static uint32_t group_of(const pdr_registry *g, uint32_t id, int kind, uint32_t limit)
+/* One endpoint stands for each text in the lookup; the number of this one's text, or the next one. */
+static uint32_t group_of(const pdr_registry *g, const pdr_lookup *l, uint32_t id, int kind, uint32_t *count)
 {
-    const char *text = (const char *)&g->endpoints[id].e + group_text[kind];
-    uint32_t    h = hash_text(text);
-    g->endpoints[id].group_hash[kind] = h;
+    pdr_endpoint_rec *own = &g->endpoints[id];
+    const char       *text = text_of(own, kind);
+    uint32_t          h = hash_text(text);
+    own->group_hash[kind] = h;
     if (!text[0]) return PDR_NO_GROUP;
-    for (uint32_t i = 0; i < limit; i++) {
-        const pdr_endpoint_rec *rec = &g->endpoints[i];
-        if (i != id && rec->slot == PDR_SLOT_USED && rec->group_hash[kind] == h && !strcmp((const char *)&rec->e + group_text[kind], text))
-            return rec->group[kind];
-    }
-    return (*group_count(g, kind))++;
-}
-
-static void set_groups(const pdr_registry *g, uint32_t id, uint32_t limit)
-{
-    pdr_endpoint_rec *rec = &g->endpoints[id];
-    for (int kind = 0; kind < GROUPS; kind++) rec->group[kind] = group_of(g, id, kind, limit);
-    for (uint32_t i = 0; i < rec->targets; i++) {
-        pdr_target *t = &g->targets[rec->first_target + i];
-        t->host = rec->group[0];
-        t->rack = rec->group[1];
-        t->zone = rec->group[2];
-    }
+    for (uint32_t i = pdr_lookup_first(l, h); i < l->max; i = l->next[i])
+        if (g->endpoints[i].group_hash[kind] == h && !strcmp(text_of(&g->endpoints[i], kind), text)) return g->endpoints[i].group[kind];
+    pdr_lookup_link(l, id, h);
+    return (*count)++;
 }
 
 static int same_topology(const pdr_endpoint *a, const pdr_endpoint *b)
@@ -154,30 +189,25 @@ static int same_topology(const pdr_endpoint *a, const pdr_endpoint *b)
 static void regroup(const pdr_registry *g)
 {
     pdr_registry_head *h = g->head;
-    h->hosts = h->racks = h->zones = 0;
-    for (uint32_t i = 0; i < h->high; i++)
-        if (g->endpoints[i].slot == PDR_SLOT_USED) set_groups(g, i, i);
-}
-
-static void group(const pdr_registry *g, uint32_t id)
-{
-    const pdr_registry_head *h = g->head;
-    if (h->hosts < h->max_endpoints && h->racks < h->max_endpoints && h->zones < h->max_endpoints) {
-        set_groups(g, id, h->high);
-        return;
+    uint32_t          *count[GROUPS] = {&h->hosts, &h->racks, &h->zones};
+    pdr_lookup         l = lookup(g, BY_GROUP);
+    for (int kind = 0; kind < GROUPS; kind++) {
+        *count[kind] = 0;
+        pdr_lookup_clear(&l);
+        for (uint32_t id = 0; id < h->high; id++)
+            if (g->endpoints[id].slot == PDR_SLOT_USED) g->endpoints[id].group[kind] = group_of(g, &l, id, kind, count[kind]);
     }
-    regroup(g);
-}
-
-/* First run of n free targets; PDR_NONE if there is none. */
-static uint32_t find_run(const pdr_registry *g, uint32_t n)
-{
-    uint32_t run = 0;
-    for (uint32_t i = 0; i < g->head->max_targets; i++) {
-        run = g->taken[i] ? 0 : run + 1;
-        if (run == n) return i + 1 - n;
+    for (uint32_t id = 0; id < h->high; id++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[id];
+        if (rec->slot != PDR_SLOT_USED) continue;
+        for (uint32_t i = 0; i < rec->targets; i++) {
+            pdr_target *t = &g->targets[rec->first_target + i];
+            t->host = rec->group[0];
+            t->rack = rec->group[1];
+            t->zone = rec->group[2];
+        }
     }
-    return PDR_NONE;
+    __atomic_store_n(&h->grouping, 0u, __ATOMIC_RELEASE);
 }
 
 static void fill_target(pdr_target *t, const pdr_endpoint *e, uint32_t id, uint32_t rank)
@@ -206,86 +236,94 @@ void pdr_registry_repair(const pdr_registry *g)
     for (uint32_t i = 0; i < g->head->max_endpoints; i++)
         if (g->endpoints[i].slot != PDR_SLOT_FREE && i >= g->head->high) g->head->high = i + 1;
     memset(g->taken, 0, g->head->max_targets);
+    memset(&g->head->places, 0, sizeof g->head->places);
+    g->head->free_from = 0;
+    pdr_lookup names = lookup(g, BY_NAME), addresses = lookup(g, BY_ADDRESS);
+    pdr_lookup_clear(&names);
+    pdr_lookup_clear(&addresses);
     for (uint32_t i = 0; i < g->head->high; i++) {
         const pdr_endpoint_rec *rec = &g->endpoints[i];
         if (rec->slot != PDR_SLOT_FREE) memset(g->taken + rec->first_target, 1, rec->targets);
+        if (rec->slot != PDR_SLOT_USED) continue;
+        link_name(g, i);
+        link_address(g, i);
     }
-    if (g->head->grouping) regroup(g);
-    g->head->grouping = 0;
+}
+
+static uint32_t find_slot(const pdr_registry *g)
+{
+    uint32_t *at = &g->head->free_from;
+    while (*at < g->head->max_endpoints && g->endpoints[*at].slot != PDR_SLOT_FREE) ++*at;
+    return *at;
 }
 
 /* Whether n targets and a record can be had once this endpoint has been removed. */
 static int fits_without(const pdr_registry *g, const pdr_endpoint_rec *rec, uint32_t n)
 {
-    int      stays = rec->bookings != 0, fits;
-    uint32_t slot = 0;
-    while (stays && slot < g->head->max_endpoints && g->endpoints[slot].slot != PDR_SLOT_FREE) slot++;
-    if (slot == g->head->max_endpoints) return 0;
-    if (!stays) memset(g->taken + rec->first_target, 0, rec->targets);
-    fits = find_run(g, n) != PDR_NONE;
+    pdr_places places = g->head->places;
+    int        stays = rec->bookings != 0, fits;
+    if (stays && find_slot(g) == g->head->max_endpoints) return 0;
+    if (!stays) pdr_places_give(&places, g->taken, rec->first_target, rec->targets);
+    fits = pdr_places_find(&places, g->taken, g->head->max_targets, n) != g->head->max_targets;
     memset(g->taken + rec->first_target, 1, rec->targets);
     return fits;
 }
 
 static int add(const pdr_registry *g, const pdr_endpoint *e, uint32_t draining, uint32_t *id, pdr_error *err)
 {
-    uint32_t n = count_targets(e), first = find_run(g, n), slot = 0;
-    while (slot < g->head->max_endpoints && g->endpoints[slot].slot != PDR_SLOT_FREE) slot++;
+    uint32_t n = count_targets(e), slot = find_slot(g), first = pdr_places_find(&g->head->places, g->taken, g->head->max_targets, n);
     if (slot == g->head->max_endpoints)
         return pdr_fail(err, PDR_E_FULL, "the table of endpoints is full (max_endpoints %u)", g->head->max_endpoints);
-    if (first == PDR_NONE)
+    if (first == g->head->max_targets)
         return pdr_fail(err, PDR_E_FULL, "the table of targets has no %u free in a row (max_targets %u)", n, g->head->max_targets);
     pdr_endpoint_rec *rec = &g->endpoints[slot];
     memset(rec, 0, sizeof *rec);
     rec->e = *e;
     rec->draining = draining;
-    rec->name_hash = hash_text(e->name);
     rec->first_target = first;
     rec->targets = n;
+    for (int kind = 0; kind < GROUPS; kind++) rec->group[kind] = PDR_NO_GROUP;
     for (uint32_t i = 0; i < n; i++) {
-        memset(&g->targets[first + i], 0, sizeof *g->targets);
+        pdr_target *t = &g->targets[first + i];
+        memset(t, 0, sizeof *t);
         memset(&g->infos[first + i], 0, sizeof *g->infos);
-        g->targets[first + i].slowness_q10 = PRIOR_SLOWNESS;
+        t->slowness_q10 = PRIOR_SLOWNESS;
+        t->host = t->rack = t->zone = PDR_NO_GROUP;
         g->infos[first + i].measured_q10 = PRIOR_SLOWNESS;
-        fill_target(&g->targets[first + i], e, slot, i);
-        g->taken[first + i] = 1;
+        fill_target(t, e, slot, i);
     }
+    pdr_places_take(&g->head->places, g->taken, first, n);
     __atomic_store_n(&rec->slot, PDR_SLOT_USED, __ATOMIC_RELEASE);
+    link_name(g, slot);
+    link_address(g, slot);
     if (slot >= g->head->high) g->head->high = slot + 1;
     *id = slot;
     return PDR_OK;
 }
 
-int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *in, uint32_t *id, pdr_error *err)
+int pdr_registry_put(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_error *err)
 {
-    pdr_endpoint e = *in;
-    uint32_t     at = PDR_NONE, draining = 0;
-    int          grouped = 0; /* it has its groups already */
-    int          code = pdr_registry_validate(&e, err);
-    if (code) return code;
-    pdr_registry_default_name(&e);
-    if (pdr_registry_find(g, e.name, &at)) at = PDR_NONE;
-    if (at != PDR_NONE && count_targets(&g->endpoints[at].e) != count_targets(&e)) {
+    uint32_t at = PDR_NONE, draining = 0;
+    if (pdr_registry_find(g, e->name, &at)) at = PDR_NONE;
+    if (at != PDR_NONE && count_targets(&g->endpoints[at].e) != count_targets(e)) {
         /* another number of ranks is another server: requests in flight end on the old record */
-        if (!fits_without(g, &g->endpoints[at], count_targets(&e)))
+        if (!fits_without(g, &g->endpoints[at], count_targets(e)))
             return pdr_fail(err, PDR_E_FULL, "the tables of endpoints and targets have no room for %u ranks of %.64s (max_endpoints %u, max_targets %u)",
-                            count_targets(&e), e.name, g->head->max_endpoints, g->head->max_targets);
+                            count_targets(e), e->name, g->head->max_endpoints, g->head->max_targets);
         draining = g->endpoints[at].draining;
         pdr_registry_remove(g, at);
         at = PDR_NONE;
     }
-    __atomic_store_n(&g->head->grouping, 1u, __ATOMIC_RELEASE);
     if (at == PDR_NONE) {
-        code = add(g, &e, draining, &at, err);
-    } else {
-        grouped = same_topology(&g->endpoints[at].e, &e);
-        g->head->update = e;
-        __atomic_store_n(&g->head->updating, at + 1, __ATOMIC_RELEASE);
-        update(g);
+        __atomic_store_n(&g->head->grouping, 1u, __ATOMIC_RELEASE);
+        return add(g, e, draining, id, err);
     }
-    if (!code && !grouped) group(g, at);
-    __atomic_store_n(&g->head->grouping, 0u, __ATOMIC_RELEASE);
-    if (code) return code;
+    if (!same_topology(&g->endpoints[at].e, e)) __atomic_store_n(&g->head->grouping, 1u, __ATOMIC_RELEASE);
+    unlink_address(g, at);
+    g->head->update = *e;
+    __atomic_store_n(&g->head->updating, at + 1, __ATOMIC_RELEASE);
+    update(g);
+    link_address(g, at);
     *id = at;
     return PDR_OK;
 }
@@ -294,22 +332,25 @@ void pdr_registry_reap(const pdr_registry *g, uint32_t id)
 {
     pdr_endpoint_rec *rec = &g->endpoints[id];
     if (rec->slot != PDR_SLOT_LEAVING || rec->bookings) return;
-    for (uint32_t i = 0; i < rec->targets; i++) g->taken[rec->first_target + i] = 0;
+    pdr_places_give(&g->head->places, g->taken, rec->first_target, rec->targets);
     g->head->targets -= rec->targets;
     __atomic_store_n(&rec->slot, PDR_SLOT_FREE, __ATOMIC_RELEASE);
+    if (id < g->head->free_from) g->head->free_from = id;
     while (g->head->high && g->endpoints[g->head->high - 1].slot == PDR_SLOT_FREE) g->head->high--;
 }
 
 void pdr_registry_remove(const pdr_registry *g, uint32_t id)
 {
+    unlink_name(g, id);
+    unlink_address(g, id);
     g->endpoints[id].slot = PDR_SLOT_LEAVING;
     pdr_registry_reap(g, id);
-    pdr_registry_relist(g);
 }
 
 void pdr_registry_relist(const pdr_registry *g)
 {
     g->head->relists++;
+    if (g->head->grouping) regroup(g);
     pdr_registry_head *h = g->head;
     uint32_t           p = 0, d = 0, s = 0, n = 0, targets = 0, alone = 0;
     memset(g->listed, 0, h->max_targets * sizeof *g->listed);
@@ -362,6 +403,33 @@ int pdr_registry_bounds(const pdr_registry *g, char *why, size_t cap)
             return snprintf(why, cap, "endpoint %u: targets %u+%u are out of range", id, rec->first_target, rec->targets);
         if (pdr_registry_validate(&rec->e, NULL)) return snprintf(why, cap, "endpoint %u: its record is damaged", id);
     }
+    return 0;
+}
+
+static uint32_t name_hash_of(const void *g, uint32_t id) { return ((const pdr_registry *)g)->endpoints[id].name_hash; }
+static uint32_t address_hash_of(const void *g, uint32_t id) { return ((const pdr_registry *)g)->endpoints[id].address_hash; }
+
+/* All that are in use are found by name and address, and nobody else; where free places are looked for nothing is missed. */
+static int check_found(const pdr_registry *g, uint32_t used, char *why, size_t cap)
+{
+    pdr_lookup names = lookup(g, BY_NAME), addresses = lookup(g, BY_ADDRESS);
+    for (uint32_t id = 0; id < g->head->high; id++) {
+        const pdr_endpoint_rec *rec = &g->endpoints[id];
+        if (rec->slot == PDR_SLOT_USED && (rec->name_hash != hash_text(rec->e.name) || rec->address_hash != hash_address(&rec->e)))
+            return snprintf(why, cap, "endpoint %u: a hash that is not that of its name and address", id);
+    }
+    /* as many as are in use, and each of them leads to its own bucket: with distinct records those are they */
+    if (pdr_lookup_check(&names, name_hash_of, g) != used || pdr_lookup_check(&addresses, address_hash_of, g) != used)
+        return snprintf(why, cap, "registry: not every endpoint is found by its name and address");
+    for (uint32_t id = 0; id < g->head->high; id++) {
+        uint32_t at = PDR_NONE;
+        if (g->endpoints[id].slot == PDR_SLOT_USED && (pdr_registry_find(g, g->endpoints[id].e.name, &at) || at != id))
+            return snprintf(why, cap, "endpoint %u: another one is found by its name", id);
+    }
+    for (uint32_t id = 0; id < g->head->free_from && id < g->head->max_endpoints; id++)
+        if (g->endpoints[id].slot == PDR_SLOT_FREE) return snprintf(why, cap, "registry: the free record %u is not found", id);
+    if (g->head->free_from > g->head->max_endpoints || !pdr_places_check(&g->head->places, g->taken, g->head->max_targets))
+        return snprintf(why, cap, "registry: free targets are not found");
     return 0;
 }
 
@@ -420,6 +488,6 @@ int pdr_registry_check(const pdr_registry *g, char *why, size_t cap)
         return snprintf(why, cap, "registry: counts %u/%u/%u do not match %u/%u", used, targets, taken, h->endpoints, h->targets);
     if (listed != h->prefill_n + h->decode_n + h->single_n)
         return snprintf(why, cap, "registry: %u candidates listed, %u expected", h->prefill_n + h->decode_n + h->single_n, listed);
-    return check_list(g, g->prefill, h->prefill_n, PDR_ROLE_PREFILL, why, cap) || check_list(g, g->decode, h->decode_n, PDR_ROLE_DECODE, why, cap) ||
+    return check_found(g, used, why, cap) || check_list(g, g->prefill, h->prefill_n, PDR_ROLE_PREFILL, why, cap) || check_list(g, g->decode, h->decode_n, PDR_ROLE_DECODE, why, cap) ||
            check_list(g, g->single, h->single_n, PDR_ROLE_BOTH, why, cap) || pdr_board_check(g, why, cap);
 }

@@ -2,14 +2,17 @@
  * Registry: endpoints, their targets (DP ranks), the books' per-target sums, and the lists of candidates.
  *
  * Everything is plain data in the block, reached through a pdr_registry (pointers of this process, made per call). All functions are called
- * with the router's lock held. Costs: reading a target is one or two cache lines; the candidate lists are rebuilt, O(targets), when an endpoint is put,
- * removed, drained, or its health changes. An endpoint's slot is its id; a removed one's slot is free again when its last booking has ended.
+ * with the router's lock held. Costs: reading a target is one or two cache lines; finding an endpoint, putting and removing one cost the same however many there are;
+ * the candidate lists are rebuilt, O(targets), when an endpoint is put, removed, drained, or its health changes: once for all that is put or removed in one call.
+ * An endpoint's slot is its id; a removed one's slot is free again when its last booking has ended.
  */
 #ifndef PDR_REGISTRY_H
 #define PDR_REGISTRY_H
 
 #include "board.h"
+#include "lookup.h"
 #include "patience.h"
+#include "places.h"
 
 #include "pdroute/pdroute.h"
 
@@ -78,7 +81,7 @@ typedef struct pdr_endpoint_rec {
     uint64_t     alive_ns;   /* when it last gave what only one that works can: a computed prompt, the first byte of an answer */
     uint32_t     slow;       /* its present answers take much longer than others' */
     uint32_t     refused;    /* its last failure was a refused connection: trying it costs next to nothing */
-    uint32_t     reserved;
+    uint32_t     address_hash;
     pdr_endpoint e;
 } pdr_endpoint_rec;
 
@@ -89,7 +92,7 @@ typedef struct pdr_registry_head {
     uint32_t hosts, racks, zones;       /* group numbers given out, at most max_endpoints each */
     uint32_t pick;                      /* sequence for last_pick */
     uint32_t high;                      /* endpoints[] beyond this are free */
-    uint32_t grouping;                  /* a put is under way: groups may be half made */
+    uint32_t grouping;                  /* an endpoint is new or elsewhere: pdr_registry_relist() numbers the groups anew */
     uint32_t idle;                      /* listed targets with nothing in prefill by our books */
     uint32_t foreseen;                  /* 1: prefills answer late, and what prompts take is known: their end is foreseen */
     uint64_t through_ns;                /* no target that is busy is through before this, as foreseen: a lower bound */
@@ -98,6 +101,8 @@ typedef struct pdr_registry_head {
     pdr_board_head board;
     uint32_t plain;                     /* plain: choices compare everything (tests) */
     uint32_t crowd_q10;                 /* all that prefill servers have over what is ours, as reports say, times 1024; 0 as 1024: nobody else's (home.h) */
+    uint32_t free_from;                 /* no record before this is free */
+    pdr_places places;                  /* of targets: taken[] */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
 } pdr_registry_head;
@@ -110,13 +115,18 @@ typedef struct pdr_registry {
     uint8_t           *taken;           /* per target: in use */
     uint32_t          *prefill, *decode, *single; /* candidate lists: target numbers, by endpoint */
     uint32_t          *listed;          /* per target: 1 if it computes prompts and is in a list */
+    void              *lookups;         /* by name, by address, and of groups: pdr_registry_lookups_size() bytes */
     pdr_board          board;
 } pdr_registry;
 
+uint64_t pdr_registry_lookups_size(uint32_t max_endpoints);
 void pdr_registry_init(const pdr_registry *g, uint32_t max_endpoints, uint32_t max_targets);
-/* Adds or updates; *id. bootstrap_port 0 stays "the pool's". The caller calls pdr_registry_relist() after the last of several. */
+/*
+ * Adds or updates; *id. For what pdr_registry_validate() has let pass, with its name. bootstrap_port 0 stays "the pool's". The caller calls pdr_registry_relist()
+ * after the last of several; until then it has no topology.
+ */
 int  pdr_registry_put(const pdr_registry *g, const pdr_endpoint *e, uint32_t *id, pdr_error *err);
-/* The record that has this address under another name; PDR_NONE. pdr_registry_put() does not look: a document may swap addresses. */
+/* The record that has this address under another name, the first of several; PDR_NONE. pdr_registry_put() does not look: a document may swap addresses. */
 uint32_t pdr_registry_clash(const pdr_registry *g, const pdr_endpoint *e);
 /* PDR_E_INVALID with a sentence if no such endpoint can be. */
 int  pdr_registry_validate(const pdr_endpoint *e, pdr_error *err);
@@ -129,12 +139,13 @@ static inline uint64_t pdr_crowded(const pdr_registry_head *h, uint64_t ours) { 
 static inline uint32_t pdr_serves_alone(const pdr_endpoint_rec *rec) { return rec->e.role == PDR_ROLE_DECODE && rec->e.flags & PDR_ENDPOINT_ALONE ? 1 : 0; }
 /* NULL unless `id` is in use and not removed. */
 pdr_endpoint_rec *pdr_registry_at(const pdr_registry *g, uint32_t id);
+/* The caller calls pdr_registry_relist() after the last of several. */
 void pdr_registry_remove(const pdr_registry *g, uint32_t id);
 /* Frees the slot of a removed endpoint without bookings. */
 void pdr_registry_reap(const pdr_registry *g, uint32_t id);
-/* Lists from the endpoints: after any change. */
+/* Groups, where one may have changed, and lists from the endpoints: after any change. O(endpoints + targets). */
 void pdr_registry_relist(const pdr_registry *g);
-/* A record half replaced, high mark, targets taken and, where a put was cut short, groups from the endpoints; bookings and lists are made anew later. */
+/* A record half replaced, high mark, targets taken and what finds records; groups with the next relist; bookings and lists are made anew later. */
 void pdr_registry_repair(const pdr_registry *g);
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns); /* PDR_STATE_* */
 

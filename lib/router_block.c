@@ -41,6 +41,7 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_WAITS] = (uint64_t)c->max_targets * 2 * sizeof(uint32_t) +
                              (uint64_t)pdr_wait_groups(c->max_targets) * ((PDR_WAIT_GROUP + 1) * sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint16_t)),
         [PDR_REGION_BOARD] = pdr_board_size(c->max_targets),
+        [PDR_REGION_LOOKUPS] = pdr_registry_lookups_size(c->max_endpoints),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
         /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
@@ -105,6 +106,7 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->registry.decode = b->registry.prefill + targets;
     b->registry.single = b->registry.decode + targets;
     b->registry.listed = b->registry.single + targets;
+    b->registry.lookups = region(r, PDR_REGION_LOOKUPS);
     pdr_board_open(&b->registry.board, region(r, PDR_REGION_BOARD), targets);
     b->ledger.head = region(r, PDR_REGION_LEDGER);
     b->ledger.leases = region(r, PDR_REGION_LEASES);

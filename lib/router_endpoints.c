@@ -76,7 +76,7 @@ static void keep_told(const pdr_books *b, pdr_endpoint *e)
     const pdr_endpoint *old;
     if (!e->bootstrap_port) e->flags &= ~(uint32_t)PDR_ENDPOINT_TOLD_PORT;
     if (!e->dp_size) e->flags &= ~(uint32_t)PDR_ENDPOINT_TOLD_DP;
-    if (!e->name[0] || pdr_registry_find(&b->registry, e->name, &at)) return;
+    if (pdr_registry_find(&b->registry, e->name, &at)) return;
     old = &b->registry.endpoints[at].e;
     e->flags &= ~(uint32_t)TOLD_ROLE;
     if (!same_server(old, e)) return;
@@ -85,13 +85,13 @@ static void keep_told(const pdr_books *b, pdr_endpoint *e)
     if (!e->dp_size && old->flags & PDR_ENDPOINT_TOLD_DP) told_dp(e, old->dp_size);
 }
 
-/* Adds or updates one; *changed 0 if it was there just so. */
+/* Adds or updates one that is valid and named; *changed 0 if it was there just so. The caller relists. */
 static int put_locked(pdr_books *b, const pdr_endpoint *e, uint32_t *id, int *added, int *changed, pdr_error *err)
 {
     uint32_t     at = PDR_NONE, first = 0, ranks = 0;
     pdr_endpoint old;
     *added = 1;
-    if (e->name[0] && !pdr_registry_find(&b->registry, e->name, &at)) {
+    if (!pdr_registry_find(&b->registry, e->name, &at)) {
         old = b->registry.endpoints[at].e;
         first = b->registry.endpoints[at].first_target;
         ranks = b->registry.endpoints[at].targets;
@@ -173,6 +173,7 @@ int pdr_endpoint_remove(pdr_router *r, uint32_t id, pdr_error *err)
     int known = pdr_registry_at(&b.registry, id) != NULL;
     if (known) {
         remove_locked(&b, id);
+        pdr_registry_relist(&b.registry);
         pdr_release_held(&b);
     }
     return pdr_books_unlock(&b, known ? PDR_OK : unknown(err, id), err);
@@ -258,25 +259,27 @@ int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now
 
 /* ---- documents */
 
-/* A document's endpoints, and the same by name, so that what is not in it is found in n log n. */
+/* A document's endpoints, and what an apply needs to know of them. All memory is had before the lock. */
 typedef struct listing {
     pdr_endpoint        *e;
     size_t               n;
     const pdr_endpoint **by_name;
+    uint32_t            *at;     /* by endpoint: the record of that name, PDR_NONE */
+    uint8_t             *stays;  /* by record: it is in the document */
+    uint32_t             records;
 } listing;
 
 static int compare_names(const void *a, const void *b) { return strcmp((*(const pdr_endpoint *const *)a)->name, (*(const pdr_endpoint *const *)b)->name); }
 
-static int name_is(const void *name, const void *at) { return strcmp(name, (*(const pdr_endpoint *const *)at)->name); }
-
-static int named(const listing *l, const char *name) { return l->n && bsearch(name, l->by_name, l->n, sizeof *l->by_name, name_is) != NULL; }
-
-/* Names what has none, sorts, and refuses what can never fit and names that have become the same: all outside the lock. */
+/* Names what has none, sorts, and refuses what can never fit, what no endpoint can be, and names that have become the same: all outside the lock. */
 static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
 {
     size_t in = 0;
+    l->records = max_endpoints;
+    if (!(l->stays = calloc(max_endpoints, 1))) return pdr_fail(err, PDR_E_SYSTEM, "no memory for %u records", max_endpoints);
     if (!l->n) return PDR_OK;
-    if (!(l->by_name = malloc(l->n * sizeof *l->by_name))) return pdr_fail(err, PDR_E_SYSTEM, "no memory for %zu endpoints", l->n);
+    if (!(l->by_name = malloc(l->n * sizeof *l->by_name)) || !(l->at = malloc(l->n * sizeof *l->at)))
+        return pdr_fail(err, PDR_E_SYSTEM, "no memory for %zu endpoints", l->n);
     for (size_t i = 0; i < l->n; i++) {
         pdr_registry_default_name(&l->e[i]); /* what is there already is found by its name */
         l->by_name[i] = &l->e[i];
@@ -288,24 +291,31 @@ static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
     for (size_t i = 1; i < l->n; i++)
         if (!strcmp(l->by_name[i - 1]->name, l->by_name[i]->name))
             return pdr_fail(err, PDR_E_PARSE, "two endpoints have the name \"%.120s\", one of them for want of its own", l->by_name[i]->name);
+    for (size_t i = 0; i < l->n; i++) {
+        int code = pdr_registry_validate(&l->e[i], err);
+        if (code) return code;
+    }
     return PDR_OK;
 }
 
-static uint32_t ranks_of(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
-
-static void mark(uint8_t *taken, uint32_t first, uint32_t n, uint8_t value) { memset(taken + first, value, n); }
-
-/* First fit, as pdr_registry_put() does it; 0 if there is no such run. */
-static int take_run(const pdr_books *b, uint8_t *taken, uint32_t n)
+static void free_listing(listing *l)
 {
-    for (uint32_t i = 0, run = 0; i < b->registry.head->max_targets; i++) {
-        run = taken[i] ? 0 : run + 1;
-        if (run < n) continue;
-        mark(taken, i + 1 - n, n, 1);
-        return 1;
-    }
-    return 0;
+    free(l->stays);
+    free(l->at);
+    free(l->by_name);
+    free(l->e);
 }
+
+/* Finds the document's endpoints among the records. */
+static void find_listed(const pdr_books *b, listing *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        l->at[i] = PDR_NONE;
+        if (!pdr_registry_find(&b->registry, l->e[i].name, &l->at[i])) l->stays[l->at[i]] = 1;
+    }
+}
+
+static uint32_t ranks_of(const pdr_endpoint *e) { return e->dp_size > 1 ? e->dp_size : 1; }
 
 /*
  * Goes through the document as it will be applied, on a copy of the marks of taken targets: whoever is pruned or gets another number of ranks gives
@@ -316,28 +326,29 @@ static int ranks_fit(const pdr_books *b, const listing *l, int prune, pdr_error 
     const pdr_endpoint *e = l->e;
     const pdr_registry *g = &b->registry;
     uint8_t            *taken = (uint8_t *)b->scratch.prefill_cost;
-    uint32_t            id, records = 0;
-    memcpy(taken, g->taken, g->head->max_targets);
+    pdr_places          places = g->head->places;
+    uint32_t            records = 0, total = g->head->max_targets;
+    memcpy(taken, g->taken, total);
     for (uint32_t i = 0; i < g->head->max_endpoints; i++) {
         const pdr_endpoint_rec *rec = &g->endpoints[i];
-        int                     leaves = rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !named(l, rec->e.name);
+        int                     leaves = rec->slot == PDR_SLOT_USED && prune && !rec->bookings && !l->stays[i];
         records += rec->slot == PDR_SLOT_FREE || leaves;
-        if (leaves) mark(taken, rec->first_target, rec->targets, 0);
+        if (leaves) pdr_places_give(&places, taken, rec->first_target, rec->targets);
     }
     for (size_t i = 0; i < l->n; i++) {
-        const pdr_endpoint_rec *rec = NULL;
+        const pdr_endpoint_rec *rec = l->at[i] == PDR_NONE ? NULL : &g->endpoints[l->at[i]];
         if (e[i].flags & PDR_ENDPOINT_OUT) continue;
-        if (!pdr_registry_find(g, e[i].name, &id)) rec = &g->endpoints[id];
         if (rec && rec->targets == ranks_of(&e[i])) continue;
         if (rec && !rec->bookings) {
-            mark(taken, rec->first_target, rec->targets, 0);
+            pdr_places_give(&places, taken, rec->first_target, rec->targets);
             records++;
         }
         if (!records)
             return pdr_fail(err, PDR_E_FULL, "the document has more endpoints than there are places free (max_endpoints %u)", g->head->max_endpoints);
-        if (!take_run(b, taken, ranks_of(&e[i])))
-            return pdr_fail(err, PDR_E_FULL, "the table of targets has no room for the %u ranks of %.64s (max_targets %u)", ranks_of(&e[i]), e[i].name,
-                            g->head->max_targets);
+        uint32_t first = pdr_places_find(&places, taken, total, ranks_of(&e[i]));
+        if (first == total)
+            return pdr_fail(err, PDR_E_FULL, "the table of targets has no room for the %u ranks of %.64s (max_targets %u)", ranks_of(&e[i]), e[i].name, total);
+        pdr_places_take(&places, taken, first, ranks_of(&e[i]));
         records--;
     }
     return PDR_OK;
@@ -347,13 +358,9 @@ static int ranks_fit(const pdr_books *b, const listing *l, int prune, pdr_error 
 static int apply_fits(const pdr_books *b, const listing *l, int prune, pdr_error *err)
 {
     const pdr_endpoint *e = l->e;
-    uint32_t            id;
-    for (size_t i = 0; i < l->n; i++) {
-        int code = pdr_registry_validate(&e[i], err);
-        if (code) return code;
-        if (e[i].flags & PDR_ENDPOINT_OUT) continue;
-        id = pdr_registry_clash(&b->registry, &e[i]);
-        if (id != PDR_NONE && !prune && !named(l, b->registry.endpoints[id].e.name))
+    for (size_t i = 0; i < l->n && !prune; i++) {
+        uint32_t id = e[i].flags & PDR_ENDPOINT_OUT ? PDR_NONE : pdr_registry_clash(&b->registry, &e[i]);
+        if (id != PDR_NONE && !l->stays[id])
             return pdr_fail(err, PDR_E_EXISTS, "%.64s has the address %.64s:%u, which is registered under the name %.64s", e[i].name, e[i].host,
                             e[i].port, b->registry.endpoints[id].e.name);
     }
@@ -363,7 +370,7 @@ static int apply_fits(const pdr_books *b, const listing *l, int prune, pdr_error
 static void prune_others(pdr_books *b, const listing *l, pdr_apply_report *report)
 {
     for (uint32_t i = 0; i < b->registry.head->high; i++) {
-        if (b->registry.endpoints[i].slot != PDR_SLOT_USED || named(l, b->registry.endpoints[i].e.name)) continue;
+        if (b->registry.endpoints[i].slot != PDR_SLOT_USED || l->stays[i]) continue;
         remove_locked(b, i);
         report->removed++;
     }
@@ -404,10 +411,11 @@ static int put_named(pdr_books *b, const pdr_endpoint *e, pdr_apply_report *repo
     return PDR_OK;
 }
 
-static int apply_locked(pdr_books *b, const listing *l, const pdr_pool *pool, int prune, pdr_apply_report *report, pdr_error *err)
+static int apply_locked(pdr_books *b, listing *l, const pdr_pool *pool, int prune, pdr_apply_report *report, pdr_error *err)
 {
     const pdr_endpoint *e = l->e;
-    int                 code = apply_fits(b, l, prune, err);
+    find_listed(b, l);
+    int code = apply_fits(b, l, prune, err);
     if (code) return code;
     if (prune) prune_others(b, l, report);
     for (size_t i = 0; i < l->n && !code; i++)
@@ -431,7 +439,7 @@ int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, 
     most = r->config.max_endpoints;
     int code = pdr_books_unlock(&b, PDR_OK, err);
     if (!code) code = pdr_apply_parse(text, len, &pool, &l.e, &l.n, &complete, &own, err);
-    if (code) return code;
+    if (code) return code; /* and there is nothing to be freed */
     if ((code = list_endpoints(&l, most, err))) goto out;
     code = pdr_books_lock(&b, r, now_ns);
     if (code) {
@@ -441,8 +449,7 @@ int pdr_apply_json(pdr_router *r, const char *text, size_t len, uint32_t flags, 
         code = pdr_books_unlock(&b, code, err);
     }
 out:
-    free(l.by_name);
-    free(l.e);
+    free_listing(&l);
     return code || !report ? code : pdr_struct_out(report, &own, sizeof own, NULL);
 }
 
@@ -572,7 +579,8 @@ static int take_server_info(pdr_books *b, uint32_t id, const pdr_server_info *s,
     if (s->have & PDR_SERVER_DP_SIZE && dp_is_open(&e)) told_dp(&e, s->dp_size);
     if (s->have & PDR_SERVER_ROLE) told_role(&e, s->role);
     if (memcmp(&e, &rec->e, sizeof e)) {
-        int code = put_locked(b, &e, &at, &added, &changed, err);
+        int code = pdr_registry_validate(&e, err);
+        if (!code) code = put_locked(b, &e, &at, &added, &changed, err);
         if (code) return code;
         pdr_registry_relist(&b->registry);
         rec = pdr_registry_at(&b->registry, at);

@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "build/bench"
 
-# name in bench_route, (hold/) bench_hold or (index/) bench_index, function, most instructions per call (measured on x86-64 with gcc 12: 15 % below)
+# name in bench_route, (hold/) bench_hold, (apply/) bench_apply or (index/) bench_index, function, most instructions per call (measured on x86-64 with gcc 12: 15 % below)
 BOUNDS = [
     ("choose/8", "choose", 7_900),
     ("choose/64", "choose", 9_200),
@@ -31,6 +31,15 @@ BOUNDS = [
     ("hold/complete/64/100", "completions", 12_700),
     ("hold/arrive/1024/10000", "arrivals", 3_300),
     ("hold/complete/1024/10000", "completions", 25_000),
+    # per endpoint of a document: the same, but for sorting it by name and address, whether it has a thousand or sixteen thousand
+    ("apply/new/1024", "applied", 23_000),
+    ("apply/same/1024", "applied", 23_000),
+    ("apply/roles/1024", "applied", 23_000),
+    ("apply/others/1024", "applied", 23_000),
+    ("apply/new/16384", "applied", 23_000),
+    ("apply/same/16384", "applied", 23_000),
+    ("apply/roles/16384", "applied", 23_000),
+    ("apply/others/16384", "applied", 23_000),
 ]
 
 
@@ -50,8 +59,8 @@ def binary():
 def test_instructions(binary, tmp_path, name, function, most):
     out = tmp_path / "cg"
     program, what = binary, name
-    if name.startswith("hold/"):
-        program = binary.with_name("bench_hold")
+    if name.startswith(("hold/", "apply/")):
+        program = binary.with_name("bench_" + name.split("/")[0])
     elif name.startswith("index/"):
         program, what = binary.with_name("bench_index"), name.split("/")[1]
     done = subprocess.run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={function}", str(program), "--once", what],

@@ -1,6 +1,8 @@
 /* The fleet as callers see it: adding, finding and removing servers, documents over a running fleet, what engines report, the index fed from outside. */
 #include "fleet.h"
 
+#include "block.h"
+
 #include <time.h>
 
 static pdr_error err;
@@ -772,6 +774,84 @@ static void lists_longer_than_the_table(void **state)
     fleet_close(&f);
 }
 
+static int relists(const fleet *f, uint32_t *n)
+{
+    pdr_books b;
+    int       code = pdr_books_lock(&b, f->r, f->now);
+    if (code) return code;
+    *n = b.registry.head->relists;
+    return pdr_books_unlock(&b, PDR_OK, NULL);
+}
+
+/* As long_list(n, 0), with two ranks each. */
+static char *list_of_ranks(size_t n)
+{
+    char  *text = malloc(n * 112 + 32);
+    size_t len = (size_t)sprintf(text, "{\"endpoints\":[");
+    for (size_t i = 0; i < n; i++)
+        len += (size_t)sprintf(text + len, "%s{\"name\":\"w%zu\",\"role\":\"decode\",\"host\":\"10.0.%zu.%zu\",\"port\":8000,\"dp_size\":2}", i ? "," : "", i, i >> 8, i & 255);
+    strcpy(text + len, "]}");
+    return text;
+}
+
+/* However many come, go or change, the lists are made anew once, at the end; every step leaves each found by name and address. */
+static void a_document_makes_the_lists_once(void **state)
+{
+    static const uint32_t targets[] = {300, 600, 2};
+    (void)state;
+    pdr_config c = fleet_config();
+    fleet      f;
+    uint32_t   id;
+    c.max_endpoints = 600;
+    c.max_targets = 1200;
+    fleet_open(&f, &c, 1, 1);
+    for (int i = 0; i < 3; i++) {
+        uint32_t before, after;
+        assert_int_equal(relists(&f, &before), PDR_OK);
+        /* all new; all with another number of ranks, so that each is removed and added; most gone */
+        char *text = i == 0 ? long_list(300, 100, 0, 0) : i == 1 ? list_of_ranks(300) : long_list(2, 1, 0, 0);
+        assert_int_equal(apply(&f, PDR_APPLY_PRUNE, text), PDR_OK);
+        free(text);
+        assert_int_equal(relists(&f, &after), PDR_OK);
+        assert_int_equal(after - before, 1);
+        assert_int_equal(pdr_router_check(f.r, &err), PDR_OK);
+        assert_int_equal(pdr_endpoint_find(f.r, "w1", &id), PDR_OK);
+        assert_int_equal(pdr_endpoint_find(f.r, "w299", &id), i < 2 ? PDR_OK : PDR_E_NOT_FOUND);
+        assert_int_equal(fleet_stats(&f).targets, targets[i]);
+    }
+    fleet_close(&f);
+}
+
+/* An endpoint that nobody finds, or that is found by what it is not: the check tells, and the next repair sets it right. */
+static void who_is_not_found_is_told(void **state)
+{
+    (void)state;
+    fleet      f;
+    pdr_books  b;
+    uint32_t   id;
+    pdr_config c = fleet_config();
+    fleet_open(&f, &c, 3, 3);
+    for (int what = 0; what < 4; what++) {
+        assert_int_equal(pdr_books_lock(&b, f.r, f.now), PDR_OK);
+        if (what == 0) memset(b.registry.lookups, 0xFF, pdr_registry_lookups_size(b.registry.head->max_endpoints)); /* nobody is linked */
+        if (what == 1) b.registry.endpoints[f.prefill[1]].address_hash ^= 64;
+        if (what == 2) b.registry.head->free_from = b.registry.head->max_endpoints;
+        if (what == 3) b.registry.head->places.from[0] = b.registry.head->max_targets;
+        pdr_books_unlock(&b, PDR_OK, NULL);
+        assert_int_equal(pdr_router_check(f.r, &err), PDR_E_BLOCK_CORRUPT);
+        assert_int_equal(pdr_books_lock(&b, f.r, f.now), PDR_OK);
+        pdr_registry_repair(&b.registry);
+        pdr_registry_relist(&b.registry);
+        pdr_books_unlock(&b, PDR_OK, NULL);
+        if (pdr_router_check(f.r, &err)) fail_msg("%d: %s", what, err.message);
+        assert_int_equal(pdr_endpoint_find(f.r, "p1", &id), PDR_OK);
+        assert_int_equal(id, f.prefill[1]);
+        fleet_add(&f, "p1", "10.0.0.2", 8000, PDR_ROLE_PREFILL);
+        assert_int_equal(fleet_stats(&f).endpoints, 6);
+    }
+    fleet_close(&f);
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -803,6 +883,8 @@ int main(void)
         cmocka_unit_test_setup(decode_is_told_where_prefill_really_is, begin),
         cmocka_unit_test_setup(a_full_decode_server_is_avoided, begin),
         cmocka_unit_test_setup(lists_longer_than_the_table, begin),
+        cmocka_unit_test_setup(a_document_makes_the_lists_once, begin),
+        cmocka_unit_test_setup(who_is_not_found_is_told, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

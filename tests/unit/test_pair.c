@@ -17,7 +17,7 @@ typedef struct world {
     uint64_t          prefill_cost[MAX], decode_cost[MAX];
     uint32_t          host[MAX], rack[MAX], zone[MAX];
     uint16_t          depth[MAX];
-    uint64_t          board[64 * MAX];
+    uint64_t          board[64 * MAX], lookups[8 * MAX];
     pdr_registry      g;
     pdr_scratch       s;
     pdr_rates         rates;
@@ -33,6 +33,8 @@ static void make_world(world *w, int topology)
     memset(w, 0, sizeof *w);
     w->g = (pdr_registry){&w->head, w->endpoints, w->targets, w->infos, w->taken, w->prefill, w->decode, w->single, w->listed, .board = {0}};
     pdr_board_open(&w->g.board, w->board, MAX);
+    assert_true(pdr_registry_lookups_size(MAX) <= sizeof w->lookups);
+    w->g.lookups = w->lookups;
     w->s = (pdr_scratch){w->prefill_cost, w->decode_cost, w->host, w->rack, w->zone};
     w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500, 0};
     pdr_registry_init(&w->g, MAX, MAX);
@@ -198,10 +200,11 @@ static void group_numbers_are_reused(void **state)
         e.role = PDR_ROLE_PREFILL;
         snprintf(e.topology_host, sizeof e.topology_host, "machine%u", round);
         assert_int_equal(pdr_registry_put(&w.g, &e, &id, NULL), PDR_OK);
-        assert_true(w.targets[id].host < MAX && w.head.hosts <= MAX);
         strcpy(e.name, "neighbour");
         strcpy(e.host, "10.0.0.2");
         assert_int_equal(pdr_registry_put(&w.g, &e, &first, NULL), PDR_OK);
+        pdr_registry_relist(&w.g);
+        assert_true(w.targets[id].host < MAX && w.head.hosts <= MAX);
         assert_int_equal(w.targets[id].host, w.targets[first].host);
     }
 }
