@@ -86,11 +86,6 @@ static void put_metadata(request *r, const abi_header *pairs, size_t n)
         CALLBACK(http_set_dynamic_metadata_string)(r->filter, space, (abi_text){pairs[i].key, pairs[i].key_length}, (abi_text){pairs[i].value, pairs[i].value_length});
 }
 
-static void put_address(char *out, size_t cap, const char *host, unsigned port)
-{
-    (void)snprintf(out, cap, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
-}
-
 void request_metadata(request *r, int answered)
 {
     const pdr_decision *d = &r->job.decision;
@@ -101,8 +96,8 @@ void request_metadata(request *r, int answered)
 
     if (r->destroyed) return;
     gate_describe(&r->job, hit, sizeof hit, why, sizeof why);
-    if (pair) put_address(prefill, sizeof prefill, d->prefill_host, d->prefill_port);
-    if (r->job.decided) put_address(decode, sizeof decode, d->decode_host, d->decode_port);
+    if (pair) gate_address(prefill, sizeof prefill, d->prefill_host, d->prefill_port, 1);
+    if (r->job.decided) gate_address(decode, sizeof decode, d->decode_host, d->decode_port, 1);
     if (pair) (void)snprintf(room, sizeof room, "%" PRIu64, d->room);
     (void)snprintf(attempts, sizeof attempts, "%u", r->job.attempts);
     pairs[n++] = header_of("prefill", prefill);
@@ -300,8 +295,8 @@ static void op_send(gate_job *job, int which)
     l->retry_after_ms = 0;
     l->headers.len = l->collected.len = 0;
     l->head_told = l->body_told = l->relayed = l->streaming = l->ended = l->sse = l->json = l->encoded = l->plain = 0;
-    if (which == PDR_LEG_PREFILL) put_address(address, sizeof address, d->prefill_host, d->prefill_port);
-    else put_address(address, sizeof address, d->decode_host, d->decode_port);
+    if (which == PDR_LEG_PREFILL) gate_address(address, sizeof address, d->prefill_host, d->prefill_port, 1);
+    else gate_address(address, sizeof address, d->decode_host, d->decode_port, 1);
     choose_headers(r);
     if (r->chosen.failed || write_body(r, which, &body)) {
         leg_failed(l, PDR_FAIL_CONNECT);

@@ -52,6 +52,7 @@ void call_free(call *c)
     for (int i = 0; i < 2; i++) leg_free(&c->legs[i]);
     grpc_stream_free(&c->grpc);
     bytes_free(&c->head);
+    bytes_free(&c->fields);
     bytes_free(&c->body);
     bytes_free(&c->tail);
     bytes_free(&c->subset);
@@ -64,7 +65,7 @@ void call_free(call *c)
 static void renew(call *c)
 {
     const bytes head = bytes_emptied(c->head), body = bytes_emptied(c->body), tail = bytes_emptied(c->tail), held = bytes_emptied(c->held_body),
-                subset = bytes_emptied(c->subset), forwarded = bytes_emptied(c->forwarded);
+                subset = bytes_emptied(c->subset), forwarded = bytes_emptied(c->forwarded), fields = bytes_emptied(c->fields);
 
     for (int i = 0; i < 2; i++) leg_renew(&c->legs[i]);
     grpc_stream_reset(&c->grpc);
@@ -72,6 +73,7 @@ static void renew(call *c)
     c->job.actions_n = 0;
     memset((char *)&c->path, 0, sizeof *c - offsetof(call, path));
     c->head = head;
+    c->fields = fields;
     c->body = body;
     c->tail = tail;
     c->subset = subset;

@@ -19,11 +19,12 @@ static int address_of(const char *host, unsigned port, char *out, size_t cap)
     struct in6_addr v6;
     struct in_addr v4;
 
-    if (inet_pton(AF_INET, host, &v4) == 1) return snprintf(out, cap, "%s:%u", host, port) > 0 ? 0 : -1;
-    if (inet_pton(AF_INET6, host, &v6) == 1) return snprintf(out, cap, "[%s]:%u", host, port) > 0 ? 0 : -1;
+    if (inet_pton(AF_INET, host, &v4) == 1 || inet_pton(AF_INET6, host, &v6) == 1) {
+        gate_address(out, cap, host, port, 1);
+        return 0;
+    }
     if (getaddrinfo(host, NULL, &hints, &found) != 0) return -1;
-    if (getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0)
-        (void)snprintf(out, cap, found->ai_family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, port);
+    if (getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0) gate_address(out, cap, text, port, 1);
     freeaddrinfo(found);
     return text[0] ? 0 : -1;
 }
@@ -51,8 +52,8 @@ static void op_decided(gate_job *job)
 {
     call *c = call_of(job);
     const pdr_decision *d = &job->decision;
-    (void)snprintf(c->names[0], sizeof c->names[0], "%s:%u", d->prefill_host, d->prefill_port);
-    (void)snprintf(c->names[1], sizeof c->names[1], "%s:%u", d->decode_host, d->decode_port);
+    gate_address(c->names[0], sizeof c->names[0], d->prefill_host, d->prefill_port, 0);
+    gate_address(c->names[1], sizeof c->names[1], d->decode_host, d->decode_port, 0);
     /* nobody sees prefill's answer, or decode's does not come by here */
     if (job->whole && (c->w->options->dispatch == DISPATCH_MIRROR || (c->w->options->dispatch == DISPATCH_SEND && c->response_body_mode != BODY_FULL_DUPLEX)))
         job->whole->wanted = 0;

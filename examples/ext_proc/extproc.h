@@ -144,6 +144,7 @@ struct call {
     leg legs[2];
     bytes forwarded;            /* header lines that pass, for legs of our own */
     bytes head;                 /* HeaderMap of the request, kept */
+    bytes fields;               /* what is in it: request_field, one after the other */
     bytes body;                 /* the request's; `body_at` is where it begins */
     size_t body_at;
     bytes tail;                 /* members put into decode's body */
@@ -194,8 +195,13 @@ view call_body(const call *c);
 /* As it is, without content; of a large one not the memory. */
 bytes bytes_emptied(bytes b);
 
-/* Whether a request header stays here, and does not go to the workers. */
-int header_stays(const call *c, const header *h);
+/* A header of the request. */
+typedef struct request_field {
+    view name, value;
+    int stays; /* here: it does not go to the workers */
+} request_field;
+
+const request_field *call_fields(const call *c, size_t *n);
 
 /* ------------------------------------------------------------------------------------------------------------ replies */
 

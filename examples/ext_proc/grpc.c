@@ -359,7 +359,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     grpc_stream *s;
 
     (void)flags;
-    if (name_len != 5 || memcmp(name, ":path", 5) != 0 || frame->hd.type != NGHTTP2_HEADERS) return 0;
+    if (name_len != 5 || memcmp(name, ":path", 5) != 0 || frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    if (nghttp2_session_get_stream_user_data(session, frame->hd.stream_id)) return 0; /* a second one */
     while (service->path && !view_is(path, service->path)) service++;
     if (!service->path) return 0;
     s = service->open(c->loop);
@@ -502,6 +503,7 @@ static nghttp2_session *new_session(grpc_conn *c)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
     nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX / 2, UINT64_MAX / 2);
     nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_no_http_messaging(option, 1); /* of the head only the path is looked at */
     if (nghttp2_session_server_new2(&session, callbacks, c, option)) {
         session = NULL;
         goto out;

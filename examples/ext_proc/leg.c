@@ -110,19 +110,20 @@ static int has_controls(view v)
 
 view leg_forwarded(call *c)
 {
-    view in = {c->head.data, c->head.len};
     bytes *out = &c->forwarded;
-    header h;
+    size_t n;
+    const request_field *f = call_fields(c, &n);
 
     if (out->len) return (view){out->data, out->len};
-    while (header_next(&in, &h) > 0) {
-        if (h.name.len == 0 || h.name.data[0] == ':' || view_is(h.name, "host") || header_stays(c, &h)) continue;
-        if (view_is(h.name, "content-length") || view_is(h.name, "transfer-encoding") || view_is(h.name, HEADER_DESTINATION)) continue;
-        if (h.name.len > 8 && memcmp(h.name.data, "x-envoy-", 8) == 0) continue;
-        if (has_controls(h.name) || has_controls(h.value) || memchr(h.name.data, ' ', h.name.len) || memchr(h.name.data, ':', h.name.len)) continue;
-        bytes_put_view(out, h.name);
+    for (; n; n--, f++) {
+        const view name = f->name;
+        if (f->stays || name.len == 0 || name.data[0] == ':' || view_is(name, "host")) continue;
+        if (view_is(name, "content-length") || view_is(name, "transfer-encoding") || view_is(name, HEADER_DESTINATION)) continue;
+        if (name.len > 8 && memcmp(name.data, "x-envoy-", 8) == 0) continue;
+        if (has_controls(name) || has_controls(f->value) || memchr(name.data, ' ', name.len) || memchr(name.data, ':', name.len)) continue;
+        bytes_put_view(out, name);
         bytes_put(out, ": ", 2);
-        bytes_put_view(out, h.value);
+        bytes_put_view(out, f->value);
         bytes_put(out, "\r\n", 2);
     }
     return (view){out->data, out->len};
@@ -133,20 +134,22 @@ static int put_head(leg *l, const char *host, unsigned port)
     call *c = l->c;
     const view lines = leg_forwarded(c);
     bytes *out = &l->head_out;
-    char text[320];
-    int n;
+    char address[300];
 
     if (c->target.len == 0 || has_controls(c->target) || memchr(c->target.data, ' ', c->target.len) || has_controls(c->method)) return -1;
     out->len = 0;
     bytes_put_view(out, c->method);
     bytes_put(out, " ", 1);
     bytes_put_view(out, c->target);
-    n = snprintf(text, sizeof text, strchr(host, ':') ? " HTTP/1.1\r\nHost: [%s]:%u\r\n" : " HTTP/1.1\r\nHost: %s:%u\r\n", host, port);
-    bytes_put(out, text, (size_t)n);
+    bytes_put_text(out, " HTTP/1.1\r\nHost: ");
+    gate_address(address, sizeof address, host, port, 1);
+    bytes_put_text(out, address);
+    bytes_put_text(out, "\r\n");
     bytes_put_view(out, lines);
     if (!c->head_only) {
-        n = snprintf(text, sizeof text, "Content-Length: %llu\r\n", (unsigned long long)l->length);
-        bytes_put(out, text, (size_t)n);
+        bytes_put_text(out, "Content-Length: ");
+        bytes_put_number(out, l->length);
+        bytes_put_text(out, "\r\n");
     }
     bytes_put(out, "\r\n", 2);
     return out->failed || c->forwarded.failed ? -1 : 0;

@@ -89,11 +89,11 @@ static void put_headers_answer(call *c, const char *destination, const char *pre
     const size_t mark = grpc_begin(&c->grpc);
     const size_t answer = wire_begin(b, REPLY_REQUEST_HEADERS);
     const size_t common = wire_begin(b, 1); /* HeadersResponse.response */
-    view in = {c->head.data, c->head.len};
     char number[24];
-    header h;
 
     if (destination) {
+        size_t fields;
+        const request_field *f = call_fields(c, &fields);
         const size_t mutation = wire_begin(b, 2); /* header_mutation */
         put_header(b, HEADER_DESTINATION, destination, strlen(destination));
         if (prefill) put_header(b, HEADER_PREFILL, prefill, strlen(prefill));
@@ -101,8 +101,8 @@ static void put_headers_answer(call *c, const char *destination, const char *pre
             (void)snprintf(number, sizeof number, "%" PRIu64, length);
             put_header(b, HEADER_LENGTH, number, strlen(number));
         }
-        while (header_next(&in, &h) > 0) {
-            if (h.name.len && h.name.data[0] != ':' && header_stays(c, &h)) wire_bytes(b, 2, h.name.data, h.name.len); /* remove_headers */
+        for (size_t i = 0; i < fields; i++) {
+            if (f[i].stays && f[i].name.len && f[i].name.data[0] != ':') wire_bytes(b, 2, f[i].name.data, f[i].name.len); /* remove_headers */
         }
         wire_end(b, mutation);
         wire_varint(b, 5, 1); /* clear_route_cache */

@@ -6,17 +6,26 @@
 #include "parts.h"
 
 /* Headers of one connection; Envoy takes care of most. Those named by a Connection header are gone before it asks. */
-int header_stays(const call *c, const header *h)
+#define LISTED(literal) {literal, sizeof(literal) - 1}
+
+static int stays(const call *c, view name)
 {
-    static const char *const names[] = {"connection", "keep-alive", "proxy-connection", "expect", "te", "trailer", "upgrade",
-                                        "http2-settings", "proxy-authorization", "x-prefiller-host-port", HEADER_PREFILL, HEADER_LENGTH};
+    static const view names[] = {LISTED("connection"), LISTED("keep-alive"), LISTED("proxy-connection"), LISTED("expect"), LISTED("te"), LISTED("trailer"),
+                                 LISTED("upgrade"), LISTED("http2-settings"), LISTED("proxy-authorization"), LISTED("x-prefiller-host-port"),
+                                 LISTED(HEADER_PREFILL), LISTED(HEADER_LENGTH)};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (view_is(h->name, names[i])) return 1;
+        if (name.len == names[i].len && memcmp(name.data, names[i].data, name.len) == 0) return 1;
     }
     /* an answer whose usage is to be read cannot be compressed; Envoy's compressor does that for the client */
-    if (c->job.api != PDR_API_OTHER && view_is(h->name, "accept-encoding")) return 1;
-    return pdr_header_owned(h->name.data, h->name.len) == 1;
+    if (c->job.api != PDR_API_OTHER && view_is(name, "accept-encoding")) return 1;
+    return pdr_header_owned(name.data, name.len) == 1;
+}
+
+const request_field *call_fields(const call *c, size_t *n)
+{
+    *n = c->fields.len / sizeof(request_field);
+    return (const request_field *)(const void *)c->fields.data;
 }
 
 view call_body(const call *c)
@@ -26,20 +35,26 @@ view call_body(const call *c)
 
 static void read_head(call *c, view headers)
 {
+    request_field *all;
     view in;
     header h;
 
-    c->head.len = 0;
+    c->head.len = c->fields.len = 0;
     bytes_put_view(&c->head, headers);
     in = (view){c->head.data, c->head.len};
     while (header_next(&in, &h) > 0) {
+        const request_field f = {h.name, h.value, 0};
         if (view_is(h.name, ":path")) c->target = h.value;
         else if (view_is(h.name, ":method")) c->method = h.value;
         else if (view_is(h.name, "content-type")) c->content_type = h.value;
         gate_header(&c->job, h.name, h.value);
+        bytes_put(&c->fields, &f, sizeof f);
     }
     const char *query = memchr(c->target.data ? c->target.data : "", '?', c->target.len);
     c->path = (view){c->target.data, query ? (size_t)(query - c->target.data) : c->target.len};
+    c->job.api = gate_api(c->path);
+    all = (request_field *)(void *)c->fields.data;
+    for (size_t i = 0; i < c->fields.len / sizeof *all; i++) all[i].stays = stays(c, all[i].name);
 }
 
 int view_mentions(view text, const char *word)
@@ -69,7 +84,6 @@ void call_start(call *c)
     c->started = 1;
     c->w->requests++;
     if (c->w->options->echo) {
-        c->job.api = gate_api(c->path);
         reply_echo(c);
         return;
     }
@@ -87,7 +101,10 @@ void request_headers(call *c, const message *m)
     c->response_body_mode = m->response_body_mode;
     c->request_body_mode = m->request_body_mode;
     read_head(c, m->headers);
-    c->job.api = gate_api(c->path);
+    if (c->head.failed || c->fields.failed) {
+        grpc_finish(&c->grpc, GRPC_RESOURCE_EXHAUSTED);
+        return;
+    }
     c->head_only = m->end != 0;
     if (!c->w->options->echo && local_answer(c)) return;
     if (c->head_only) call_start(c);

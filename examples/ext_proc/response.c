@@ -106,7 +106,7 @@ static uint32_t endpoint_at(pdr_router *r, view address)
     while (pdr_endpoint_next(r, &cursor, &id) == PDR_OK) {
         pdr_init_struct(&e, sizeof e);
         if (pdr_endpoint_get(r, id, &e, &state) != PDR_OK) continue;
-        (void)snprintf(text, sizeof text, strchr(e.host, ':') ? "[%s]:%u" : "%s:%u", e.host, e.port);
+        gate_address(text, sizeof text, e.host, e.port, 1);
         if (view_is(address, text)) return id;
     }
     return PDR_NONE;

@@ -129,6 +129,8 @@ int gate_error_is_refusal(view chunk);
 void gate_refuse(gate_job *job, gate *g, int code, const char *message);
 /* The rewritten body of a leg as slices of `body` and of *tail (which gets the bytes); *n in: capacity. 0 or PDR_E_*. */
 int gate_rewrite(const gate_job *job, int leg, bytes *tail, pdr_slice *slices, size_t *n);
+/* host:port, an IPv6 address in brackets if asked for; cut to `cap`. For every request, so without printf. */
+void gate_address(char *out, size_t cap, const char *host, unsigned port, int brackets);
 /* "hit" and "why" as the logs show them. */
 void gate_describe(const gate_job *job, char *hit, size_t hit_cap, char *why, size_t why_cap);
 /* One line to standard error, with the time. */

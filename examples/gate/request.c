@@ -81,6 +81,16 @@ static void put_number(line *l, const char *before, uint64_t n)
     put_text(l, p);
 }
 
+void gate_address(char *out, size_t cap, const char *host, unsigned port, int brackets)
+{
+    const int six = brackets && strchr(host, ':');
+    line l = {out, out + cap - 1};
+
+    if (six) put_text(&l, "[");
+    put_text(&l, host);
+    put_number(&l, six ? "]:" : ":", port);
+}
+
 void gate_describe(const gate_job *job, char *hit, size_t hit_cap, char *why, size_t why_cap)
 {
     const pdr_decision *d = &job->decision;

@@ -1,6 +1,5 @@
 #include "subset.h"
 
-#include <stdio.h>
 #include <string.h>
 
 void subset_put(bytes *addresses, view text)
@@ -37,7 +36,7 @@ int subset_apply(gate_job *job, view addresses)
         for (cursor = 0; pdr_endpoint_next(r, &cursor, &id) == PDR_OK;) {
             pdr_init_struct(&e, sizeof e);
             if (pdr_endpoint_get(r, id, &e, &state) != PDR_OK) continue;
-            (void)snprintf(address, sizeof address, strchr(e.host, ':') ? "[%s]:%u" : "%s:%u", e.host, e.port);
+            gate_address(address, sizeof address, e.host, e.port, 1);
             const int named = names(addresses, address);
             if (pass == 0) {
                 prefills += e.role == PDR_ROLE_PREFILL && named;

@@ -6,11 +6,6 @@
 
 #define LENGTH_BYTES 4 /* kept free for the length of a message inside: up to 2^28 */
 
-int view_is(view v, const char *text)
-{
-    return strlen(text) == v.len && memcmp(v.data, text, v.len) == 0;
-}
-
 int view_is_nocase(view v, const char *lower)
 {
     return strlen(lower) == v.len && strncasecmp(v.data, lower, v.len) == 0;
@@ -44,9 +39,20 @@ static int skip(view *in, uint64_t n)
 
 int wire_next(view *in, field *out)
 {
+    const uint8_t *p = (const uint8_t *)in->data;
     uint64_t tag, n;
 
     if (in->len == 0) return 0;
+    if (in->len > 1 && (p[0] & 0x87) == 2 && p[0] > 7 && p[1] < 0x80) { /* nearly every one: bytes, tag and length in one byte each */
+        if (p[1] > in->len - 2) return -1;
+        out->number = p[0] >> 3;
+        out->type = 2;
+        out->value = 0;
+        out->bytes = (view){in->data + 2, p[1]};
+        in->data += 2 + out->bytes.len;
+        in->len -= 2 + out->bytes.len;
+        return 1;
+    }
     if (read_varint(in, &tag) || tag >> 3 == 0 || tag >> 32) return -1;
     out->number = (uint32_t)(tag >> 3);
     out->type = (uint32_t)(tag & 7);
@@ -70,10 +76,9 @@ int wire_next(view *in, field *out)
 
 /* ------------------------------------------------------------------------------------------------------------ writing */
 
-int bytes_reserve(bytes *b, size_t more)
+int bytes_grow(bytes *b, size_t more)
 {
     if (b->failed) return -1;
-    if (b->cap - b->len >= more) return 0;
     size_t cap = b->cap ? b->cap : 256;
     while (cap - b->len < more) cap *= 2;
     char *data = realloc(b->data, cap);
@@ -86,16 +91,18 @@ int bytes_reserve(bytes *b, size_t more)
     return 0;
 }
 
-void bytes_put(bytes *b, const void *data, size_t len)
+void bytes_put_text(bytes *b, const char *text)
 {
-    if (len == 0 || bytes_reserve(b, len)) return;
-    memcpy(b->data + b->len, data, len);
-    b->len += len;
+    bytes_put(b, text, strlen(text));
 }
 
-void bytes_put_view(bytes *b, view v)
+void bytes_put_number(bytes *b, uint64_t n)
 {
-    bytes_put(b, v.data, v.len);
+    char digits[20], *p = digits + sizeof digits;
+
+    do *--p = (char)('0' + n % 10);
+    while (n /= 10);
+    bytes_put(b, p, (size_t)(digits + sizeof digits - p));
 }
 
 void bytes_free(bytes *b)
@@ -107,6 +114,10 @@ void bytes_free(bytes *b)
 static void put_varint(bytes *b, uint64_t value)
 {
     if (bytes_reserve(b, 10)) return;
+    if (value < 0x80) {
+        b->data[b->len++] = (char)value;
+        return;
+    }
     for (; value >= 0x80; value >>= 7) b->data[b->len++] = (char)(value | 0x80);
     b->data[b->len++] = (char)value;
 }

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct view {
     const char *data;
@@ -16,7 +17,11 @@ typedef struct view {
 } view;
 
 #define VIEW(literal) ((view){literal, sizeof(literal) - 1})
-int view_is(view v, const char *text);         /* 1: equal */
+/* 1: equal. Here, so that the length of a literal is known to the compiler: every header of every request is asked for several names. */
+static inline int view_is(view v, const char *text)
+{
+    return strlen(text) == v.len && memcmp(v.data, text, v.len) == 0;
+}
 int view_is_nocase(view v, const char *lower); /* `lower` is in lower case */
 
 /* ------------------------------------------------------------------------------------------------------------ reading */
@@ -40,9 +45,28 @@ typedef struct bytes {
     int failed;
 } bytes;
 
-int bytes_reserve(bytes *b, size_t more); /* 0: there is room for `more`; -1 */
-void bytes_put(bytes *b, const void *data, size_t len);
-void bytes_put_view(bytes *b, view v);
+int bytes_grow(bytes *b, size_t more); /* bytes_reserve() where there is none yet */
+
+/* 0: there is room for `more`; -1 */
+static inline int bytes_reserve(bytes *b, size_t more)
+{
+    return !b->failed && b->cap - b->len >= more ? 0 : bytes_grow(b, more);
+}
+
+static inline void bytes_put(bytes *b, const void *data, size_t len)
+{
+    if (len == 0 || bytes_reserve(b, len)) return;
+    memcpy(b->data + b->len, data, len);
+    b->len += len;
+}
+
+static inline void bytes_put_view(bytes *b, view v)
+{
+    bytes_put(b, v.data, v.len);
+}
+
+void bytes_put_text(bytes *b, const char *text);
+void bytes_put_number(bytes *b, uint64_t n); /* in decimal */
 void bytes_free(bytes *b);
 
 void wire_varint(bytes *b, uint32_t number, uint64_t value);

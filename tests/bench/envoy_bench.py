@@ -19,7 +19,10 @@ What Envoy takes for legs alone (only its own figure), by envoy_floor.c, a modul
     streams     both legs, such streams, as `module` has them
     mixed       both legs: Envoy's router sends decode's, a stream of the filter prefill's
 
-    tests/bench/envoy_bench.py [--seconds S] [--rounds N] [--sizes 1KB,132KB] [--ways echo,decision,…] [--rss N]
+With --instructions pdroute-extproc runs under callgrind, and what is printed are its own instructions for a request, which do not depend on what else the
+machine does; the kernel's part is not in them, its tick every 100 ms is.
+
+    tests/bench/envoy_bench.py [--seconds S] [--rounds N] [--sizes 1KB,132KB] [--ways echo,decision,…] [--rss N] [--instructions]
 """
 
 import argparse
@@ -42,7 +45,6 @@ WAYS = {"echo": ("NONE", ["--echo"]), "decision": ("NONE", ["--dispatch", "mirro
         "both": ("FULL_DUPLEX_STREAMED", ["--dispatch", "both"]), "full": ("FULL_DUPLEX_STREAMED", [])}
 FLOORS = ("plain", "router", "stream", "streams", "mixed")
 SERVERS = 32  # of each role
-TICKS = os.sysconf("SC_CLK_TCK")
 
 STUB = """
 worker_processes 1; daemon off; pid {dir}/stub.pid; error_log {dir}/stub.log error; worker_rlimit_nofile 16384;
@@ -107,6 +109,27 @@ class Gateway(ext_proc.Gateway):
         return next(pid for pid in self.all_pids() if Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0].endswith(f"/{name}"))
 
 
+class Counted(Gateway):
+    """Under callgrind, which counts between counting(True) and counting(False)."""
+    start_timeout = 60
+
+    def environment(self):
+        given = super().environment()
+        script = self.dir / "pdroute-extproc"
+        script.write_text(f"#!/bin/sh\nexec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file={self.dir}/callgrind {given['PDROUTE_EXTPROC']} \"$@\"\n")
+        script.chmod(0o755)
+        return {**given, "PDROUTE_EXTPROC": str(script)}
+
+    def counting(self, on):
+        pid = next(p for p in self.all_pids() if "callgrind" in Path(f"/proc/{p}/cmdline").read_text())
+        subprocess.run(["callgrind_control", "-i", "on" if on else "off", str(pid)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def counted(self):
+        """All instructions, once it has ended."""
+        text = (self.dir / "callgrind").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("totals:"))
+
+
 class Module(envoy_module.Gateway):
     """Envoy with libpdroute inside."""
 
@@ -154,8 +177,8 @@ class Floor(Module):
 
 
 def cpu(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Seconds, of all its threads, as the scheduler counts them."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e9
 
 
 def rss(pid):
@@ -173,16 +196,21 @@ def write_bodies(directory, size, n):
     (directory / f"{size}.lua").write_text(LUA.format(n=n, dir=directory, size=size))
 
 
+def requests(gw, directory, size, seconds):
+    """How many were answered."""
+    done = subprocess.run(["wrk", "-t", "1", "-c", "32", "-d", f"{int(seconds)}s", "-s", str(directory / f"{size}.lua"), gw.url], stdout=subprocess.PIPE, text=True, check=True)
+    count, failed = map(int, next(line for line in done.stdout.splitlines() if line.startswith("COUNT")).split()[1:])
+    if failed:
+        raise SystemExit(f"{failed} of {count} requests failed\n{done.stdout}\n{gw.errors()[-2000:]}")
+    return count
+
+
 def load(gw, directory, size, seconds):
     """Requests, and CPU seconds of pdroute-extproc and of Envoy."""
     pids = [gw.pid_of("pdroute-extproc"), gw.pid_of("envoy")]
     before = [cpu(p) for p in pids]
-    done = subprocess.run(["wrk", "-t", "1", "-c", "32", "-d", f"{int(seconds)}s", "-s", str(directory / f"{size}.lua"), gw.url], stdout=subprocess.PIPE, text=True, check=True)
-    used = [cpu(p) - b for p, b in zip(pids, before)]
-    count, failed = map(int, next(line for line in done.stdout.splitlines() if line.startswith("COUNT")).split()[1:])
-    if failed:
-        raise SystemExit(f"{failed} of {count} requests failed\n{done.stdout}\n{gw.errors()[-2000:]}")
-    return count, used
+    count = requests(gw, directory, size, seconds)
+    return count, [cpu(p) - b for p, b in zip(pids, before)]
 
 
 def main():
@@ -191,6 +219,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--sizes", default=",".join(SIZES))
     p.add_argument("--ways", default=",".join([*WAYS, "module", *FLOORS]))
+    p.add_argument("--instructions", action="store_true")
     p.add_argument("--rss", type=int, help="send at least this many requests the way `send`, and print memory before and after")
     o = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name:
@@ -204,6 +233,11 @@ def main():
                      for net, role in ((71, "prefill"), (72, "decode")) for i in range(SERVERS)]
         gateways = {}
         try:
+            if o.instructions:
+                for size in o.sizes.split(","):
+                    write_bodies(directory, size, 64)
+                count_instructions(directory, endpoints, o)
+                return
             if o.rss:
                 o.ways, o.sizes = "send", "1KB"
             for way in o.ways.split(","):
@@ -239,6 +273,26 @@ def main():
                 gw.stop()
             stub.terminate()
             stub.wait()
+
+
+def count_instructions(directory, endpoints, o):
+    print("| instructions for a request | " + " | ".join(o.sizes.split(",")) + " |")
+    print("|---|" + "---|" * len(o.sizes.split(",")))
+    for way in (w for w in o.ways.split(",") if w in WAYS):
+        cells = []
+        for size in o.sizes.split(","):
+            mode, flags = WAYS[way]
+            gw = Counted(directory / f"{way}-{size}", endpoints, config={"hold": "off"}, body_mode=mode, flags=["--no-metadata", *flags])
+            try:
+                gw.start()
+                requests(gw, directory, size, 2)  # warm
+                gw.counting(True)
+                count = requests(gw, directory, size, o.seconds)
+                gw.counting(False)
+            finally:
+                gw.stop()
+            cells.append(f"{gw.counted() / count:,.0f}")
+        print(f"| {way} | " + " | ".join(cells) + " |")
 
 
 def measure_memory(gw, directory, o):
