@@ -92,6 +92,7 @@ def stand_still(config, port):
 
 class Gateway(ext_proc.Gateway):
     """Every server is the stub: an echo names no destination."""
+    connections = 32
 
     def envoy_config(self):
         config = super().envoy_config()
@@ -111,7 +112,7 @@ class Gateway(ext_proc.Gateway):
 
 class Counted(Gateway):
     """Under callgrind, which counts between counting(True) and counting(False)."""
-    start_timeout = 60
+    start_timeout, connections = 60, 8
 
     def environment(self):
         given = super().environment()
@@ -132,6 +133,7 @@ class Counted(Gateway):
 
 class Module(envoy_module.Gateway):
     """Envoy with libpdroute inside."""
+    connections = 32
 
     def envoy_config(self):
         config = super().envoy_config()
@@ -198,7 +200,7 @@ def write_bodies(directory, size, n):
 
 def requests(gw, directory, size, seconds):
     """How many were answered."""
-    done = subprocess.run(["wrk", "-t", "1", "-c", "32", "-d", f"{int(seconds)}s", "-s", str(directory / f"{size}.lua"), gw.url], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(["wrk", "-t", "1", "-c", str(gw.connections), "--timeout", "20s", "-d", f"{int(seconds)}s", "-s", str(directory / f"{size}.lua"), gw.url], stdout=subprocess.PIPE, text=True, check=True)
     count, failed = map(int, next(line for line in done.stdout.splitlines() if line.startswith("COUNT")).split()[1:])
     if failed:
         raise SystemExit(f"{failed} of {count} requests failed\n{done.stdout}\n{gw.errors()[-2000:]}")
