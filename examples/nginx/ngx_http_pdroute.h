@@ -110,6 +110,7 @@ typedef struct {
     ngx_uint_t conf_line;
     ngx_http_pdroute_zone_t *zone;
     ngx_http_pdroute_zone_t *status;
+    ngx_msec_t body_timeout; /* for the whole of the client's body, 0: none */
     ngx_msec_t connect_timeout;
     ngx_msec_t send_timeout; /* between two writes */
     ngx_msec_t read_timeout; /* between two reads of an answer that has begun */

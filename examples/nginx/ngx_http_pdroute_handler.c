@@ -72,6 +72,55 @@ static ngx_int_t single_buffer(ngx_http_request_t *r)
     return NGX_OK;
 }
 
+/*
+ * nginx's client_body_timeout is for the time between two pieces, and a client that sends a byte now and then would never meet it. This is for the whole; what it costs
+ * meanwhile is nginx's buffer (client_body_buffer_size at most) and file.
+ */
+static void body_late(ngx_event_t *ev)
+{
+    ngx_http_request_t *r = ev->data;
+    ngx_connection_t *c = r->connection;
+
+    ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT, "pdroute: the body was not there in time");
+    c->timedout = 1;
+    r->keepalive = 0;
+    ngx_http_finalize_request(r, refuse(r, NGX_HTTP_REQUEST_TIME_OUT, "request_timeout", "the body was not there in time"));
+    ngx_http_run_posted_requests(c);
+}
+
+static void unbound_body(void *data)
+{
+    ngx_event_t *late = data;
+    if (late->timer_set) ngx_del_timer(late);
+}
+
+static ngx_int_t bound_body(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf)
+{
+    ngx_http_cleanup_t *cln;
+    ngx_event_t *late;
+
+    if (conf->body_timeout == 0) return NGX_OK;
+    cln = ngx_http_cleanup_add(r, sizeof(ngx_event_t));
+    if (cln == NULL) return NGX_ERROR;
+    late = cln->data;
+    ngx_memzero(late, sizeof(*late));
+    late->handler = body_late;
+    late->data = r;
+    late->log = r->connection->log;
+    cln->handler = unbound_body;
+    ngx_add_timer(late, conf->body_timeout);
+    return NGX_OK;
+}
+
+static void body_complete(ngx_http_request_t *r)
+{
+    ngx_http_cleanup_t *cln;
+
+    for (cln = r->cleanup; cln; cln = cln->next) {
+        if (cln->handler == unbound_body) unbound_body(cln->data);
+    }
+}
+
 ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_http_get_module_loc_conf(r, ngx_http_pdroute_module);
@@ -89,6 +138,10 @@ ngx_int_t ngx_http_pdroute_handler(ngx_http_request_t *r)
     }
     if (single_buffer(r) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     rc = ngx_http_read_client_request_body(r, body_handler);
+    if (rc == NGX_AGAIN && bound_body(r, conf) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return NGX_DONE;
+    }
     return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
 }
 
@@ -259,6 +312,7 @@ static void body_handler(ngx_http_request_t *r)
     pdr_error err;
     int rc;
 
+    body_complete(r);
     if (r->header_in->tag == (ngx_buf_tag_t)&ngx_http_pdroute_module) r->header_in = r->header_in->shadow;
     if ((job == NULL && !control) || get_body(r, job ? &job->body : &body) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);

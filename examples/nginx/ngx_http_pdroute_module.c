@@ -18,7 +18,7 @@ static ngx_command_t commands[] = {
     /* pdroute_zone NAME file=PATH config=FILE.json [recreate] [keepalive=N] [keepalive_timeout=TIME]
      * [tls_ca=FILE | tls_insecure]; */
     {ngx_string("pdroute_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_2MORE, set_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
-    /* pdroute NAME [connect_timeout=TIME] [send_timeout=TIME] [read_timeout=TIME] [buffer_size=SIZE]; */
+    /* pdroute NAME [body_timeout=TIME] [connect_timeout=TIME] [send_timeout=TIME] [read_timeout=TIME] [buffer_size=SIZE]; */
     {ngx_string("pdroute"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, set_pdroute, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     /* pdroute_status NAME; */
     {ngx_string("pdroute_status"), NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1, set_status, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
@@ -60,6 +60,7 @@ static void *create_loc_conf(ngx_conf_t *cf)
 {
     ngx_http_pdroute_loc_conf_t *conf = ngx_pcalloc(cf->pool, sizeof(*conf));
     if (conf == NULL) return NULL;
+    conf->body_timeout = NGX_CONF_UNSET_MSEC;
     conf->connect_timeout = NGX_CONF_UNSET_MSEC;
     conf->send_timeout = NGX_CONF_UNSET_MSEC;
     conf->read_timeout = NGX_CONF_UNSET_MSEC;
@@ -101,6 +102,7 @@ static char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_pdroute_loc_conf_t *prev = parent, *conf = child;
 
     /* `pdroute` is not inherited, as no content handler is; its timeouts are its own */
+    ngx_conf_init_msec_value(conf->body_timeout, 300000);
     ngx_conf_init_msec_value(conf->connect_timeout, 5000);
     ngx_conf_init_msec_value(conf->send_timeout, 60000);
     ngx_conf_init_msec_value(conf->read_timeout, 24 * 3600 * 1000);
@@ -225,7 +227,9 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             plcf->buffer_size = (size_t)size;
             continue;
         }
-        if (argument(&arg[i], "connect_timeout=", &value))
+        if (argument(&arg[i], "body_timeout=", &value))
+            time = &plcf->body_timeout;
+        else if (argument(&arg[i], "connect_timeout=", &value))
             time = &plcf->connect_timeout;
         else if (argument(&arg[i], "send_timeout=", &value))
             time = &plcf->send_timeout;

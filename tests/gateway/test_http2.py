@@ -91,10 +91,10 @@ def literal(name, value):
     return b"\x00" + bytes(text(name)) + bytes(text(value))
 
 
-def exchange(gw, head, pieces):
+def exchange(gw, head, pieces, end=END_STREAM):
     """The status that came back on stream 1; 0: the stream or the connection was ended, or nothing came."""
     block = b"".join(literal(*field) for field in head)
-    sent = [frame(HEADERS, END_HEADERS, 1, block)] + [frame(DATA, END_STREAM if i == len(pieces) - 1 else 0, 1, p) for i, p in enumerate(pieces)]
+    sent = [frame(HEADERS, END_HEADERS, 1, block)] + [frame(DATA, end if i == len(pieces) - 1 else 0, 1, p) for i, p in enumerate(pieces)]
     decoder, got = hpack.Decoder(), b""
     with socket.create_connection(("127.0.0.1", gw.h2_port), 10) as s:
         s.settimeout(3)
@@ -153,3 +153,11 @@ def test_corpus_of_http2(gw, fleet):
     assert not wrong, wrong
     assert answered[:2] == ["as it should be", "in pieces"], answered
     assert httpx.post(gw.url + CHAT, json=body("chat"), timeout=10).status_code == 200
+
+
+@pytest.mark.needs("h2")
+def test_a_body_that_does_not_end(fleet, make_gateway):
+    """There is a bound for the whole of it, here too."""
+    gw = make_gateway(fleet, body_timeout=1)
+    assert exchange(gw, CORPUS["as it should be"][0], [BODY], end=0) == 408 and not all_received(fleet)
+    assert exchange(gw, CORPUS["as it should be"][0], [BODY]) == 200

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -136,3 +137,42 @@ def test_a_body_that_does_not_come_has_an_end(fleet, make_gateway):
                 pass
             assert 0.5 < time.monotonic() - began < 4
     assert not all_received(fleet)
+
+
+def rss(gw):
+    return sum(int(line.split()[1]) for pid in gw.worker_pids() for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+
+
+def test_bodies_that_drip_are_bounded(fleet, make_gateway):
+    """Each is cut off when its time is over, however much of it is there by then; until then it takes no more memory than client_body_buffer_size (256 KB here)."""
+    n, piece = 40, b" " * 65536
+    gw = make_gateway(fleet, body_timeout=6)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=20).status_code == 200
+    before, began, sockets = rss(gw), time.monotonic(), []
+    for i in range(n):
+        sockets.append(socket.create_connection(("127.0.0.1", gw.port), 10))
+        sockets[-1].sendall(f"POST {PATHS['chat']} HTTP/1.1\r\n{HEAD}Content-Length: 30000000\r\n\r\n".encode())
+    for _ in range(32):  # two megabytes of each
+        for s in sockets:
+            s.sendall(piece)
+    assert wait_for(lambda: sum(f.stat().st_size for f in (gw.dir / "body").rglob("*") if f.is_file()) > n << 20 or time.monotonic() - began > 5, timeout=6)
+    assert rss(gw) - before < n * 320, f"{rss(gw) - before} KB for {n} bodies that are not there yet"
+    for s in sockets:
+        s.settimeout(10)
+        assert s.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert s.recv(65536) == b"", "the connection is still open"
+        s.close()
+    assert 5.5 < time.monotonic() - began < 16
+    assert len(all_received(fleet)) == 2
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=20).status_code == 200
+
+
+def test_a_long_body_in_time(gw, fleet):
+    """A body in many pieces is not stopped by a timer that was set for it, even if the request takes longer."""
+    sent = json.dumps(body("chat", text="a " * 50000)).encode()
+    with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+        s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\n{HEAD}Connection: close\r\nContent-Length: {len(sent)}\r\n\r\n".encode())
+        for i in range(0, len(sent), 30000):
+            s.sendall(sent[i:i + 30000])
+            time.sleep(0.05)
+        assert s.recv(65536).startswith(b"HTTP/1.1 200 ")

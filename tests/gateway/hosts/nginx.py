@@ -75,8 +75,8 @@ class Gateway(Host):
     name = "nginx"
     can = frozenset(FEATURES)
     # main, http, zone, location: text put into these places of the configuration; body_file: request bodies go through a file, or (False) never do; keepalive: seconds
-    # for which connections to workers are kept; connections: of a process; recreate: a block of another configuration is replaced
-    options = frozenset("main http connections zone location level body_file keepalive recreate".split())
+    # for which connections to workers are kept; body_timeout: seconds; connections: of a process; recreate: a block of another configuration is replaced
+    options = frozenset("main http connections zone location level body_file body_timeout keepalive recreate".split())
     stop_signal = signal.SIGQUIT
 
     def __init__(self, directory, endpoints, **options):
@@ -99,7 +99,7 @@ class Gateway(Host):
         given = self.given
         (self.dir / "nginx.conf").write_text(CONF.format(
             module=build_module(), dir=self.dir, block=self.block, config=self.config_file, port=self.port, tls_port=self.tls_port,
-            h2_port=self.h2_port, workers=self.workers, main=given.get("main", ""), zone=self.zone(), location=given.get("location", ""),
+            h2_port=self.h2_port, workers=self.workers, main=given.get("main", ""), zone=self.zone(), location=" ".join([given.get("location", ""), *([f"body_timeout={given['body_timeout']}s"] if "body_timeout" in given else [])]),
             level=given.get("level", "info"), connections=given.get("connections", 4096), http=given.get("http", ""),
             body_buffer={True: "4k", False: "2m", None: "256k"}[given.get("body_file")]))
 
