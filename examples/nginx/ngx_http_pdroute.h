@@ -452,6 +452,8 @@ ngx_int_t ngx_http_pdroute_add_variables(ngx_conf_t *cf);
 
 /* Configuration time: reads and checks the JSON; maps the block. */
 char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
+/* 1: their blocks are one file, whatever each calls it (links, dots), or will be when it is made. */
+ngx_uint_t ngx_http_pdroute_zone_same_file(const ngx_http_pdroute_zone_t *a, const ngx_http_pdroute_zone_t *b);
 char *ngx_http_pdroute_zone_agrees(ngx_conf_t *cf, const ngx_http_pdroute_zone_t *zone, const ngx_http_pdroute_zone_t *other);
 ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone);
 /* Of a worker process. */

@@ -195,7 +195,7 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 #endif
     if (ngx_http_pdroute_zone_load(cf, zone) != NGX_CONF_OK) return NGX_CONF_ERROR;
     for (slot = main->zones.elts; *slot != zone; slot++) {
-        if ((*slot)->file.len == zone->file.len && ngx_strncmp((*slot)->file.data, zone->file.data, zone->file.len) == 0 &&
+        if (ngx_http_pdroute_zone_same_file(zone, *slot) &&
             ngx_http_pdroute_zone_agrees(cf, zone, *slot) != NGX_CONF_OK)
             return NGX_CONF_ERROR;
     }

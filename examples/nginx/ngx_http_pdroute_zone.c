@@ -73,6 +73,64 @@ char *ngx_http_pdroute_zone_load(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zone)
 }
 
 /*
+ * The path without links, dots and double slashes, to be freed. What is not there yet will be made by this name: the part of it that is there is resolved, and of the
+ * rest the words are taken. NULL: no memory, or no such path can be.
+ */
+static char *plain_path(const char *path)
+{
+    char *head = strdup(path), *found = NULL, *plain, *end, *from;
+    size_t n, rest;
+
+    if (head == NULL) return NULL;
+    for (n = strlen(head);;) { /* the longest part that is there */
+        head[n] = '\0';
+        found = realpath(n ? head : "/", NULL);
+        if (found || n == 0 || (errno != ENOENT && errno != ENOTDIR)) break;
+        while (n && head[n - 1] == '/') n--;
+        while (n && head[n - 1] != '/') n--;
+    }
+    free(head);
+    if (found == NULL) return NULL;
+    rest = strlen(path + n);
+    plain = realloc(found, strlen(found) + rest + 2);
+    if (plain == NULL) {
+        free(found);
+        return NULL;
+    }
+    end = plain + strlen(plain);
+    if (end == plain + 1) end = plain; /* "/" */
+    for (from = (char *)path + n; *from;) {
+        n = strcspn(from, "/");
+        if (n == 2 && from[0] == '.' && from[1] == '.') {
+            while (end > plain && *--end != '/') continue;
+        } else if (n && !(n == 1 && from[0] == '.')) {
+            *end++ = '/';
+            ngx_memcpy(end, from, n);
+            end += n;
+        }
+        from += n + (from[n] == '/');
+    }
+    *end = '\0';
+    return plain;
+}
+
+ngx_uint_t ngx_http_pdroute_zone_same_file(const ngx_http_pdroute_zone_t *a, const ngx_http_pdroute_zone_t *b)
+{
+    ngx_file_info_t one, two;
+    ngx_uint_t same;
+    char *p, *q;
+
+    if (ngx_file_info(a->file.data, &one) != NGX_FILE_ERROR && ngx_file_info(b->file.data, &two) != NGX_FILE_ERROR)
+        return one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+    p = plain_path((char *)a->file.data);
+    q = plain_path((char *)b->file.data);
+    same = p && q && strcmp(p, q) == 0;
+    free(p);
+    free(q);
+    return same;
+}
+
+/*
  * Two zones may be one block, if it is one configuration: else the second could not be opened, or would replace the
  * first's block. Asked of the library, with a block of the first that nobody else sees.
  */

@@ -1,6 +1,7 @@
 """nginx's own ways: configuration, directives, block files, the README."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -81,6 +82,38 @@ def test_two_zones_on_one_block(fleet, make_gateway):
         first = conf.read_text().split("pdroute_zone main")[0].count("\n") + 1
         reason = rf'"other" has the block file {gw.block} of pdroute_zone "main" \(.*nginx\.conf:{first}\) with another configuration, .*other\.json: .*max_bookings.* in .*nginx\.conf:{line}'
         assert good or re.search(reason, said), said
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_block_by_other_names(there, fleet, make_gateway):
+    """Two zones have one block if their paths lead to one file, however they are written, before the block is made and after."""
+    gw = make_gateway(fleet, start=there)
+    gw.expect_alerts = True
+    gw.write()
+    conf, block = gw.dir / "nginx.conf", gw.block
+    block.parent.mkdir(exist_ok=True)
+    (gw.dir / "other.json").write_text('{"max_bookings": 999}')
+    (gw.dir / "way").symlink_to(block.parent)
+    (gw.dir / "round").symlink_to(gw.dir / "way")
+    names = [f"{block.parent}/./{block.name}", f"{block.parent}//{block.name}", f"{block.parent}/../{block.parent.name}/{block.name}",
+             f"{gw.dir}/way/{block.name}", f"{gw.dir}/round/.//{block.name}"]
+    if there:
+        (gw.dir / "link").symlink_to(block)
+        os.link(block, f"{block}.hard")
+        names += [f"{gw.dir}/link", f"{block}.hard"]
+    else:
+        conf.write_text(conf.read_text().replace(f"file={block} ", f"file={block.parent}/new/sub/{block.name} "))
+        names = [f"{block.parent}/new/sub/./{block.name}", f"{block.parent}//new//sub//{block.name}", f"{block.parent}/new/sub/more/../{block.name}",
+                 f"{gw.dir}/way/new/sub/{block.name}"]
+    plain = conf.read_text()
+    for name in names:
+        conf.write_text(plain.replace("    server {", f"    pdroute_zone other file={name} config=other.json;\n    server {{", 1))
+        code, said = gw.check()
+        assert code and re.search(r'"other" has the block file .* of pdroute_zone "main" .*max_bookings', said), f"{name}: {said}"
+    for name in (f"{block}x", f"{block.parent}/another/{block.name}", f"{gw.dir}/{block.name}.d/{block.name}"):
+        conf.write_text(plain.replace("    server {", f"    pdroute_zone other file={name} config=other.json;\n    server {{", 1))
+        code, said = gw.check()
+        assert code == 0, f"{name}: {said}"
 
 
 def test_good_config_is_only_looked_at(fleet, make_gateway):
