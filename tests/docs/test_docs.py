@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "examples"))
+sys.path[:0] = [str(TOP / "examples"), str(TOP / "tests/gateway")]
+from hosts.host import free_ports  # noqa: E402
 from sglang_sim import harness  # noqa: E402
 
 LISTED = subprocess.run(["git", "-C", TOP, "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], stdout=subprocess.PIPE, text=True).stdout.split()
@@ -121,9 +121,7 @@ SHELL = sorted({path for _, path, info, _ in ALL if info == "sh run"})
 def test_shell_blocks(tmp_path, path):
     """One shell for the whole document; the block's directory and the port are this test's, and what it starts ends with it."""
     script = "".join(f"# line {line}\n{text}" for info, text, line in blocks(path) if info == "sh run")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port, = free_ports(1)
     script = script.replace("/dev/shm/pdroute/", f"{tmp_path}/").replace("/tmp/gateway", f"{tmp_path}/gateway").replace("8080", str(port))
     (tmp_path / "script").write_text("set -euo pipefail\n" + script)
     mark = f"docs-{os.getpid()}-{path.name}"
@@ -161,9 +159,7 @@ def test_readme_nginx_configuration(tmp_path):
             if worker.role == "prefill":
                 zone = zone.replace("34000", str(worker.bootstrap_port), 1)
         (tmp_path / "pdroute.json").write_text(zone)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
+        port, = free_ports(1)
         module = subprocess.run([TOP / "examples/nginx/build", TOP / "build/nginx"], check=True, stdout=subprocess.PIPE, text=True,
                                 env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"}).stdout.split()[-1]
         replaced = {"/usr/lib/nginx/modules/ngx_http_pdroute_module.so": module, "/var/log/nginx/pdroute.log": f"{tmp_path}/pdroute.log",

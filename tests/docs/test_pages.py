@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_docs import DOCUMENTS, TOP, blocks
+from hosts.host import free_ports
 from sglang_sim import harness
 
 COMMAND = re.compile(r"    ((?:[A-Z_]+=\S+ )*(?:apt-get|bindings/\S+|build/\S+|cd|cmake|curl|docker|examples/\S+|export|fuzz/run|gateway|go|kubectl|make|ninja|pair|pdroutectl|pip|"
@@ -114,10 +115,8 @@ def test_go_page(tmp_path):
     shell("go mod init gateway\n" + steps, mine, HOME=str(tmp_path), GOCACHE=os.environ.get("GOCACHE") or str(Path.home() / ".cache/go-build"), GOFLAGS="-mod=mod")
     start, = of(page, "gateway ")
     ask, = of(page, "curl ")
-    with harness.start(prefill=1, decode=1, speed=0) as fleet, socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-        s.close()
+    with harness.start(prefill=1, decode=1, speed=0) as fleet:
+        port, = free_ports(1)
         endpoints = ", ".join(f'{{"role": "{w.role}", "url": "http://{w.host}:{w.port}"' + (f', "bootstrap_port": {w.bootstrap_port}' if w.role == "prefill" else "") + "}"
                               for w in (*fleet.prefills, *fleet.decodes))
         (mine / "pdroute.json").write_text('{"endpoints": [' + endpoints + "]}")

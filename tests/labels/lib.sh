@@ -5,12 +5,19 @@ cd "$PDR_TOP"
 jobs=$(nproc)
 [ -n "${PDROUTE_LONG:-}" ] || export PDROUTE_BRIEF=1 # tests/gateway/conftest.py
 
-# build_in DIR [cmake options…]: configures and builds with warnings as errors
+# build_in DIR [cmake options… [-- TARGET…]]: configures and builds with warnings as errors. One at a time in a directory. What builds steps back
+# behind what runs: that has times to keep.
 build_in() {
-  local dir=$1 log; shift
+  local dir=$1 log options=() code=0; shift
   log=$PDR_OUT/$(basename "$dir")
-  cmake -S . -B "$dir" -G Ninja -DPDR_WERROR=ON "$@" >"$log.cmake.log" 2>&1 || { cat "$log.cmake.log"; echo "FAIL configuring $dir"; return 1; }
-  ninja -C "$dir" -j "$jobs" >"$log.ninja.log" 2>&1 || { grep -vE '^\[[0-9]+/[0-9]+\]' "$log.ninja.log" | head -60; echo "FAIL building $dir"; return 1; }
+  while [ $# != 0 ]; do [ "$1" = -- ] && { shift; break; }; options+=("$1"); shift; done
+  mkdir -p "$dir"
+  exec 8>"$dir/.lock"; flock 8 # the same lock as that of examples/*/build
+  nice -n 10 cmake -S . -B "$dir" -G Ninja -DPDR_WERROR=ON "${options[@]}" >"$log.cmake.log" 2>&1 8>&- || { cat "$log.cmake.log"; echo "FAIL configuring $dir"; code=1; }
+  [ $code != 0 ] || nice -n 10 ninja -C "$dir" -j "$jobs" "$@" >"$log.ninja.log" 2>&1 8>&- ||
+    { grep -vE '^\[[0-9]+/[0-9]+\]' "$log.ninja.log" | head -60; echo "FAIL building $dir"; code=1; }
+  exec 8>&-
+  return $code
 }
 
 # run_ctest DIR [ctest options…]: runs and prints the closing line, one test per executable

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,14 +17,13 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 RUN = TOP / "examples/quickstart/run"
-sys.path.insert(0, str(TOP / "examples"))
+sys.path[:0] = [str(TOP / "examples"), str(TOP / "tests/gateway")]
+from hosts.host import free_ports  # noqa: E402
 from sglang_sim import harness  # noqa: E402
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="module", autouse=True)

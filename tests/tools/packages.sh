@@ -31,6 +31,11 @@ need_packages() {
     command -v sudo >/dev/null || { echo "missing packages:$missing (and neither root nor sudo to install them)" >&2; return 1; }
     sudo="sudo"
   fi
+  if [ -z "${PDR_PACKAGES_LOCKED:-}" ]; then # another label may be at it: when it has ended, look again
+    local lock=${TMPDIR:-/tmp}/pdroute-packages-$(id -u).lock
+    (flock 7; PDR_PACKAGES_LOCKED=1 need_packages "$@") 7>"$lock"
+    return
+  fi
   echo "installing:$missing" >&2
   local log; log=$(mktemp)
   # a distribution's nginx starts itself on port 80 when installed: not wanted here
@@ -39,9 +44,9 @@ need_packages() {
     policy=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null && $sudo chmod +x $policy
   fi
-  local ok=0
-  { $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing ||
-    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; }; } >"$log" 2>&1 || ok=1
+  local ok=0 wait="-o DPkg::Lock::Timeout=300"
+  { $sudo env DEBIAN_FRONTEND=noninteractive apt-get $wait install -y -qq --no-install-recommends $missing ||
+    { $sudo apt-get $wait update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get $wait install -y -qq --no-install-recommends $missing; }; } >"$log" 2>&1 || ok=1
   [ -n "$policy" ] && $sudo rm -f $policy
   [ $ok = 0 ] || { tail -5 "$log" >&2; echo "could not install:$missing" >&2; }
   rm -f "$log"

@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -31,30 +32,47 @@ FEATURES = {
 }
 
 
-_given = set()  # by free_ports: rows that run beside each other may not get the same one before the first has bound it
+BLOCK = 32
+_claims = []  # sockets: each keeps BLOCK ports from other processes for as long as this one lives
+_left = []    # ports of ours that nobody was given yet
+_claiming = threading.Lock()  # lanes are threads
+
+
+def _claim():
+    """The ports of another block. A socket of a name that says which: the system knows it as long as we live, and gives it to one process only."""
+    least, end = 10240, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if end - least < 100 * BLOCK:  # a system that gives most ports to connections: one may have ours, then binding says so
+        end = 32768
+    while True:
+        first = least + BLOCK * random.randrange((end - least) // BLOCK)
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0pdroute-test-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return list(range(first, first + BLOCK))
 
 
 def free_ports(n):
-    """Below those that the system gives to connections: until the gateway binds them, nobody else is given one."""
-    least, end = 10240, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    socks = []
-    try:
-        while len(socks) < n:
-            s = socket.socket()
-            socks.append(s)
-            try:
-                s.bind(("127.0.0.1", random.randrange(least, end) if end - least > 1000 else 0))
-            except OSError:
-                socks.pop().close()
-                continue
-            port = s.getsockname()[1]
-            if port in _given:
-                socks.pop().close()
-            _given.add(port)  # in one step: lanes are threads
-        return [s.getsockname()[1] for s in socks]
-    finally:
-        for s in socks:
-            s.close()
+    """
+    Below those that the system gives to connections: until the gateway binds them, nobody else is given one, by no process of these tests. (Rows run
+    beside each other, and so do labels.) Each is given once.
+    """
+    found = []
+    with _claiming:
+        while len(found) < n:
+            if not _left:
+                _left.extend(_claim())
+            port = _left.pop()
+            with socket.socket() as s:
+                try:
+                    s.bind(("127.0.0.1", port))
+                except OSError:
+                    continue  # a server that is not ours
+            found.append(port)
+    return found
 
 
 def endpoints_of(fleet):
