@@ -300,7 +300,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	j.route()
 }
 
-// readBody reads the whole body, in one piece of memory.
+const bodyStep = 256 << 10 // memory that a client's word on a body's length gets at once
+
+// readBody reads the whole body, in one piece of memory, which grows with what has come: a Content-Length alone costs
+// bodyStep at most.
 func (j *job) readBody() (err error) {
 	h := j.h
 	max := h.limits.MaxBody
@@ -320,9 +323,15 @@ func (j *job) readBody() (err error) {
 		}()
 	}
 	if n > 0 {
-		j.body = make([]byte, n)
-		_, err = io.ReadFull(j.r.Body, j.body)
-		return err
+		for step := int64(bodyStep); ; step *= 2 {
+			have := len(j.body)
+			b := make([]byte, min(n, step))
+			copy(b, j.body)
+			j.body = b
+			if _, err = io.ReadFull(j.r.Body, b[have:]); err != nil || int64(len(b)) == n {
+				return err
+			}
+		}
 	}
 	// its length is not known: a little more than allowed says that it is too much
 	b := make([]byte, 0, 16384)

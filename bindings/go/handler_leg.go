@@ -56,6 +56,7 @@ type leg struct {
 	complete     bool   // the answer was read to its end
 	bodySeen     bool
 	kept         []byte // of prefill's answer, if it is to be merged into decode's
+	excess       bool   // it was longer than mergeMax
 }
 
 const readSize = 32 << 10
@@ -220,7 +221,7 @@ func (l *leg) read(state legState) legState {
 			l.first = l.buffer[:n]
 		}
 		if l.job.merge && l.which == LegPrefill {
-			l.kept = append(l.kept, l.buffer[:n]...)
+			l.keep(l.buffer[:n])
 		}
 		l.content(l.buffer[:n])
 		// the first bytes of an answer; those that are also its last are told of as its end
@@ -248,6 +249,15 @@ func (l *leg) read(state legState) legState {
 		return l.failed(err)
 	}
 	return state
+}
+
+// keep keeps what decode's answer may need of prefill's, unless it becomes too long.
+func (l *leg) keep(b []byte) {
+	if l.excess = l.excess || len(l.kept)+len(b) > mergeMax; l.excess {
+		l.kept = nil
+		return
+	}
+	l.kept = append(l.kept, b...)
 }
 
 // beginsWithFailure: a stream whose first event is the engine's failure, under a 200. Nothing has gone to the client,

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// Of an answer to be merged no more than this is kept, of either leg: a longer one passes as decode gave it.
+var mergeMax = 64 << 20
+
 const maskSize = 1 << 20 // longer error bodies are masked in pieces of this size
 
 // relayed passes a leg's answer to the client, event by event. False: the leg was cancelled before anything was sent.
@@ -34,6 +37,9 @@ func (j *job) relayed(l *leg) bool {
 	out := &relayWriter{w: j.w, control: http.NewResponseController(j.w), timeout: j.h.options.SendTimeout}
 	defer out.restore()
 	answerHeaders(j.w.Header(), l.response.Header, l.stream)
+	if change != nil && l.status < 400 {
+		j.w.Header().Del("Content-Length") // a merged answer is longer
+	}
 	head := change == nil || l.stream || l.status >= 400 // else its length is known when it is complete
 	if head {
 		j.w.WriteHeader(l.status)
@@ -47,9 +53,16 @@ func (j *job) relayed(l *leg) bool {
 		} else if l.stream && l.usage != nil && l.usage.Flags&SeenError != 0 {
 			_ = MaskError(&j.decision, chunk)
 		}
-		if !head && l.complete {
-			j.w.Header().Set("Content-Length", strconv.Itoa(len(chunk)))
+		if !head && (l.complete || len(chunk) > 0) {
+			length := int64(len(chunk))
+			if !l.complete { // too long to be merged: it passes as it is
+				length = l.response.ContentLength
+			}
+			if length >= 0 {
+				j.w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
+			}
 			j.w.WriteHeader(l.status)
+			head = true
 		}
 		if len(chunk) > 0 {
 			j.writing.Store(true)
@@ -124,23 +137,33 @@ func (j *job) mergeFrom(l *leg) *leg {
 	case <-l.request.Context().Done():
 		return nil
 	}
-	if !prefill.complete {
+	if !prefill.complete || prefill.excess {
 		return nil
 	}
 	return prefill
 }
 
 // merged puts what only prefill knows into decode's answer: a whole one when it is complete, a stream in whole events.
+// What is longer than mergeMax, an event or a whole answer, passes as it comes, and so does what follows it.
 func (j *job) merged(l *leg, prefill *leg) func([]byte, bool) []byte {
 	var m Merge
 	var rest []byte
+	excess := false
 	kind := ResponseJSON
 	if l.stream {
 		kind = ResponseSSE
 	}
 	m.Init(j.api, kind)
 	return func(piece []byte, last bool) []byte {
+		if excess {
+			return piece
+		}
 		rest = append(rest, piece...)
+		if excess = len(rest) > mergeMax; excess {
+			text := rest
+			rest = nil
+			return text
+		}
 		cut := 0
 		if last {
 			cut = len(rest)
