@@ -141,7 +141,7 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->home_depth = 0;
     b->passing = 0;
     b->holding = PDR_NONE;
-    b->now_ns = r->clock_ns;
+    b->now_ns = __atomic_load_n(&r->clock_ns, __ATOMIC_RELAXED); /* pdr_owe has no lock */
 }
 
 void pdr_books_open_pass(pdr_books *b)
@@ -402,7 +402,7 @@ int pdr_books_take(pdr_books *b, pdr_router *r, uint64_t now_ns)
     }
     if (now_ns > INT64_MAX) now_ns = 0; /* 292 years: that is no clock, and sums with it would overflow */
     if (now_ns > r->clock_ns)
-        r->clock_ns = now_ns;
+        __atomic_store_n(&r->clock_ns, now_ns, __ATOMIC_RELAXED);
     else if (now_ns && r->clock_ns - now_ns > 1000000000u) /* processes race by microseconds; a second is a clock of another kind */
         r->stats.clock_backwards++;
     b->now_ns = r->clock_ns;
