@@ -21,11 +21,11 @@
 #include "pair.h"
 #include "room.h"
 #include "tape.h"
-#include "waits.h"
+#include "waits_near.h"
 
 #include <setjmp.h>
 
-#define PDR_LAYOUT_VERSION 15
+#define PDR_LAYOUT_VERSION 16
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {
@@ -66,7 +66,7 @@ struct pdr_router {
 enum {
     PDR_REGION_REGISTRY, PDR_REGION_ENDPOINTS, PDR_REGION_TARGETS, PDR_REGION_INFOS, PDR_REGION_TAKEN, PDR_REGION_LISTS,
     PDR_REGION_LEDGER, PDR_REGION_LEASES, PDR_REGION_BOOKINGS, PDR_REGION_HOLD, PDR_REGION_HELD, PDR_REGION_LOG, PDR_REGION_RECORDS,
-    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_LANES, PDR_REGION_WAITS, PDR_REGION_BOARD, PDR_REGION_LOOKUPS, PDR_REGION_END
+    PDR_REGION_SCRATCH, PDR_REGION_INDEX, PDR_REGION_TAPE, PDR_REGION_FRAMES, PDR_REGION_SHADOW, PDR_REGION_LANES, PDR_REGION_WAITS, PDR_REGION_BOARD, PDR_REGION_LOOKUPS, PDR_REGION_NEAR, PDR_REGION_END
 };
 
 /* What the last frame on the tape left its reader with. */
@@ -97,11 +97,12 @@ typedef struct pdr_books {
     uint64_t     mean_q10;   /* of the pass under way: requests held or in prefill per prefill target, times 1024; a release changes nothing of it */
     uint64_t     queue_q10;  /* of the pass under way: held requests per prefill target, times 1024 */
     uint32_t     open, free; /* targets that something could still go to in this pass; those of them that it has sent nothing yet */
-    uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled */
+    uint32_t     apart;      /* in this pass the prefill can be found by itself: `waits` is filled. PDR_APART_* */
     pdr_waits    waits;      /* of the pass under way */
     uint32_t    *holders, holding; /* scratch: the targets with a depth, of the request that is looked at; how many, PDR_NONE: not known */
     uint32_t     home, home_depth; /* of the request whose depths are in depth[]: the target where more is expected than the index knows, and what it knows there; PDR_NONE */
     int          passing;    /* a pass over the queue is under way */
+    int          telling;    /* it is recorded: every look has its whole choice (the reader may go meanwhile: r->recording does not say it) */
     struct pdr_replay *replay; /* this block belongs to a replay: depths come from the file (router_replay.c) */
     struct pdr_books  *outer;  /* the call of this thread that this one is inside of, on another block */
     jmp_buf      escape;       /* where pdr_router_escape() leads */

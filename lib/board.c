@@ -132,6 +132,7 @@ static void renew_decode(const pdr_registry *g, uint32_t at, uint32_t target)
     b->ours[at] = t->d_requests;
     b->d_picked[at] = t->d_last_pick;
     b->others[at] = others;
+    pdr_near_stale(g, t);
     if (b->over_us[at] == x.over && b->room[at] == x.room) return;
     b->over_us[at] = x.over;
     b->room[at] = x.room;

@@ -63,7 +63,9 @@ static uint32_t lane_for(const pdr_hold *h, const pdr_held *s)
     *l = (pdr_lane){.priority = s->priority, .account = account, .step = step, .first = PDR_NONE, .last = PDR_NONE, .chained = *bucket,
                     .place = h->head->lanes, .cursor = PDR_NONE, .inverse = inverse_of(step)};
     *bucket = at;
+    h->first.inverse[h->head->lanes] = l->inverse;
     h->active[h->head->lanes++] = at;
+    h->head->unlike += s->priority != 0;
     return at;
 }
 
@@ -76,6 +78,10 @@ static void drop_lane(const pdr_hold *h, uint32_t at)
     uint32_t moved = h->active[--h->head->lanes];
     h->active[l->place] = moved;
     h->lanes[moved].place = l->place;
+    h->first.came[l->place] = h->first.came[h->head->lanes];
+    h->first.half[l->place] = h->first.half[h->head->lanes];
+    h->first.inverse[l->place] = h->first.inverse[h->head->lanes];
+    h->head->unlike -= l->priority != 0;
     l->chained = h->head->lane_free;
     h->head->lane_free = at;
 }
@@ -86,6 +92,8 @@ static void show_head(const pdr_hold *h, pdr_lane *l)
     l->head_ns = s->enqueued_ns;
     l->head_sequence = s->sequence;
     l->head_half_ns = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
+    h->first.came[l->place] = pdr_board_time(l->head_ns, 0);
+    h->first.half[l->place] = l->head_half_ns;
 }
 
 static void join(const pdr_hold *h, uint32_t slot)
@@ -199,6 +207,7 @@ void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
     h->head->pass++;
     h->head->ranked = 0;
     h->head->looked_at = PDR_NONE;
+    h->head->wide = (uint32_t)pdr_least_is_wide();
     if (h->head->tenants < 2) return; /* one tenant alone is always treated fairly */
     for (uint32_t i = 0; i < PDR_TENANTS; i++) {
         if (!h->head->account[i].held) continue;
@@ -263,8 +272,18 @@ static pdr_rank rank_in_lane(const pdr_hold *h, const pdr_order *o, const pdr_la
     return rank(h, o, l, l->head_ns, l->head_half_ns, l->head_sequence);
 }
 
-/* All lanes of the highest priority with somebody who was not looked at in this pass. */
-static void rank_lanes(const pdr_hold *h, const pdr_order *o, int wide)
+/* The same for all lanes at once, where nobody was looked at in this pass, nobody has a priority, and one tenant has all. */
+static uint32_t rank_all(const pdr_hold *h, const pdr_order *o, int wide)
+{
+    const pdr_turns_now now = {o->ageing_us, TIME_MOST_US, o->now_ns, pdr_board_time(o->now_ns, 0)};
+    const uint32_t      n = h->head->lanes;
+    pdr_turns_of(&h->first, n, &now, h->turn.v, wide);
+    memcpy(h->ranked, h->active, n * sizeof *h->ranked);
+    return n;
+}
+
+/* Lane by lane: those of the highest priority with somebody who was not looked at in this pass. */
+static uint32_t rank_each(const pdr_hold *h, const pdr_order *o)
 {
     const uint64_t  pass = h->head->pass;
     const uint32_t  lanes = h->head->lanes, *active = h->active;
@@ -283,15 +302,24 @@ static void rank_lanes(const pdr_hold *h, const pdr_order *o, int wide)
         turn[n] = turn_of(&r);
         ranked[n++] = active[i];
     }
+    return n;
+}
+
+static __attribute__((noinline)) void rank_lanes(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
+{
+    const pdr_order o = order_of(h, ageing_us, now_ns);
+    const int       wide = (int)h->head->wide, alike = !o.fair && !h->head->unlike && h->head->looked_at == PDR_NONE && now_ns < TURN_OVERDUE_MOST;
+    uint32_t        n = alike ? rank_all(h, &o, wide) : rank_each(h, &o);
     h->head->ranks = n;
-    h->head->ranked = pass;
-    for (; n % PDR_LEAST_OF; n++) turn[n] = PDR_LEAST_NOBODY;
+    h->head->ranked = h->head->pass;
+    for (; n % PDR_LEAST_OF; n++) h->turn.v[n] = PDR_LEAST_NOBODY;
     for (uint32_t i = 0; i < n / PDR_LEAST_OF; i++) pdr_groups_renew(&h->turn, i, wide);
 }
 
 /* Of those whose turn is in the same instant, the first in full. */
-static uint32_t first_of_level(const pdr_hold *h, const pdr_order *o, uint32_t group)
+static __attribute__((noinline)) uint32_t first_of_level(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t group)
 {
+    const pdr_order o = order_of(h, ageing_us, now_ns);
     const uint32_t groups = pdr_hold_groups(h->head->ranks);
     const uint64_t least = h->turn.least[group];
     uint32_t       best = PDR_NONE;
@@ -300,7 +328,7 @@ static uint32_t first_of_level(const pdr_hold *h, const pdr_order *o, uint32_t g
         if (h->turn.least[group] != least) continue;
         for (uint32_t mask = h->turn.mask[group]; mask; mask &= mask - 1) {
             uint32_t at = group * PDR_LEAST_OF + (uint32_t)__builtin_ctz(mask);
-            pdr_rank r = rank_in_lane(h, o, &h->lanes[h->ranked[at]]);
+            pdr_rank r = rank_in_lane(h, &o, &h->lanes[h->ranked[at]]);
             if (best != PDR_NONE && before(&first, &r)) continue;
             best = at;
             first = r;
@@ -310,38 +338,40 @@ static uint32_t first_of_level(const pdr_hold *h, const pdr_order *o, uint32_t g
 }
 
 /* Which of the ranked is next; PDR_NONE: all were looked at. */
-static inline uint32_t first_turn(const pdr_hold *h, const pdr_order *o)
+static inline uint32_t first_turn(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
 {
-    int      level;
+    int level;
     if (!h->head->ranks) return PDR_NONE;
     uint32_t group = pdr_groups_first(&h->turn, pdr_hold_groups(h->head->ranks), &level);
     if (h->turn.least[group] == PDR_LEAST_NOBODY) return PDR_NONE;
-    if (__builtin_expect(level, 0)) return first_of_level(h, o, group);
+    if (__builtin_expect(level, 0)) return first_of_level(h, ageing_us, now_ns, group);
     return group * PDR_LEAST_OF + (uint32_t)__builtin_ctz(h->turn.mask[group]);
+}
+
+/* When the one that is next in a lane is due. */
+static __attribute__((noinline)) uint64_t next_turn(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, const pdr_lane *l)
+{
+    const pdr_order o = order_of(h, ageing_us, now_ns);
+    pdr_rank        r = rank_of(h, &o, l, l->cursor);
+    return turn_of(&r);
 }
 
 uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
 {
-    pdr_hold_head  *d = h->head;
-    const pdr_order o = order_of(h, ageing_us, now_ns);
-    const int       wide = pdr_least_is_wide();
-    uint32_t        at = PDR_NONE;
-    if (d->ranked == d->pass) at = first_turn(h, &o);
+    pdr_hold_head *d = h->head;
+    uint32_t       at = PDR_NONE;
+    if (d->ranked == d->pass) at = first_turn(h, ageing_us, now_ns);
     if (at == PDR_NONE) { /* for the first time, after a change, or those of the next priority */
-        rank_lanes(h, &o, wide);
-        at = first_turn(h, &o);
+        rank_lanes(h, ageing_us, now_ns);
+        at = first_turn(h, ageing_us, now_ns);
         if (at == PDR_NONE) return PDR_NONE;
     }
     pdr_lane *l = &h->lanes[h->ranked[at]];
     uint32_t  slot = l->pass == d->pass ? l->cursor : l->first;
     l->pass = d->pass;
     l->cursor = h->slots[slot].next;
-    h->turn.v[at] = PDR_LEAST_NOBODY;
-    if (l->cursor != PDR_NONE) {
-        pdr_rank r = rank_of(h, &o, l, l->cursor);
-        h->turn.v[at] = turn_of(&r);
-    }
-    pdr_groups_renew(&h->turn, at / PDR_LEAST_OF, wide);
+    h->turn.v[at] = l->cursor == PDR_NONE ? PDR_LEAST_NOBODY : next_turn(h, ageing_us, now_ns, l);
+    pdr_groups_renew(&h->turn, at / PDR_LEAST_OF, (int)d->wide);
     d->looked_at = slot;
     return slot;
 }
@@ -415,7 +445,7 @@ void pdr_hold_rebuild(const pdr_hold *h)
     d->held = d->high = d->lanes = d->tenants = d->ranks = 0;
     d->ranked = 0;
     d->looked_at = PDR_NONE;
-    d->size_us = 0;
+    d->size_us = d->unlike = 0;
     d->free_first = d->lane_free = PDR_NONE;
     for (uint32_t i = 0; i < PDR_TENANTS; i++) d->account[i].held = 0;
     for (uint32_t i = 0; i < d->buckets; i++) h->bucket[i] = PDR_NONE;
@@ -445,7 +475,7 @@ void pdr_hold_rebuild(const pdr_hold *h)
 int pdr_hold_check(const pdr_hold *h, char *why, size_t cap)
 {
     uint32_t held = 0, free_n = 0, laned = 0;
-    uint64_t size = 0;
+    uint64_t size = 0, unlike = 0;
     for (uint32_t i = 0; i < h->head->max; i++) {
         const pdr_held *s = &h->slots[i];
         if (!s->booking) continue;
@@ -459,6 +489,10 @@ int pdr_hold_check(const pdr_hold *h, char *why, size_t cap)
     for (uint32_t i = 0; i < h->head->lanes; i++) {
         uint32_t at = h->active[i], n = 0, prev = PDR_NONE;
         if (at >= h->head->max || h->lanes[at].place != i) return snprintf(why, cap, "queue: lane %u is not in its place", at);
+        const pdr_lane *l = &h->lanes[at];
+        unlike += l->priority != 0;
+        if (h->first.came[i] != pdr_board_time(l->head_ns, 0) || h->first.half[i] != l->head_half_ns || h->first.inverse[i] != l->inverse)
+            return snprintf(why, cap, "queue: what is ranked of lane %u is not what it has", at);
         for (uint32_t k = h->lanes[at].first; k != PDR_NONE; prev = k, k = h->slots[k].next)
             if (k >= h->head->max || !h->slots[k].booking || h->slots[k].lane != at || h->slots[k].prev != prev || ++n > h->lanes[at].held)
                 return snprintf(why, cap, "queue: lane %u is broken at slot %u", at, k);
@@ -469,7 +503,7 @@ int pdr_hold_check(const pdr_hold *h, char *why, size_t cap)
         if (i >= h->head->max || h->slots[i].booking) return snprintf(why, cap, "queue: free slot %u is in use", i);
         free_n++;
     }
-    if (held != h->head->held || laned != held || size != h->head->size_us || free_n != h->head->max - held)
+    if (held != h->head->held || laned != held || size != h->head->size_us || unlike != h->head->unlike || free_n != h->head->max - held)
         return snprintf(why, cap, "queue: %u held, %u in lanes and %u free of %u; counted %u", held, laned, free_n, h->head->max, h->head->held);
     return 0;
 }

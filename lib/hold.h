@@ -10,7 +10,7 @@
  * tenant that was served more than its share lately, down to 1/16.
  *
  * Requests of one priority, tenant and size step stand in a lane, first come first served, so only the lanes' heads need to be compared: a pass ranks them once, O(lanes), in
- * practice some hundred however many are held, and then finds each next one by groups of sixteen, O(16 + lanes / 16); add and remove O(1). Tenants share 256 accounts by
+ * practice some hundred however many are held (turns.h, where nobody has a priority and there is one tenant), and then finds each next one by groups of sixteen, O(16 + lanes / 16); add and remove O(1). Tenants share 256 accounts by
  * their hash. Called with the router's lock held. A slot's `booking` is the truth: written last, cleared first; pdr_hold_rebuild() makes everything else anew.
  */
 #ifndef PDR_HOLD_H
@@ -18,6 +18,7 @@
 
 #include "cost.h"
 #include "least.h"
+#include "turns.h"
 
 enum { PDR_HELD_SAMPLES = 64, PDR_TENANTS = 256 };
 
@@ -67,6 +68,8 @@ typedef struct pdr_hold_head {
     uint64_t ranked;         /* the pass whose lanes are ranked: 0 none */
     uint32_t ranks, looked_at; /* lanes ranked, all of one priority; the slot that pdr_hold_next() gave last */
     uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */
+    uint64_t unlike;         /* lanes in use of another priority than 0 */
+    uint32_t wide, pad;      /* pdr_least_is_wide(), where the last pass was begun */
     uint64_t longest_us;     /* that anybody has waited so far */
     pdr_account account[PDR_TENANTS];
 } pdr_hold_head;
@@ -75,6 +78,7 @@ typedef struct pdr_hold {
     pdr_hold_head *head;
     pdr_held      *slots;
     pdr_lane      *lanes;    /* max */
+    pdr_lane_turns first;    /* of each lane in use, by its place in active[] */
     pdr_groups     turn;     /* of each lane that is ranked when its next one is due, the least first; PDR_LEAST_NOBODY: all were looked at */
     uint32_t      *ranked;   /* max: numbers of the lanes of turn[] */
     uint32_t      *active;   /* max: numbers of lanes in use */

@@ -172,7 +172,8 @@ static void choose_pair(const pdr_registry *g, const pdr_policy *policy, const p
 int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy)
 {
     const pdr_registry_head *h = g->head;
-    return policy == &pdr_policy_default && !h->hosts && !h->racks && !h->zones && !h->single_n;
+    if (policy != &pdr_policy_default || h->single_n) return 0;
+    return pdr_near_known(g) ? PDR_APART_NEAR : PDR_APART_EVERYWHERE;
 }
 
 /* The cheapest decode, found by groups; how many are barred is only counted. */

@@ -47,7 +47,8 @@ static inline uint64_t pdr_key(uint64_t cost, uint32_t rested)
 
 static inline uint64_t pdr_key_of(uint64_t cost, uint32_t last_pick, uint32_t now) { return pdr_key(cost, now - last_pick); /* picks count up and may wrap */ }
 
-/* Whether the prefill of a pair can be found by itself under this policy (waits.h): transfers decide nothing and no server does both. */
+/* Whether the prefill of a pair can be found by itself under this policy: transfers decide nothing (waits.h), or only how near a decode is (waits_near.h), and no server does both. 0: no. */
+enum { PDR_APART_EVERYWHERE = 1, PDR_APART_NEAR = 2 };
 int pdr_pair_apart(const pdr_registry *g, const pdr_policy *policy);
 /* The rest of the choice where it was found so: as pdr_pair_choose() for a job without exclusions. `possible`: prefills that are not barred. */
 int pdr_pair_with(const pdr_registry *g, const pdr_view *view, uint32_t prefill, uint64_t prefill_cost, uint32_t possible, pdr_choice *out);

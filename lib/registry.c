@@ -379,6 +379,7 @@ void pdr_registry_relist(const pdr_registry *g)
     h->single_n = s;
     h->alone_n = alone;
     pdr_board_fill(g);
+    pdr_near_fill(g);
 }
 
 uint32_t pdr_registry_state(const pdr_endpoint_rec *rec, const pdr_target *t, uint64_t now_ns)
@@ -489,5 +490,5 @@ int pdr_registry_check(const pdr_registry *g, char *why, size_t cap)
     if (listed != h->prefill_n + h->decode_n + h->single_n)
         return snprintf(why, cap, "registry: %u candidates listed, %u expected", h->prefill_n + h->decode_n + h->single_n, listed);
     return check_found(g, used, why, cap) || check_list(g, g->prefill, h->prefill_n, PDR_ROLE_PREFILL, why, cap) || check_list(g, g->decode, h->decode_n, PDR_ROLE_DECODE, why, cap) ||
-           check_list(g, g->single, h->single_n, PDR_ROLE_BOTH, why, cap) || pdr_board_check(g, why, cap);
+           check_list(g, g->single, h->single_n, PDR_ROLE_BOTH, why, cap) || pdr_board_check(g, why, cap) || pdr_near_check(g, why, cap);
 }

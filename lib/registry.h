@@ -10,6 +10,7 @@
 #define PDR_REGISTRY_H
 
 #include "board.h"
+#include "board_near.h"
 #include "lookup.h"
 #include "patience.h"
 #include "places.h"
@@ -103,6 +104,7 @@ typedef struct pdr_registry_head {
     uint32_t crowd_q10;                 /* all that prefill servers have over what is ours, as reports say, times 1024; 0 as 1024: nobody else's (home.h) */
     uint32_t free_from;                 /* no record before this is free */
     pdr_places places;                  /* of targets: taken[] */
+    uint64_t near_looks;                /* times that somebody looked for a decode near a prefill */
     uint32_t updating;                  /* 1 + the id whose record is being replaced by `update`; 0: none */
     pdr_endpoint update;
 } pdr_registry_head;
@@ -117,6 +119,7 @@ typedef struct pdr_registry {
     uint32_t          *listed;          /* per target: 1 if it computes prompts and is in a list */
     void              *lookups;         /* by name, by address, and of groups: pdr_registry_lookups_size() bytes */
     pdr_board          board;
+    pdr_near           near;
 } pdr_registry;
 
 uint64_t pdr_registry_lookups_size(uint32_t max_endpoints);

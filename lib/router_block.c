@@ -36,12 +36,13 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_HOLD] = sizeof(pdr_hold_head),
         [PDR_REGION_HELD] = (uint64_t)c->max_held * sizeof(pdr_held),
         [PDR_REGION_LANES] = (uint64_t)c->max_held * (sizeof(pdr_lane) + 2 * sizeof(uint32_t)) + (uint64_t)pdr_hold_buckets(c->max_held) * sizeof(uint32_t) +
-                             (uint64_t)pdr_hold_groups(c->max_held) * ((PDR_LEAST_OF + 1) * sizeof(uint64_t) + sizeof(uint16_t)),
+                             (uint64_t)pdr_hold_groups(c->max_held) * ((PDR_LEAST_OF * 4 + 1) * sizeof(uint64_t) + sizeof(uint16_t)),
         /* a holder and one that was touched per target, the waits and three numbers per group of them */
         [PDR_REGION_WAITS] = (uint64_t)c->max_targets * 2 * sizeof(uint32_t) +
                              (uint64_t)pdr_wait_groups(c->max_targets) * ((PDR_WAIT_GROUP + 1) * sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint16_t)),
         [PDR_REGION_BOARD] = pdr_board_size(c->max_targets),
         [PDR_REGION_LOOKUPS] = pdr_registry_lookups_size(c->max_endpoints),
+        [PDR_REGION_NEAR] = pdr_near_size(c->max_endpoints, c->max_targets),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
         [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
         /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
@@ -108,6 +109,7 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->registry.listed = b->registry.single + targets;
     b->registry.lookups = region(r, PDR_REGION_LOOKUPS);
     pdr_board_open(&b->registry.board, region(r, PDR_REGION_BOARD), targets);
+    pdr_near_open(&b->registry.near, region(r, PDR_REGION_NEAR), endpoints);
     b->ledger.head = region(r, PDR_REGION_LEDGER);
     b->ledger.leases = region(r, PDR_REGION_LEASES);
     b->ledger.bookings = region(r, PDR_REGION_BOOKINGS);
@@ -118,7 +120,10 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     uint32_t turns = pdr_hold_groups(r->config.max_held);
     b->hold.turn.v = (uint64_t *)(void *)(b->hold.lanes + r->config.max_held);
     b->hold.turn.least = b->hold.turn.v + turns * PDR_LEAST_OF;
-    b->hold.ranked = (uint32_t *)(void *)(b->hold.turn.least + turns);
+    b->hold.first.came = b->hold.turn.least + turns;
+    b->hold.first.half = b->hold.first.came + turns * PDR_LEAST_OF;
+    b->hold.first.inverse = b->hold.first.half + turns * PDR_LEAST_OF;
+    b->hold.ranked = (uint32_t *)(void *)(b->hold.first.inverse + turns * PDR_LEAST_OF);
     b->hold.active = b->hold.ranked + r->config.max_held;
     b->hold.bucket = b->hold.active + r->config.max_held;
     b->hold.turn.mask = (uint16_t *)(void *)(b->hold.bucket + pdr_hold_buckets(r->config.max_held));
@@ -139,7 +144,7 @@ void pdr_books_open(pdr_books *b, pdr_router *r)
     b->replay = NULL;
     b->home = PDR_NONE;
     b->home_depth = 0;
-    b->passing = 0;
+    b->passing = b->telling = 0;
     b->holding = PDR_NONE;
     b->now_ns = __atomic_load_n(&r->clock_ns, __ATOMIC_RELAXED); /* pdr_owe has no lock */
 }

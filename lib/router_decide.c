@@ -232,13 +232,22 @@ static int consider_alone(const pdr_books *b, const pdr_ask *a, const pdr_view *
     return pdr_alone_choose(&b->registry, v, ahead / (servers ? servers : 1), choice);
 }
 
+enum { MANY_IDLE = 8 /* an eighth: where many cost the same, pricing all is cheaper than telling them apart by near decodes */ };
+
 /* As pdr_pair_choose(), if the prefill can be found by itself (waits.h); 0: all pairs are to be compared. */
 static int choose_apart(pdr_books *b, const pdr_ask *a, const pdr_view *v, const pdr_policy *policy, pdr_choice *choice)
 {
     const pdr_registry_head *h = b->registry.head;
     if (b->holding == PDR_NONE || h->plain || a->single_only || a->any_single || a->job.excluded || !h->prefill_n || b->now_ns >= PDR_BOARD_MOST_NS) return 0;
-    if (!pdr_pair_apart(&b->registry, policy)) return 0;
+    int apart = pdr_pair_apart(&b->registry, policy);
+    if (!apart || (apart == PDR_APART_NEAR && h->idle * MANY_IDLE > h->prefill_n)) return 0;
     pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
+    if (apart == PDR_APART_NEAR) {
+        pdr_near_best near;
+        if (pdr_near_choose(&b->waits, &b->registry, v, b->holders, b->holding, &near).target == PDR_NONE) return 0;
+        pdr_near_pair(&near, b->waits.possible, choice);
+        return 1;
+    }
     pdr_wait_best best = pdr_waits_best(&b->waits, &b->registry, v, b->holders, b->holding);
     return best.target != PDR_NONE && !pdr_pair_with(&b->registry, v, best.target, best.cost, b->waits.possible, choice);
 }
@@ -486,23 +495,21 @@ static pdr_cold cold_of(const pdr_books *b, const pdr_job *job, uint64_t mean_qu
     return (pdr_cold){mean_queue_q10, pool, pool * mean_queue_q10 >> 10};
 }
 
-/* Every field is written, once: a decision logs eight. */
-static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, const pdr_cold *cold)
+/* Every field is written, once: a decision logs eight. `wait`: pdr_wait_us() or pdr_decode_us(). */
+static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, const pdr_cold *cold, uint64_t wait)
 {
     const pdr_target *t = &b->registry.targets[target];
-    uint64_t          wait, work = 0, price = 0, matched = 0, uncached = 0;
+    uint64_t          work = 0, price = 0, matched = 0, uncached = 0;
     if (role == PDR_ROLE_DECODE) {
-        wait = pdr_decode_us(t, &b->r->rates, job);
+        /* nothing of the prompt is computed */
     } else if (__builtin_expect(!b->depth[target], 1)) {
         uncached = job->prompt_tokens;
-        wait = pdr_wait_us(t, b->now_ns);
         work = pdr_scale_q10(cold->pool_us, t->slowness_q10);
         price = pdr_price_at(cold->price_us, t->slowness_q10);
     } else {
         pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], cold->mean_queue_q10, b->now_ns);
         matched = x.matched;
         uncached = x.uncached;
-        wait = x.wait;
         work = x.work;
         price = x.price;
     }
@@ -520,10 +527,31 @@ static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t 
     c->cost_us = wait + work + price;
 }
 
+static uint64_t wait_of(const pdr_books *b, uint32_t target, uint32_t role, const pdr_job *job)
+{
+    const pdr_target *t = &b->registry.targets[target];
+    return role == PDR_ROLE_DECODE ? pdr_decode_us(t, &b->r->rates, job) : pdr_wait_us(t, b->now_ns);
+}
+
+/* The same by the board, at a position of the role's list. */
+static inline uint64_t listed_wait_of(const pdr_books *b, uint32_t i, uint32_t role, const pdr_job *job, uint64_t now)
+{
+    const pdr_registry *g = &b->registry;
+    const pdr_board    *x = &g->board;
+    if (__builtin_expect(b->replay != NULL, 0)) return wait_of(b, role == PDR_ROLE_DECODE ? g->decode[i] : g->prefill[i], role, job); /* its targets come from a file, the board does not */
+    if (role == PDR_ROLE_DECODE) {
+        uint64_t need = job->prompt_tokens + job->output_tokens;
+        if (__builtin_expect(x->step_us.v[i] >= PDR_BOARD_STEP_MOST || (int64_t)need > x->room[i], 0)) return pdr_decode_us(&g->targets[g->decode[i]], &b->r->rates, job);
+        return job->output_tokens * x->step_us.v[i] + x->over_us[i];
+    }
+    if (__builtin_expect((x->odd[i / 64] >> i % 64 & 1) || b->now_ns >= PDR_BOARD_MOST_NS, 0)) return pdr_wait_us(&g->targets[g->prefill[i]], b->now_ns);
+    return pdr_board_wait_us(x->end[i], now, PDR_OVERDUE_MAX_US);
+}
+
 void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
 {
     pdr_cold cold = cold_of(b, job, mean_queue);
-    put_candidate(b, c, target, role, job, &cold);
+    put_candidate(b, c, target, role, job, &cold, wait_of(b, target, role, job));
 }
 
 enum { LOGGED_OTHERS = 3 }; /* per side, beside the chosen one; pdr_explain() has them all */
@@ -531,10 +559,11 @@ enum { LOGGED_OTHERS = 3 }; /* per side, beside the chosen one; pdr_explain() ha
 static inline pdr_candidate *log_others(const pdr_books *b, pdr_candidate *c, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role, const pdr_job *job,
                                         const pdr_cold *cold)
 {
-    uint32_t most = n < LOGGED_OTHERS + 1 ? n : LOGGED_OTHERS + 1;
+    const uint64_t now = pdr_board_time(b->now_ns, 0);
+    uint32_t       most = n < LOGGED_OTHERS + 1 ? n : LOGGED_OTHERS + 1;
     for (uint32_t i = 0, room = LOGGED_OTHERS; i < most; i++) {
         if (list[i] == chosen || !room) continue;
-        put_candidate(b, c++, list[i], role, job, cold);
+        put_candidate(b, c++, list[i], role, job, cold, listed_wait_of(b, i, role, job, now));
         room--;
     }
     return c;
@@ -550,8 +579,8 @@ pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice
     if (!choice || choice->mode != PDR_MODE_PD || choice->prefill == PDR_NONE) return r;
     pdr_candidate *c = r->candidate;
     pdr_cold       cold = cold_of(b, job, pdr_mean_queue_q10(b));
-    put_candidate(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, &cold);
-    put_candidate(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, &cold);
+    put_candidate(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, &cold, wait_of(b, choice->prefill, PDR_ROLE_PREFILL, job));
+    put_candidate(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, &cold, wait_of(b, choice->decode, PDR_ROLE_DECODE, job));
     c[0].chosen = c[1].chosen = 1;
     c[1].transfer_us = choice->transfer_us;
     c[1].cost_us += choice->transfer_us;

@@ -190,6 +190,18 @@ static uint32_t go_or_stay(pdr_books *b, uint32_t slot, const pdr_choice *choice
     return PDR_SERVED_RELEASED;
 }
 
+/* The same where it matters how near a decode is. */
+static uint32_t serve_near(pdr_books *b, uint32_t slot, const pdr_view *v, pdr_choice *choice)
+{
+    pdr_near_best near;
+    pdr_wait_best best = pdr_near_choose(&b->waits, &b->registry, v, b->holders, b->holding, &near);
+    if (best.target == PDR_NONE) return PDR_NONE;
+    int stay = !takes(b, best.target, &best.terms);
+    if (!stay || b->telling) pdr_near_pair(&near, b->waits.possible, choice);
+    if (stay) return stays(b, best.target, &best.terms);
+    return go_or_stay(b, slot, choice, best.target, &best.terms);
+}
+
 /* As serve_all(), from the prefill side; a decode is looked for only once it may go, or where a recording tells of it. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
 static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
 {
@@ -197,10 +209,11 @@ static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
     if (s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
     pdr_view v = {.depth = b->depth, .job = &s->job, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = b->mean_q10};
     pdr_wait_best best;
+    if (b->apart == PDR_APART_NEAR) return serve_near(b, slot, &v, choice);
     if (b->holding || !pdr_waits_cold(&b->waits, &b->registry, &v, &best)) best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
     int stay = !takes(b, best.target, &best.terms);
-    if ((!stay || pdr_recording(b)) && pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    if ((!stay || b->telling) && pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
     if (stay) return stays(b, best.target, &best.terms);
     return go_or_stay(b, slot, choice, best.target, &best.terms);
 }
@@ -262,7 +275,8 @@ static void begin_pass(pdr_books *b)
     pdr_books_open_pass(b);
     b->queue_q10 = pdr_mean_held_q10(b);
     b->mean_q10 = pdr_mean_queue_q10(b);
-    b->apart = !b->replay && !h->plain && h->prefill_n && b->now_ns < PDR_BOARD_MOST_NS && pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
+    b->apart = 0;
+    if (!b->replay && !h->plain && h->prefill_n && b->now_ns < PDR_BOARD_MOST_NS) b->apart = (uint32_t)pdr_pair_apart(&b->registry, pdr_policy_of(b->r->config.policy));
     if (!b->apart || b->hold.head->plans != b->registry.head->relists + 1) clear_plans(b);
     b->hold.head->plans = 0;
     if (b->apart) pdr_waits_begin(&b->waits, &b->registry, b->now_ns);
@@ -276,7 +290,7 @@ static void begin_pass(pdr_books *b)
     }
     uint64_t through_ns = UINT64_MAX;
     b->open = count_open(b, b->registry.prefill, h->prefill_n, &through_ns) + count_open(b, b->registry.single, h->single_n, &through_ns);
-    b->registry.head->through_ns = through_ns;
+    if (h->foreseen) b->registry.head->through_ns = through_ns; /* as above: or what a pass leaves would depend on how it looked */
 }
 
 /* There is no pair at all, and no server that does both. */
@@ -301,6 +315,7 @@ void pdr_release_held(pdr_books *b)
     }
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
+    b->telling = recording;
     b->holding = 0;
     memset(b->depth, 0, b->r->config.max_targets * sizeof *b->depth);
     uint64_t ageing = pdr_ageing_us(b);

@@ -51,13 +51,6 @@ void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
     if (!w->even) begin_uneven(w, g);
 }
 
-static inline void change(pdr_waits *w, uint32_t at, uint64_t us)
-{
-    if (at == w->first || us <= w->us.v[at]) w->first = PDR_NONE;
-    w->us.v[at] = us < PDR_WAIT_BARRED ? us : PDR_WAIT_BARRED - 1;
-    pdr_groups_renew(&w->us, at / PDR_WAIT_GROUP, w->wide);
-}
-
 void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t planned_us, uint64_t now_ns)
 {
     const pdr_target *t = &g->targets[target];
@@ -65,16 +58,10 @@ void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint6
     int               was = w->us.v[at] != PDR_WAIT_BARRED, is = !barred(t, now_ns);
     w->possible = w->possible + (uint32_t)is - (uint32_t)was;
     w->first = PDR_NONE; /* a pick changes who rested longest */
-    change(w, at, pdr_wait_us(t, now_ns) + planned_us);
+    pdr_waits_change(w, at, pdr_wait_us(t, now_ns) + planned_us);
     if (is) return;
     w->us.v[at] = PDR_WAIT_BARRED;
     pdr_groups_renew(&w->us, at / PDR_WAIT_GROUP, w->wide);
-}
-
-void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us)
-{
-    uint32_t at = g->board.place[target];
-    if (w->us.v[at] != PDR_WAIT_BARRED) change(w, at, w->us.v[at] + us);
 }
 
 int pdr_waits_decode_after(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
@@ -107,6 +94,8 @@ static inline uint32_t find_first(const pdr_waits *w, const pdr_registry *g)
     if (w->us.least[group] == PDR_WAIT_BARRED) return PDR_NONE;
     return level ? first_of_level(w, g, group) : group * PDR_WAIT_GROUP + (uint32_t)__builtin_ctz(w->us.mask[group]);
 }
+
+uint32_t pdr_waits_find(const pdr_waits *w, const pdr_registry *g) { return find_first(w, g); }
 
 /* The best so far. */
 typedef struct found {
@@ -166,18 +155,6 @@ static int offer_first(found *f, pdr_waits *w, const pdr_registry *g, const pdr_
     }
     uint64_t matched = pdr_matched_tokens(v->job, depth), pool = pdr_prefill_us(v->rates, v->job->prompt_tokens - matched, matched);
     return pool <= cold;
-}
-
-int pdr_waits_cold(pdr_waits *w, const pdr_registry *g, const pdr_view *v, pdr_wait_best *best)
-{
-    const uint64_t tokens = v->job->prompt_tokens, cold = pdr_prefill_us(v->rates, tokens, 0);
-    if (!w->even || (w->first == PDR_NONE && (w->first = find_first(w, g)) == PDR_NONE)) return 0;
-    best->cost = w->us.v[w->first] + cold + (cold * v->mean_queue_q10 >> 10);
-    best->target = g->prefill[w->first];
-    best->terms.matched = 0;
-    best->terms.uncached = tokens;
-    best->terms.work = cold;
-    return best->cost < PDR_KEY_COST_MOST;
 }
 
 pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding)

@@ -43,16 +43,44 @@ uint32_t pdr_wait_groups(uint32_t targets);
 void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
 /* The target's own bookings or what is planned there (planned_us) changed. */
 void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t planned_us, uint64_t now_ns);
+static inline void pdr_waits_change(pdr_waits *w, uint32_t at, uint64_t us)
+{
+    if (at == w->first || us <= w->us.v[at]) w->first = PDR_NONE;
+    w->us.v[at] = us < PDR_WAIT_BARRED ? us : PDR_WAIT_BARRED - 1;
+    pdr_groups_renew(&w->us, at / PDR_WAIT_GROUP, w->wide);
+}
+
 /* More is planned there. */
-void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us);
+static inline void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t target, uint64_t us)
+{
+    uint32_t at = g->board.place[target];
+    if (w->us.v[at] != PDR_WAIT_BARRED) pdr_waits_change(w, at, w->us.v[at] + us);
+}
 /* Some decode target may be used. */
 int pdr_waits_decode_after(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
 static inline int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
     return (w->decode < g->head->decode_n && g->targets[g->decode[w->decode]].open_until_ns <= now_ns) || pdr_waits_decode_after(w, g, now_ns);
 }
+/* Where all have one speed: position of the least wait, of equal ones who rested longest. PDR_NONE: all are barred. */
+uint32_t pdr_waits_find(const pdr_waits *w, const pdr_registry *g);
+static inline uint32_t pdr_waits_first(pdr_waits *w, const pdr_registry *g)
+{
+    if (w->first == PDR_NONE) w->first = pdr_waits_find(w, g);
+    return w->first;
+}
 /* Where v->job is prefilled best if nobody holds any of it; 0: pdr_waits_best() is to be asked. */
-int pdr_waits_cold(pdr_waits *w, const pdr_registry *g, const pdr_view *v, pdr_wait_best *best);
+static inline int pdr_waits_cold(pdr_waits *w, const pdr_registry *g, const pdr_view *v, pdr_wait_best *best)
+{
+    const uint64_t tokens = v->job->prompt_tokens, cold = pdr_prefill_us(v->rates, tokens, 0);
+    if (!w->even || pdr_waits_first(w, g) == PDR_NONE) return 0;
+    best->cost = w->us.v[w->first] + cold + (cold * v->mean_queue_q10 >> 10);
+    best->target = g->prefill[w->first];
+    best->terms.matched = 0;
+    best->terms.uncached = tokens;
+    best->terms.work = cold;
+    return best->cost < PDR_KEY_COST_MOST;
+}
 /* Where v->job is prefilled best. `holders`: those with a v->depth. */
 pdr_wait_best pdr_waits_best(pdr_waits *w, const pdr_registry *g, const pdr_view *v, const uint32_t *holders, uint32_t holding);
 

@@ -1,6 +1,6 @@
 /*
  * What the queue costs: an arrival that is held, and a completion that lets one go, with so many endpoints (half prefill, half decode, all busy) and so many held
- * requests of all sizes. Prints JSON lines {"name","ns","note"}: CPU time of this thread per call, median of batches.
+ * requests of all sizes; the same where topology is known. Prints JSON lines {"name","ns","note"}: CPU time of this thread per call, median of batches.
  *   bench_hold [PREFIX]        rows of that name
  *   bench_hold --once NAME     a few calls of that one, for counting instructions
  */
@@ -94,7 +94,7 @@ static void complete(bench *b)
     if (pdr_booking_done(b->r, b->running[b->first++ % RING], PDR_DONE_PREFILL, b->now)) abort();
 }
 
-static void open_bench(bench *b, uint32_t endpoints, uint32_t held)
+static void open_bench(bench *b, uint32_t endpoints, uint32_t held, int topology)
 {
     pdr_config   c;
     pdr_endpoint e;
@@ -120,6 +120,11 @@ static void open_bench(bench *b, uint32_t endpoints, uint32_t held)
         snprintf(e.host, sizeof e.host, "10.0.%u.%u", i / 250, i % 250 + 1);
         e.port = 8000;
         e.role = i % 2 ? PDR_ROLE_DECODE : PDR_ROLE_PREFILL;
+        if (topology) { /* four servers a host, four hosts a rack, two racks a zone */
+            snprintf(e.topology_host, sizeof e.topology_host, "h%u", i / 4);
+            snprintf(e.topology_rack, sizeof e.topology_rack, "r%u", i / 16);
+            snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", i / 32);
+        }
         check(pdr_endpoint_put(b->r, &e, b->now, NULL, &err), &err);
     }
     check(pdr_lease_open(b->r, "bench", b->now, &b->lease, &err), &err);
@@ -149,15 +154,15 @@ static __attribute__((noinline)) void completions(bench *b)
     for (int i = 0; i < BATCH; i++) complete(b);
 }
 
-static void row(uint32_t endpoints, uint32_t held, const char *wanted, int once)
+static void row(uint32_t endpoints, uint32_t held, int topology, const char *wanted, int once)
 {
     static double in[BATCHES], out[BATCHES];
     char          name[2][64];
     bench         b;
-    snprintf(name[0], sizeof name[0], "hold/arrive/%u/%u", endpoints, held);
-    snprintf(name[1], sizeof name[1], "hold/complete/%u/%u", endpoints, held);
+    snprintf(name[0], sizeof name[0], "hold/arrive/%u/%u%s", endpoints, held, topology ? "/topology" : "");
+    snprintf(name[1], sizeof name[1], "hold/complete/%u/%u%s", endpoints, held, topology ? "/topology" : "");
     if (once ? strcmp(wanted, name[0]) && strcmp(wanted, name[1]) : strncmp(wanted, name[0], strlen(wanted)) && strncmp(wanted, name[1], strlen(wanted))) return;
-    open_bench(&b, endpoints, held);
+    open_bench(&b, endpoints, held, topology);
     for (int i = 0; i < (once ? 1 : BATCHES); i++) {
         uint64_t t0 = cpu_ns();
         arrivals(&b);
@@ -187,6 +192,8 @@ int main(int argc, char **argv)
     int         once = argc > 2 && !strcmp(argv[1], "--once");
     const char *wanted = once ? argv[2] : argc > 1 ? argv[1] : "";
     static const uint32_t rows[][2] = {{64, 100}, {64, 10000}, {1024, 100}, {1024, 10000}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) row(rows[i][0], rows[i][1], wanted, once);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) row(rows[i][0], rows[i][1], 0, wanted, once);
+    row(64, 100, 1, wanted, once);
+    row(1024, 10000, 1, wanted, once);
     return 0;
 }

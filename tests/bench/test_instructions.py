@@ -28,9 +28,11 @@ BOUNDS = [
     ("index/remove/115k", "remove_events", 197),
     # per call of the batch of 16 that the function makes
     ("hold/arrive/64/100", "arrivals", 3_350),
-    ("hold/complete/64/100", "completions", 12_700),
+    ("hold/complete/64/100", "completions", 11_000),
     ("hold/arrive/1024/10000", "arrivals", 3_300),
-    ("hold/complete/1024/10000", "completions", 25_000),
+    ("hold/complete/1024/10000", "completions", 22_300),
+    ("hold/complete/64/100/topology", "completions", 22_200),
+    ("hold/complete/1024/10000/topology", "completions", 30_000),
     # per endpoint of a document: the same, but for sorting it by name and address, whether it has a thousand or sixteen thousand
     ("apply/new/1024", "applied", 23_000),
     ("apply/same/1024", "applied", 23_000),

@@ -23,12 +23,15 @@ static void begin(queue *q)
     q->h.slots = calloc(MAX, sizeof *q->h.slots);
     q->h.lanes = calloc(MAX, sizeof *q->h.lanes);
     q->h.active = calloc(MAX, sizeof *q->h.active);
+    q->h.first.came = calloc(pdr_hold_groups(MAX) * PDR_LEAST_OF * 3, sizeof *q->h.first.came);
+    q->h.first.half = q->h.first.came + pdr_hold_groups(MAX) * PDR_LEAST_OF;
+    q->h.first.inverse = q->h.first.half + pdr_hold_groups(MAX) * PDR_LEAST_OF;
     q->h.turn.v = calloc(pdr_hold_groups(MAX) * PDR_LEAST_OF, sizeof *q->h.turn.v);
     q->h.turn.least = calloc(pdr_hold_groups(MAX), sizeof *q->h.turn.least);
     q->h.turn.mask = calloc(pdr_hold_groups(MAX), sizeof *q->h.turn.mask);
     q->h.ranked = calloc(MAX, sizeof *q->h.ranked);
     q->h.bucket = calloc(pdr_hold_buckets(MAX), sizeof *q->h.bucket);
-    assert_true(q->h.head && q->h.slots && q->h.lanes && q->h.active && q->h.turn.v && q->h.turn.least && q->h.turn.mask && q->h.ranked && q->h.bucket);
+    assert_true(q->h.head && q->h.slots && q->h.lanes && q->h.active && q->h.first.came && q->h.turn.v && q->h.turn.least && q->h.turn.mask && q->h.ranked && q->h.bucket);
     pdr_hold_init(&q->h, MAX);
 }
 
@@ -45,6 +48,7 @@ static void end(queue *q)
     free(q->h.slots);
     free(q->h.lanes);
     free(q->h.active);
+    free(q->h.first.came);
     free(q->h.turn.v);
     free(q->h.turn.least);
     free(q->h.turn.mask);

@@ -2,6 +2,7 @@
 #include "cost.h"
 #include "least.h"
 #include "rng.h"
+#include "turns.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -74,8 +75,35 @@ static void test_waits(void **state)
     }
 }
 
+/* Lanes' turns, by the formula written out with divisions. */
+static void test_turns(void **state)
+{
+    (void)state;
+    for (int round = 0; round < ROUNDS / 10; round++) {
+        uint64_t       came[37], half[37], inverse[37], turn[37], ns[37], now_ns = 1 + draw(1ull << (10 + draw(51)));
+        uint32_t       n = 1 + (uint32_t)draw(37);
+        pdr_lane_turns t = {came, half, inverse};
+        pdr_turns_now  now = {draw(1ull << draw(34)) & 0xFFFFFFFF, 1ull << 32, now_ns, pdr_board_time(now_ns, 0)};
+        if (!draw(8)) now.ageing_us = 1ull << 32;
+        for (uint32_t i = 0; i < n; i++) {
+            uint64_t back = draw(1ull << draw(61));
+            ns[i] = draw(8) ? now_ns - (back < now_ns ? back : now_ns) : now_ns + draw(5000);
+            came[i] = pdr_board_time(ns[i], 0);
+            half[i] = draw(3) ? now_ns + draw(3) - 1 : draw(1ull << 62);
+            inverse[i] = draw(1ull << draw(32));
+        }
+        for (int wide = 0; wide <= pdr_least_is_wide(); wide++) {
+            pdr_turns_of(&t, n, &now, turn, wide);
+            for (uint32_t i = 0; i < n; i++) {
+                uint64_t age = pdr_elapsed_us(now_ns, ns[i]), urgency = (now.ageing_us + (age < 1ull << 32 ? age : 1ull << 32)) * inverse[i] >> 8;
+                assert_int_equal(turn[i], half[i] <= now_ns ? half[i] : PDR_LEAST_NOBODY - 1 - urgency);
+            }
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_least), cmocka_unit_test(test_rested), cmocka_unit_test(test_waits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_least), cmocka_unit_test(test_rested), cmocka_unit_test(test_waits), cmocka_unit_test(test_turns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,7 @@ typedef struct world {
     uint64_t          prefill_cost[MAX], decode_cost[MAX];
     uint32_t          host[MAX], rack[MAX], zone[MAX];
     uint16_t          depth[MAX];
-    uint64_t          board[64 * MAX], lookups[8 * MAX];
+    uint64_t          board[64 * MAX], lookups[8 * MAX], near[64 * MAX];
     pdr_registry      g;
     pdr_scratch       s;
     pdr_rates         rates;
@@ -35,6 +35,8 @@ static void make_world(world *w, int topology)
     pdr_board_open(&w->g.board, w->board, MAX);
     assert_true(pdr_registry_lookups_size(MAX) <= sizeof w->lookups);
     w->g.lookups = w->lookups;
+    assert_true(pdr_near_size(MAX, MAX) <= sizeof w->near);
+    pdr_near_open(&w->g.near, w->near, MAX);
     w->s = (pdr_scratch){w->prefill_cost, w->decode_cost, w->host, w->rack, w->zone};
     w->rates = (pdr_rates){10000, 55100, 1760000, 50, 48900, 262144, 5000, 200000, 50000, 25000, 12500, 0};
     pdr_registry_init(&w->g, MAX, MAX);

@@ -21,7 +21,7 @@ typedef struct twins {
     twin     t[2]; /* the second is plain */
     uint32_t recorded;
     uint64_t now, drawn, seed, running[RUNNING], released, held;
-    uint32_t n, topology, ids[SERVERS];
+    uint32_t n, topology, nested, likeness, ids[SERVERS]; /* nested: hosts in racks in zones, as they are; else at random, some unknown */
 } twins;
 
 static uint8_t tape[1 << 20];
@@ -51,7 +51,11 @@ static void put(twins *t, uint32_t i)
     e.port = 8000;
     e.role = i == 0 ? PDR_ROLE_PREFILL : i == 1 ? PDR_ROLE_DECODE : kind < 10 ? PDR_ROLE_PREFILL : kind < 19 || t->topology & 4 ? PDR_ROLE_DECODE : PDR_ROLE_BOTH;
     if (e.role == PDR_ROLE_PREFILL && !draw(t, 4)) e.dp_size = 2 + (uint32_t)draw(t, 3);
-    if (t->topology & 1) {
+    if (t->topology & 1 && t->nested) {
+        snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", i / (t->likeness * 8));
+        snprintf(e.topology_rack, sizeof e.topology_rack, "r%u", i / (t->likeness * 4));
+        snprintf(e.topology_host, sizeof e.topology_host, "h%u", i / (t->likeness * 2));
+    } else if (t->topology & 1) {
         if (draw(t, 4)) snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", (unsigned)draw(t, 3));
         if (draw(t, 3)) snprintf(e.topology_rack, sizeof e.topology_rack, "r%u", (unsigned)draw(t, 5));
         if (draw(t, 3)) snprintf(e.topology_host, sizeof e.topology_host, "h%u", (unsigned)draw(t, 8));
@@ -81,7 +85,10 @@ static void begin(twins *t, uint64_t seed)
     c.policy = draw(t, 5) ? PDR_POLICY_DEFAULT : (uint32_t)draw(t, 5);
     c.hold_ageing_ms = draw(t, 3) ? 0 : 1 + (uint32_t)draw(t, 5000);
     c.hold_max_wait_ms = draw(t, 2) ? 0 : 2000 + (uint32_t)draw(t, 60000);
-    t->topology = draw(t, 3) ? 4 : (uint32_t)draw(t, 8); /* mostly none, and no server that does both: where most shortcuts are taken */
+    t->topology = draw(t, 4) ? (uint32_t)(4 + draw(t, 2)) : (uint32_t)draw(t, 8); /* mostly no server that does both: there shortcuts are taken, without topology and with it */
+    t->nested = (uint32_t)draw(t, 2);
+    if (!draw(t, 3)) c.transfer_mbps_host = c.transfer_mbps_rack = c.transfer_mbps_zone = c.transfer_mbps_far = 50000; /* near and far cost the same: only ties decide */
+    t->likeness = 1 + (uint32_t)draw(t, 3);
     for (int k = 0; k < 2; k++) {
         size_t size = pdr_router_size(&c);
         t->t[k].mem = aligned_alloc(64, (size + 63) & ~(size_t)63);
