@@ -4,7 +4,14 @@
 Four prefill and four decode stubs are another nginx; wrk keeps 32 connections busy. CPU time is that of the measured worker process
 (/proc/PID/stat). The variants take turns, so that what else the machine does hits all of them; the median of the rounds is printed.
 
-    tests/bench/nginx_bench.py [--module FILE] [--seconds S] [--rounds N] [--json FILE]
+    pd      the module
+    plain   proxy_pass, one leg
+    mirror  proxy_pass with mirror, in the module's worker, which has tuned malloc for bodies
+    stock   the same in an nginx that has never heard of the module: what those have who use mirror today
+    floor   the module's two legs and no decision: bodies as they came, servers in turn (nginx_floor.h)
+    scan    the same, but bodies are scanned, hashed and rewritten
+
+    tests/bench/nginx_bench.py [--module FILE] [--variants A,B] [--seconds S] [--rounds N] [--json FILE]
 """
 
 import argparse
@@ -25,7 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))
 from hosts import nginx as gateway  # noqa: E402
 
 SIZES = {"1KB": 1100, "17KB": 17_000, "132KB": 132_000}
-VARIANTS = ("pd", "plain", "mirror")
+VARIANTS = ("pd", "plain", "mirror", "stock")
+FLOORS = {"floor": 1, "scan": 2}
+TOP = Path(__file__).resolve().parents[2]
 
 STUB = """
 worker_processes 1; daemon off; pid {dir}/stub.pid; error_log {dir}/stub.log error; worker_rlimit_nofile 16384;
@@ -46,24 +55,26 @@ http {{
 """
 
 GATEWAY = """
-load_module {module};
-worker_processes 1; daemon off; pid {dir}/gw.pid; error_log {dir}/gw.log error; worker_rlimit_nofile 16384;
+{load}
+worker_processes 1; daemon off; pid {dir}/{name}.pid; error_log {dir}/{name}.log error; worker_rlimit_nofile 16384;
 events {{ worker_connections 8192; }}
 http {{
     access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
     keepalive_requests 1000000; client_max_body_size 8m; client_header_buffer_size 32k; client_body_buffer_size 256k;
-    pdroute_zone z file={dir}/block config={dir}/zone.json;
     upstream prefill {{ {prefill} keepalive 64; keepalive_requests 1000000; }}
     upstream decode {{ {decode} keepalive 64; keepalive_requests 1000000; }}
     proxy_http_version 1.1; proxy_set_header Connection "";
-    server {{ listen 127.0.0.1:{pd}; location / {{ pdroute z; }} }}
-    server {{ listen 127.0.0.1:{plain}; location / {{ proxy_pass http://decode; }} }}
-    server {{ listen 127.0.0.1:{mirror};
-        location / {{ mirror /mirror; proxy_pass http://decode; }}
-        location = /mirror {{ internal; proxy_pass http://prefill$request_uri; }}
-    }}
+    {servers}
 }}
 """
+
+MODULE = "server {{ listen 127.0.0.1:{port}; location / {{ pdroute z; }} }}"
+PLAIN = "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://decode; }} }}"
+MIRROR = """server {{ listen 127.0.0.1:{port};
+        location / {{ mirror /mirror; proxy_pass http://decode; }}
+        location = /mirror {{ internal; proxy_pass http://prefill$request_uri; }}
+    }}"""
+SERVER = {"plain": PLAIN, "mirror": MIRROR, "stock": MIRROR}
 
 LUA = """
 local bodies = {{}}
@@ -124,6 +135,36 @@ def write_bodies(directory, n):
         (directory / f"{size}.lua").write_text(LUA.format(n=n, dir=directory, size=size))
 
 
+def floor_module(variant):
+    """The module with the least that serves a request in place of the library."""
+    flags = f"-Wno-unused -I{TOP}/include -include {TOP}/tests/bench/nginx_floor.h -DPDR_FLOOR={FLOORS[variant]}"
+    out = subprocess.run([TOP / "examples/nginx/build", TOP / f"build/nginx-{variant}"], check=True, stdout=subprocess.PIPE, text=True,
+                         env={**os.environ, "PDROUTE_NGINX_CFLAGS": flags})
+    return Path(out.stdout.split()[-1])
+
+
+def gateways(variants, module):
+    """Which nginx serves which variants: {name: (module or None, [variants])}."""
+    found = {}
+    for variant in variants:
+        if variant in FLOORS:
+            found[variant] = (floor_module(variant), [variant])
+        elif variant == "stock":
+            found["stock"] = (None, [variant])
+        else:
+            found.setdefault("gw", (module, []))[1].append(variant)
+    return found
+
+
+def gateway_conf(directory, name, module, ports, stubs):
+    servers = lambda some: " ".join(f"server 127.0.0.1:{port};" for port in some)  # noqa: E731
+    parts = [SERVER.get(variant, MODULE).format(port=port) for variant, port in ports.items()]
+    if module:
+        parts.insert(0, f"pdroute_zone z file={directory}/block-{name} config={directory}/zone.json;")
+    return GATEWAY.format(load=f"load_module {module};" if module else "", dir=directory, name=name, prefill=servers(stubs[:4]), decode=servers(stubs[4:]),
+                          servers="\n    ".join(parts))
+
+
 def measure(directory, port, size, seconds, pid):
     before = cpu_seconds(pid)
     answer = urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions",
@@ -155,8 +196,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        ports = gateway.free_ports(11)
-        stubs, (pd, plain, mirror) = ports[:8], ports[8:]
+        ports = gateway.free_ports(8 + len(variants))
+        stubs, where = ports[:8], dict(zip(variants, ports[8:]))
         write_bodies(directory, args.bodies)
         endpoints = [{"role": "prefill" if i < 4 else "decode", "host": "127.0.0.1", "port": port, "bootstrap_port": 8998}
                      for i, port in enumerate(stubs)]
@@ -164,38 +205,41 @@ def main():
             del e["bootstrap_port"]
         # stubs answer in no time: nothing would ever be held, and the window would only be in the way of large bodies
         (directory / "zone.json").write_text(json.dumps({"seed": 1, "hold": "off", "endpoints": endpoints}))
-        servers = lambda some: " ".join(f"server 127.0.0.1:{port};" for port in some)  # noqa: E731
         listen = " ".join(f"listen 127.0.0.1:{port} backlog=1024;" for port in stubs)
         stub = start(directory, "stub", STUB.format(dir=directory, listen=listen))
-        gw = start(directory, "gw", GATEWAY.format(module=module, dir=directory, prefill=servers(stubs[:4]),
-                                                   decode=servers(stubs[4:]), pd=pd, plain=plain, mirror=mirror))
+        started, pids = {}, {}
         try:
+            served = gateways(variants, module)
+            for gw, (of, serves) in served.items():
+                started[gw] = start(directory, gw, gateway_conf(directory, gw, of, {v: where[v] for v in serves}, stubs))
             for port in ports:
                 wait_port(port)
-            pid = worker_of(gw)
+            for gw, (_, serves) in served.items():
+                pids.update(dict.fromkeys(serves, worker_of(started[gw])))
             found = {}
-            where = {"pd": pd, "plain": plain, "mirror": mirror}
             for size in args.sizes.split(","):
                 for variant in variants:
-                    measure(directory, where[variant], size, 1, pid)  # warm
+                    measure(directory, where[variant], size, 1, pids[variant])  # warm
                 for _ in range(args.rounds):
                     for variant in variants:
-                        found.setdefault((variant, size), []).append(measure(directory, where[variant], size, args.seconds, pid))
+                        found.setdefault((variant, size), []).append(measure(directory, where[variant], size, args.seconds, pids[variant]))
         finally:
-            for process in (gw, stub):
+            for process in (*started.values(), stub):
                 process.terminate()
                 process.wait(10)
-        errors = [line for line in (directory / "gw.log").read_text().splitlines() if "[error]" in line or "[alert]" in line]
-        if errors:
-            print("\n".join(errors[:5]), file=sys.stderr)
+        for gw in started:
+            errors = [line for line in (directory / f"{gw}.log").read_text().splitlines() if "[error]" in line or "[alert]" in line]
+            if errors:
+                print("\n".join(errors[:5]), file=sys.stderr)
     rows = []
     for size in args.sizes.split(","):
         for variant in variants:
             ns = statistics.median(found[variant, size])
             row = {"name": f"nginx/{variant}/{size}", "ns": round(ns), "note": f"{1e9 / ns:.0f} requests per CPU-second of nginx"}
-            if variant == "pd" and ("mirror", size) in found:
-                ratios = [m / own for own, m in zip(found["pd", size], found["mirror", size])]
-                row["note"] += f", {statistics.median(ratios):.2f} times mirror"
+            for other in ("mirror", "stock"):
+                if variant != other and variant != "plain" and (other, size) in found:
+                    ratios = [m / own for own, m in zip(found[variant, size], found[other, size])]
+                    row["note"] += f", {statistics.median(ratios):.2f} times {other}"
             rows.append(row)
     for row in rows:
         print(json.dumps(row))
