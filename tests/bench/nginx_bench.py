@@ -143,17 +143,41 @@ def floor_module(variant):
     return Path(out.stdout.split()[-1])
 
 
-def gateways(variants, module):
-    """Which nginx serves which variants: {name: (module or None, [variants])}."""
+def gateways(variants, module, apart=False):
+    """Which nginx serves which variants: {name: (module or None, [variants])}; `apart`: each its own."""
     found = {}
     for variant in variants:
-        if variant in FLOORS:
-            found[variant] = (floor_module(variant), [variant])
-        elif variant == "stock":
-            found["stock"] = (None, [variant])
-        else:
-            found.setdefault("gw", (module, []))[1].append(variant)
+        of = floor_module(variant) if variant in FLOORS else None if variant == "stock" else module
+        alone = apart or of != module
+        found.setdefault(variant if alone else "gw", (of, []))[1].append(variant)
     return found
+
+
+class Stubs:
+    """Bodies, the zone's configuration, and four prefill and four decode servers; and free ports for `n` gateways."""
+
+    def __init__(self, directory, n, bodies=16):
+        directory.chmod(0o755)
+        ports = gateway.free_ports(8 + n)
+        self.directory, self.ports, self.free = directory, ports[:8], ports[8:]
+        write_bodies(directory, bodies)
+        endpoints = [{"role": "prefill" if i < 4 else "decode", "host": "127.0.0.1", "port": port, "bootstrap_port": 8998}
+                     for i, port in enumerate(self.ports)]
+        for e in endpoints[4:]:
+            del e["bootstrap_port"]
+        # stubs answer in no time: nothing would ever be held, and the window would only be in the way of large bodies
+        (directory / "zone.json").write_text(json.dumps({"seed": 1, "hold": "off", "endpoints": endpoints}))
+
+    def __enter__(self):
+        listen = " ".join(f"listen 127.0.0.1:{port} backlog=1024;" for port in self.ports)
+        self.process = start(self.directory, "stub", STUB.format(dir=self.directory, listen=listen))
+        for port in self.ports:
+            wait_port(port)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(10)
 
 
 def gateway_conf(directory, name, module, ports, stubs):
@@ -193,26 +217,14 @@ def main():
     args = p.parse_args()
     module = Path(args.module or gateway.build_module()).resolve()
     variants = args.variants.split(",")
-    with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        ports = gateway.free_ports(8 + len(variants))
-        stubs, where = ports[:8], dict(zip(variants, ports[8:]))
-        write_bodies(directory, args.bodies)
-        endpoints = [{"role": "prefill" if i < 4 else "decode", "host": "127.0.0.1", "port": port, "bootstrap_port": 8998}
-                     for i, port in enumerate(stubs)]
-        for e in endpoints[4:]:
-            del e["bootstrap_port"]
-        # stubs answer in no time: nothing would ever be held, and the window would only be in the way of large bodies
-        (directory / "zone.json").write_text(json.dumps({"seed": 1, "hold": "off", "endpoints": endpoints}))
-        listen = " ".join(f"listen 127.0.0.1:{port} backlog=1024;" for port in stubs)
-        stub = start(directory, "stub", STUB.format(dir=directory, listen=listen))
+    with tempfile.TemporaryDirectory(prefix="pdroute-bench-") as name, Stubs(Path(name), len(variants), args.bodies) as stubs:
+        directory, where = stubs.directory, dict(zip(variants, stubs.free))
         started, pids = {}, {}
         try:
             served = gateways(variants, module)
             for gw, (of, serves) in served.items():
-                started[gw] = start(directory, gw, gateway_conf(directory, gw, of, {v: where[v] for v in serves}, stubs))
-            for port in ports:
+                started[gw] = start(directory, gw, gateway_conf(directory, gw, of, {v: where[v] for v in serves}, stubs.ports))
+            for port in where.values():
                 wait_port(port)
             for gw, (_, serves) in served.items():
                 pids.update(dict.fromkeys(serves, worker_of(started[gw])))
@@ -224,7 +236,7 @@ def main():
                     for variant in variants:
                         found.setdefault((variant, size), []).append(measure(directory, where[variant], size, args.seconds, pids[variant]))
         finally:
-            for process in (*started.values(), stub):
+            for process in started.values():
                 process.terminate()
                 process.wait(10)
         for gw in started:
