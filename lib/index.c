@@ -44,7 +44,8 @@ uint64_t pdr_index_evictions(const pdr_index *ix)
     return ix->evictions;
 }
 
-enum { RECLAIM = 4 }; /* shares of cleared targets per 16 blocks stored */
+enum { RECLAIM = 4, /* shares of cleared targets per 16 blocks stored */
+       AHEAD = 16 /* segments whose memory is fetched at once */ };
 
 /* ---- changing. `dirty` stands while anything but the ground truth may be half done. */
 
@@ -91,12 +92,31 @@ static void fetch(const pdr_index *ix, const pdr_key *keys, uint32_t n)
     for (uint32_t i = 0; i < n; i++) __builtin_prefetch(&pdr_buckets_of(ix)[keys[i].bucket], 1);
 }
 
-/* Of blocks that are in a run already only the first and the last are looked up; of new ones all. */
-static void fetch_ends(const pdr_index *ix, const pdr_key *keys, uint32_t n)
+static uint32_t segment_end(uint32_t at, uint32_t end_at)
 {
-    if (!n) return;
-    __builtin_prefetch(&pdr_buckets_of(ix)[keys[0].bucket], 1);
-    __builtin_prefetch(&pdr_buckets_of(ix)[keys[n - 1].bucket], 1);
+    uint32_t end = at - at % PDR_RUN + PDR_RUN;
+    return end < end_at ? end : end_at;
+}
+
+/*
+ * What the next segments need, so that memory is waited for once and not for every segment. Of blocks that are in a run already only the first and the last are
+ * looked up; of new ones all, which is left to when it is known that they are.
+ */
+static void fetch_segments(const pdr_index *ix, uint16_t id, const uint64_t *hashes, uint32_t from, uint32_t end_at)
+{
+    pdr_key last[AHEAD];
+    uint32_t n = 0;
+    for (uint32_t at = from, end; at < end_at && n < AHEAD; at = end) {
+        end = segment_end(at, end_at);
+        __builtin_prefetch(&pdr_buckets_of(ix)[pdr_index_key(ix, hashes[at - from]).bucket], 1);
+        last[n] = pdr_index_key(ix, hashes[end - 1 - from]);
+        __builtin_prefetch(&pdr_buckets_of(ix)[last[n++].bucket], 1);
+    }
+    for (uint32_t i = 0, ref; i < n && n > 1; i++) {
+        if (!(ref = pdr_table_find(ix, last[i]))) continue;
+        __builtin_prefetch(&pdr_runs_of(ix)[pdr_ref_run(ref)], 1);
+        __builtin_prefetch(pdr_extra_head(ix, pdr_ref_run(ref), id));
+    }
 }
 
 static void touch(storing *s, uint32_t share, int linked)
@@ -197,30 +217,25 @@ void pdr_index_extend(pdr_index *ix, uint32_t target, uint32_t from, const uint6
     if (target >= ix->targets || from > 65535) return;
     uint32_t end_at = n < 65535 - from ? from + (uint32_t)n : 65535;
     storing s = {ix, (uint16_t)pdr_targets_of(ix)[target].id, PDR_NIL, PDR_NIL, 0, 0};
-    pdr_key keys[2][PDR_RUN];
-    uint32_t at = from, now = 0, count = PDR_RUN - at % PDR_RUN;
-    if (count > end_at - at) count = end_at - at;
-    if (!count) return;
+    pdr_key keys[PDR_RUN];
+    if (end_at == from) return;
     begin(ix);
-    look_up_ends(ix, hashes, count, keys[0]);
-    fetch_ends(ix, keys[0], count);
-    while (count) {
-        uint32_t next = at + count, next_count = end_at - next < PDR_RUN ? end_at - next : PDR_RUN;
-        look_up_ends(ix, hashes + (next - from), next_count, keys[!now]);
-        fetch_ends(ix, keys[!now], next_count);
+    for (uint32_t at = from, next, segments = 0; at < end_at; at = next, segments++) {
+        next = segment_end(at, end_at);
+        uint32_t count = next - at;
+        const uint64_t *own = hashes + (at - from);
+        if (segments % AHEAD == 0) fetch_segments(ix, s.id, own, at, end_at);
+        look_up_ends(ix, own, count, keys);
         pdr_room_reclaim(ix, RECLAIM);
         if (!pdr_room_make(ix, s.id, count, at - from)) break;
         /* Making room may have moved the last share. If it is gone, the chain fills the whole index: the rest would not
          * be found. */
         if (s.run != PDR_NIL && (s.newest = pdr_run_share(ix, s.run, s.id)) == PDR_NIL) break;
-        if (!store_at_once(&s, at, keys[now], count)) {
-            look_up_rest(ix, hashes + (at - from), count, keys[now]);
-            if (s.adding) fetch(ix, keys[now], count);
-            if (!store_segment(&s, at, keys[now], count)) break;
+        if (!store_at_once(&s, at, keys, count)) {
+            look_up_rest(ix, own, count, keys);
+            if (s.adding) fetch(ix, keys, count);
+            if (!store_segment(&s, at, keys, count)) break;
         }
-        at = next;
-        count = next_count;
-        now = !now;
     }
     pdr_room_keep_capacity(ix, target);
     end(ix);
