@@ -2,7 +2,8 @@
  * Configuration, one gate per Envoy thread, and what Envoy calls about a client's request.
  *
  * The ABI has no timer: a thread of ours asks every 100 ms (or when a lease is woken) one live request of each Envoy thread to pass the tick on. A thread
- * without requests needs none: nothing is held or booked there, and a lease that ran out is opened anew with the next request.
+ * without requests needs none: nothing is held there, and a lease that ran out is opened anew with the next request. The block itself gets its tick from
+ * that thread of ours: what ended while another process had the lock is still to be given back.
  */
 #include <errno.h>
 #include <poll.h>
@@ -27,6 +28,15 @@ static module_config *configs; /* of Envoy's main thread */
 
 /* ----------------------------------------------------------------------------------------------------------- threads */
 
+/* Of the threads with its configuration, and so its block. */
+static int is_first(const thread *t)
+{
+    for (const thread *each = threads; each != t; each = each->next) {
+        if (each->config == t->config) return 0;
+    }
+    return 1;
+}
+
 static void *ticker(void *unused)
 {
     struct pollfd fds[64];
@@ -47,6 +57,7 @@ static void *ticker(void *unused)
             (void)pthread_mutex_lock(&t->lock);
             if (t->scheduler) CALLBACK(http_filter_scheduler_commit)(t->scheduler, EVENT_TICK);
             (void)pthread_mutex_unlock(&t->lock);
+            if (is_first(t)) gate_block_tick(t->config->used);
         }
         (void)pthread_mutex_unlock(&threads_lock);
     }
