@@ -1,5 +1,7 @@
-/* Envoy's protobuf messages (examples/ext_proc): any bytes are read to an end, every view lies inside, and what the writer writes is read back. */
+/* Envoy's protobuf messages (examples/ext_proc): any bytes are read to an end, every view lies inside, and what the writer writes is read back. As a request's
+ * target: a path comes out that is written plainly, and no longer. */
 #include "../examples/ext_proc/message.c"
+#include "../examples/gate/path.c"
 #include "../examples/gate/wire.c"
 
 #include <stdio.h>
@@ -55,6 +57,23 @@ static void same(view a, view b)
     } while (more > 0);
 }
 
+static void path_is_plain(view target)
+{
+    bytes scratch = {0};
+    view  path, sent;
+    if (!gate_path(target, &scratch, &path)) {
+        if (path.len > target.len) abort();
+        for (size_t i = 0; path.len && path.data[0] == '/' && i + 1 < path.len; i++) {
+            const char  *p = path.data + i;
+            const size_t left = path.len - i;
+            if (p[0] == '/' && (p[1] == '/' || (p[1] == '.' && (left == 2 || p[2] == '/' || (p[2] == '.' && (left == 3 || p[3] == '/')))))) abort();
+        }
+        sent = gate_path_target(target, &scratch, &path);
+        if (sent.len > target.len || (path.len && memcmp(sent.data, path.data, sent.data == target.data ? 0 : path.len))) abort();
+    }
+    bytes_free(&scratch);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     message m;
@@ -79,6 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void)metadata_strings(m.metadata, "a", "b", each, &n);
         if (n > size) abort();
     }
+    path_is_plain(input);
     write_again(input, &out, 0);
     if (!out.failed) same(input, (view){out.data, out.len});
     bytes_free(&out);

@@ -192,6 +192,7 @@ static void pass_on(request *r, module_leg *l)
 void request_tick(request *r, uint64_t now)
 {
     if (r->done_ns && r->answered && now - r->done_ns > END_CAP_NS) end_answer(r);
+    if (!r->started && !r->answered && r->begun_ns && now > r->begun_ns + r->t->config->body_timeout_ms * 1000000ull) gate_refuse_late(&r->job);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- legs */
@@ -213,6 +214,10 @@ static void leg_failed(module_leg *l, uint32_t detail)
     static const char *const text[] = {"", "no connection", "kept connection was closed", "connection was closed", "timed out", "answer is not HTTP"};
 
     leg_reset(l);
+    if (detail == PDR_FAIL_CONNECT && gate_lacks_sockets()) {
+        gate_give_up(&l->r->job, "the gateway cannot open a connection: Envoy has no descriptor left");
+        return;
+    }
     gate_log("error", "%s %s: %s", l->which == PDR_LEG_PREFILL ? "prefill" : "decode", l->which == PDR_LEG_PREFILL ? p->prefill_host : p->decode_host, text[detail]);
     gate_event(&l->r->job, PDR_EV_FAILED, l->which, &d);
 }
@@ -299,7 +304,7 @@ static void op_send(gate_job *job, int which)
     else gate_address(address, sizeof address, d->decode_host, d->decode_port, 1);
     choose_headers(r);
     if (r->chosen.failed || write_body(r, which, &body)) {
-        leg_failed(l, PDR_FAIL_CONNECT);
+        gate_give_up(job, "out of memory");
         return;
     }
     headers[n++] = (abi_header){":method", 7, r->method.data, r->method.len};
@@ -316,7 +321,8 @@ static void op_send(gate_job *job, int which)
     restore_body(r);
     if (rc != 0) {
         l->open = 0;
-        leg_failed(l, PDR_FAIL_CONNECT);
+        if (rc == ABI_NO_CLUSTER) gate_give_up(job, "the cluster for requests to servers is not there");
+        else leg_failed(l, PDR_FAIL_CONNECT);
     }
 }
 

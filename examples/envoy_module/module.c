@@ -130,6 +130,20 @@ static int take_word(const char *word, size_t len, const char *name, char *out, 
     return 1;
 }
 
+static int take_number(const char *word, size_t len, const char *name, unsigned *out)
+{
+    char text[9];
+    unsigned n = 0;
+
+    if (!take_word(word, len, name, text, sizeof text)) return 0;
+    for (const char *p = text; *p; p++) {
+        if (*p < '0' || *p > '9') return 0;
+        n = n * 10 + (unsigned)(*p - '0');
+    }
+    *out = n;
+    return n != 0;
+}
+
 EXPORT void *HOOK(http_filter_config_new)(void *envoy, abi_text name, abi_text text);
 EXPORT void *HOOK(http_filter_config_new)(void *envoy, abi_text name, abi_text text)
 {
@@ -139,20 +153,21 @@ EXPORT void *HOOK(http_filter_config_new)(void *envoy, abi_text name, abi_text t
     (void)envoy, (void)name;
     if (!c) return NULL;
     (void)snprintf(c->cluster, sizeof c->cluster, "servers");
+    c->body_timeout_ms = GATE_BODY_TIMEOUT_MS;
     while (p < end) {
         const char *stop = p;
         while (stop < end && *stop != ' ' && *stop != '\n' && *stop != '\t') stop++;
         const size_t len = (size_t)(stop - p);
         if (len && !take_word(p, len, "block=", c->block, sizeof c->block) && !take_word(p, len, "config=", c->file, sizeof c->file) &&
-            !take_word(p, len, "cluster=", c->cluster, sizeof c->cluster)) {
-            gate_log("emerg", "invalid word \"%.*s\": block=FILE config=FILE cluster=NAME are taken", (int)len, p);
+            !take_word(p, len, "cluster=", c->cluster, sizeof c->cluster) && !take_number(p, len, "body-timeout-ms=", &c->body_timeout_ms)) {
+            gate_log("emerg", "invalid word \"%.*s\": block=FILE config=FILE cluster=NAME body-timeout-ms=N are taken", (int)len, p);
             free(c);
             return NULL;
         }
         p = stop + 1;
     }
     for (module_config *each = configs; each; each = each->next) {
-        if (strcmp(each->block, c->block) || strcmp(each->file, c->file) || strcmp(each->cluster, c->cluster)) continue;
+        if (strcmp(each->block, c->block) || strcmp(each->file, c->file) || strcmp(each->cluster, c->cluster) || each->body_timeout_ms != c->body_timeout_ms) continue;
         free(c); /* another listener, or the same once more: what the file says may have changed */
         return !each->file[0] || gate_block_reload(each->used) == 0 ? each : NULL;
     }
@@ -205,6 +220,7 @@ static void request_free(request *r)
     bytes_free(&r->body);
     bytes_free(&r->sent);
     bytes_free(&r->chosen);
+    bytes_free(&r->plain);
     free(r);
 }
 
@@ -368,8 +384,6 @@ static void read_head(request *r)
         else if (view_is(name, "content-length")) expect_body(r, value);
         gate_header(&r->job, name, value);
     }
-    const char *query = r->target.len ? memchr(r->target.data, '?', r->target.len) : NULL;
-    r->path = (view){r->target.data, query ? (size_t)(query - r->target.data) : r->target.len};
 }
 
 EXPORT int HOOK(http_filter_request_headers)(abi_filter f, request *r, bool end);
@@ -377,12 +391,12 @@ EXPORT int HOOK(http_filter_request_headers)(abi_filter f, request *r, bool end)
 {
     (void)f;
     request_enter(r);
+    r->begun_ns = pdr_host_now_ns();
     read_head(r);
-    r->job.api = gate_api(r->path);
     r->head_only = end ? 1 : 0;
     if (view_is(r->method, "CONNECT")) refuse(r, 405, "method_not_allowed", "this gateway is no tunnel", "GET, POST");
     else if (!r->target.len) refuse(r, 431, "bad_request", "the request has too many headers", NULL);
-    else if (!local(r) && end) start(r);
+    else if (gate_target(&r->job, r->target, &r->plain, &r->path, &r->target) == 0 && !local(r) && end) start(r);
     request_leave(r);
     return ABI_HEADERS_STOP;
 }

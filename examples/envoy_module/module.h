@@ -24,6 +24,7 @@ typedef struct module_config {
     struct module_config *next; /* all that there are: one for each text, whatever number of listeners has it */
     gate_block *used;
     char block[512], file[512], cluster[128];
+    unsigned body_timeout_ms;
 } module_config;
 
 /* An Envoy worker thread's use of the block. */
@@ -58,6 +59,8 @@ struct request {
     module_leg legs[2];
     bytes head, body, sent; /* names and values; the client's body; a leg's */
     bytes chosen;           /* abi_header of what of `head` goes to the legs */
+    bytes plain;            /* the path, if it is not written plainly */
+    uint64_t begun_ns;
     size_t replaced;        /* behind where a leg's body stands in the client's, 0: nowhere */
     view kept;              /* what stood there */
     view path, target, method, content_type;

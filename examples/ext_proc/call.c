@@ -53,6 +53,7 @@ void call_free(call *c)
     grpc_stream_free(&c->grpc);
     bytes_free(&c->head);
     bytes_free(&c->fields);
+    bytes_free(&c->plain);
     bytes_free(&c->body);
     bytes_free(&c->tail);
     bytes_free(&c->subset);
@@ -65,7 +66,8 @@ void call_free(call *c)
 static void renew(call *c)
 {
     const bytes head = bytes_emptied(c->head), body = bytes_emptied(c->body), tail = bytes_emptied(c->tail), held = bytes_emptied(c->held_body),
-                subset = bytes_emptied(c->subset), forwarded = bytes_emptied(c->forwarded), fields = bytes_emptied(c->fields);
+                subset = bytes_emptied(c->subset), forwarded = bytes_emptied(c->forwarded), fields = bytes_emptied(c->fields),
+                plain = bytes_emptied(c->plain);
 
     for (int i = 0; i < 2; i++) leg_renew(&c->legs[i]);
     grpc_stream_reset(&c->grpc);
@@ -74,6 +76,7 @@ static void renew(call *c)
     memset((char *)&c->path, 0, sizeof *c - offsetof(call, path));
     c->head = head;
     c->fields = fields;
+    c->plain = plain;
     c->body = body;
     c->tail = tail;
     c->subset = subset;
@@ -185,6 +188,7 @@ void call_closed(grpc_stream *s)
 
     call_enter(c);
     c->over = 1;
+    request_unawait(c);
     if (!c->gone && !c->response_end && !c->answered && !c->taken_over && c->response_seen && !c->response_held && c->response_body_mode != BODY_FULL_DUPLEX)
         response_event(c, PDR_EV_END); /* its body was not shown here, and it is over */
     else

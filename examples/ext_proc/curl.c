@@ -96,6 +96,16 @@ static size_t on_body(char *data, size_t size, size_t n, void *context)
 
 /* ------------------------------------------------------------------------------------------------------- start, end */
 
+/* As libcurl's own, but for the note that it was not the server's fault. */
+static curl_socket_t on_socket_wanted(void *context, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    const int fd = socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+
+    (void)purpose;
+    if (fd < 0 && gate_errno_is_ours(errno)) ((leg *)context)->lacks = 1;
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
 static void set_up(leg *l)
 {
     const worker *w = l->c->w;
@@ -107,6 +117,8 @@ static void set_up(leg *l)
     (void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)w->options->connect_timeout_ms);
     (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)IDLE_AGE_S);
+    (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket_wanted);
+    (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, l);
     (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_connected);
     (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, l);
     (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, on_read);
@@ -252,8 +264,9 @@ static void gather(worker *w)
         if (m->msg != CURLMSG_DONE) continue;
         const CURLcode code = m->data.result;
         if (curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&l) != CURLE_OK) continue;
+        if (code == CURLE_OK) l->lacks = 0; /* of two addresses, one took it */
         if (code == CURLE_OK && l->head) l->complete = 1;
-        else l->failed = code == CURLE_OK ? PDR_FAIL_PROTOCOL : failure(l, code);
+        else if (!l->lacks) l->failed = code == CURLE_OK ? PDR_FAIL_PROTOCOL : failure(l, code);
         (void)curl_multi_remove_handle(w->multi, l->easy);
         l->in_curl = 0;
         l->state = LEG_DONE;

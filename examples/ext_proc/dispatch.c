@@ -1,5 +1,6 @@
 /* The gate's actions: legs are sent, from here or by telling Envoy where to; answers of our own. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,11 +12,12 @@ call *call_of(gate_job *job)
     return (call *)((char *)job - offsetof(call, job));
 }
 
-/* ORIGINAL_DST takes addresses, not names. Looked up by the system's resolver, which blocks; addresses are the rule. */
+/* ORIGINAL_DST takes addresses, not names. Looked up by the system's resolver, which blocks; addresses are the rule. 0, or -1: errno says whether it is our fault */
 static int address_of(const char *host, unsigned port, char *out, size_t cap)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
     char text[INET6_ADDRSTRLEN] = "";
+    int rc;
     struct in6_addr v6;
     struct in_addr v4;
 
@@ -23,7 +25,12 @@ static int address_of(const char *host, unsigned port, char *out, size_t cap)
         gate_address(out, cap, host, port, 1);
         return 0;
     }
-    if (getaddrinfo(host, NULL, &hints, &found) != 0) return -1;
+    errno = 0;
+    if ((rc = getaddrinfo(host, NULL, &hints, &found)) != 0) {
+        if (rc == EAI_MEMORY) errno = ENOMEM;
+        else if (rc != EAI_SYSTEM) errno = 0;
+        return -1;
+    }
     if (getnameinfo(found->ai_addr, found->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST) == 0) gate_address(out, cap, text, port, 1);
     freeaddrinfo(found);
     return text[0] ? 0 : -1;
@@ -40,9 +47,11 @@ void decode_release(call *c)
     if (address_of(d->decode_host, d->decode_port, decode, sizeof c->destination) ||
         (mirror && address_of(d->prefill_host, d->prefill_port, prefill, sizeof prefill))) {
         const gate_detail detail = {.detail = PDR_FAIL_CONNECT, .attempt = c->job.exchange.attempt};
+        const int ours = gate_errno_is_ours(errno);
         gate_log("error", "%s does not resolve", d->decode_host);
         c->decode = DECODE_IDLE;
-        gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &detail);
+        if (ours) gate_give_up(&c->job, "the gateway lacks what looking up a name needs: descriptors or memory");
+        else gate_event(&c->job, PDR_EV_FAILED, PDR_LEG_DECODE, &detail);
         return;
     }
     reply_request(c, decode, mirror ? prefill : NULL);
@@ -75,7 +84,8 @@ static void op_send(gate_job *job, int which)
         return;
     }
     c->decode = DECODE_WANTED;
-    if (c->legs[PDR_LEG_PREFILL].state != LEG_CONNECT) decode_release(c);
+    const leg *p = &c->legs[PDR_LEG_PREFILL];
+    if (p->state != LEG_CONNECT && !p->failed && !p->lacks) decode_release(c); /* else when that one's connection stands, or never */
 }
 
 static void op_cancel(gate_job *job, int which)

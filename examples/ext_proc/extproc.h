@@ -38,6 +38,7 @@ typedef struct options {
     unsigned grpc_port, health_port, metrics_port, threads;
     unsigned dispatch;
     unsigned connect_timeout_ms;
+    unsigned body_timeout_ms; /* for a request's whole body */
     int echo;     /* decides nothing: sends bodies back, for measuring */
     int metadata; /* tell Envoy's access log what was decided */
     int take_over; /* a further attempt, when Envoy has sent the first, is made from here */
@@ -107,6 +108,7 @@ typedef struct leg {
     uint32_t failed; /* PDR_FAIL_* */
     unsigned dirty : 1;
     unsigned in_curl : 1;
+    unsigned lacks : 1;    /* what this process has not: no fault of the worker's */
     unsigned bodiless : 1; /* the answer has no body: HEAD */
     unsigned connected : 1;
     unsigned head : 1, head_told : 1;
@@ -145,6 +147,7 @@ struct call {
     bytes forwarded;            /* header lines that pass, for legs of our own */
     bytes head;                 /* HeaderMap of the request, kept */
     bytes fields;               /* what is in it: request_field, one after the other */
+    bytes plain;                /* its path, if it is not written plainly */
     bytes body;                 /* the request's; `body_at` is where it begins */
     size_t body_at;
     bytes tail;                 /* members put into decode's body */
@@ -152,7 +155,10 @@ struct call {
     view path, target, method, content_type; /* into head; target with its query */
     int decode;                 /* DECODE_* */
     int response_body_mode, request_body_mode;
+    call *late_next, *late_prev; /* of those whose body is not complete, the oldest first */
+    uint64_t late_ns;           /* when it has to be; 0: not in that list */
     unsigned head_seen : 1;
+    unsigned renamed : 1;       /* `target` is not what the client wrote */
     unsigned head_only : 1;    /* a request without a body */
     unsigned trailers : 1;     /* the request ended with trailers */
     unsigned started : 1;      /* the request is complete, the gate has it */
@@ -239,6 +245,7 @@ struct worker {
     leg *dirty;
     call *free_calls;
     unsigned free_calls_n, calls;
+    call *late, *late_last; /* bodies that are awaited */
     uv_mutex_t lock;
     int inbox[64];
     unsigned inbox_n;

@@ -184,10 +184,11 @@ void leg_start(leg *l)
     l->lines.len = l->collected.len = l->fed = 0;
     l->streaming = l->paused = l->garbled = l->sse = l->json = l->encoded = 0;
     l->failed = 0;
+    l->lacks = 0;
     l->connected = l->head = l->head_told = l->body = l->body_told = l->complete = l->ended = l->relayed = 0;
     l->state = LEG_CONNECT;
     if (begin(l) == 0) return;
-    l->failed = PDR_FAIL_CONNECT;
+    if (!l->failed) l->lacks = 1; /* it did not come to a connection */
     l->state = LEG_DONE;
     leg_note(l);
 }

@@ -29,7 +29,7 @@ typedef struct peer_address {
 
 /* 0, or -1: a name, for which a resolver is needed. */
 int peer_address_of(const char *host, unsigned port, peer_address *out);
-/* Sends l->head_out and the slices. 0, or -1: not even a socket. */
+/* Sends l->head_out and the slices. 0, or -1: not even a socket; l->failed is set if that is the server's fault. */
 int peer_start(leg *l, const peer_address *to);
 void peer_cancel(leg *l);
 void peer_resume(leg *l);

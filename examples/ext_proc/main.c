@@ -14,7 +14,7 @@
 #include "extproc.h"
 
 enum { OPT_CONFIG = 256, OPT_BLOCK, OPT_GRPC_PORT, OPT_HEALTH_PORT, OPT_METRICS_PORT, OPT_HOST, OPT_THREADS, OPT_POOL, OPT_NAMESPACE, OPT_DISPATCH,
-       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_PROBE, OPT_RECREATE, OPT_VERSION, OPT_IGNORED };
+       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_BODY_TIMEOUT, OPT_PROBE, OPT_RECREATE, OPT_VERSION, OPT_IGNORED };
 
 static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"block", 1, NULL, OPT_BLOCK},
@@ -27,6 +27,7 @@ static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"pool-namespace", 1, NULL, OPT_NAMESPACE},
                                              {"dispatch", 1, NULL, OPT_DISPATCH},
                                              {"connect-timeout-ms", 1, NULL, OPT_CONNECT_TIMEOUT},
+                                             {"body-timeout-ms", 1, NULL, OPT_BODY_TIMEOUT},
                                              {"echo", 0, NULL, OPT_ECHO},
                                              {"no-metadata", 0, NULL, OPT_NO_METADATA},
                                              {"no-take-over", 0, NULL, OPT_NO_TAKE_OVER},
@@ -57,6 +58,7 @@ static const char usage[] =
     "                             who sends what: Envoy decode's leg and this process prefill's (default); this process both;\n"
     "                             Envoy both, prefill's by request_mirror_policies\n"
     "  --connect-timeout-ms N     to prefill servers (default 5000)\n"
+    "  --body-timeout-ms N        for a request's whole body, then 408 (default 300000)\n"
     "  --probe                    watch health and load of the servers, unless another process of this block does\n"
     "  --no-take-over             when Envoy has sent decode's request, a failure is not retried but answered\n"
     "  --check                    only look at the configuration\n"
@@ -106,6 +108,7 @@ static int parse(int argc, char **argv, options *o)
         case OPT_METRICS_PORT: bad = number(optarg, 0, 65535, &o->metrics_port); break;
         case OPT_THREADS: bad = number(optarg, 1, 256, &o->threads); break;
         case OPT_CONNECT_TIMEOUT: bad = number(optarg, 1, 600000, &o->connect_timeout_ms); break;
+        case OPT_BODY_TIMEOUT: bad = number(optarg, 1, 86400000, &o->body_timeout_ms); break;
         case OPT_DISPATCH:
             if (strcmp(optarg, "send") == 0) o->dispatch = DISPATCH_SEND;
             else if (strcmp(optarg, "mirror") == 0) o->dispatch = DISPATCH_MIRROR;
@@ -284,7 +287,7 @@ static int serve(const options *o, gate_block *block)
 int main(int argc, char **argv)
 {
     options o = {.pool_name = "default", .pool_namespace = "default", .host = "0.0.0.0", .grpc_port = 9002, .health_port = 9003,
-                 .metrics_port = 9090, .connect_timeout_ms = 5000, .metadata = 1, .take_over = 1};
+                 .metrics_port = 9090, .connect_timeout_ms = 5000, .body_timeout_ms = GATE_BODY_TIMEOUT_MS, .metadata = 1, .take_over = 1};
     gate_block *used = NULL;
     char block[512];
     int rc = parse(argc, argv, &o);

@@ -98,6 +98,9 @@ static int tell(call *c, leg *l)
         if (l->relayed && !decode) relay_leg(c, l);
         l->ended = 1;
         gate_event(&c->job, PDR_EV_END, l->which, &detail);
+    } else if (l->lacks) {
+        l->lacks = 0;
+        gate_give_up(&c->job, "the gateway lacks what a request to a server needs: descriptors or memory");
     } else if (l->failed) {
         l->failed = 0;
         gate_log(detail.detail == PDR_FAIL_STALE ? "info" : "error", "%s %s: %s", decode ? "decode" : "prefill", c->names[l->which], text[detail.detail]);

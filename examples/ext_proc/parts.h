@@ -13,6 +13,9 @@ void call_leave(call *c);
 void request_headers(call *c, const message *m);
 void request_body(call *c, const message *m);
 void call_start(call *c);
+/* Bodies that are not complete in time, every tick; the call's is not awaited any more. */
+void requests_tick(worker *w);
+void request_unawait(call *c);
 int view_mentions(view text, const char *word); /* in any case */
 
 /* response.c */

@@ -165,18 +165,44 @@ static peer *kept_for(peers *p, const peer_address *to)
     return NULL;
 }
 
-static peer *connect_to(worker *w, const peer_address *to)
+/* One that is kept makes room. 1: there was one */
+static int close_kept(peers *p)
 {
-    const int one = 1, fd = socket(to->at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    for (int i = 0; p->kept_n && i < BUCKETS; i++) {
+        if (!p->kept[i]) continue;
+        peer_close(p->kept[i]);
+        return 1;
+    }
+    return 0;
+}
+
+static int new_socket(worker *w, int family)
+{
+    int fd;
+
+    do fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    while (fd < 0 && gate_errno_is_ours(errno) && close_kept(w->peers));
+    return fd;
+}
+
+/* NULL: *failed is PDR_FAIL_CONNECT, or 0 if the server has no part in it */
+static peer *connect_to(worker *w, const peer_address *to, uint32_t *failed)
+{
+    const int one = 1, fd = new_socket(w, to->at.ss_family);
     peer *c;
 
-    if (fd < 0) return NULL;
+    *failed = 0;
+    if (fd < 0) {
+        if (!gate_errno_is_ours(errno)) *failed = PDR_FAIL_CONNECT; /* no such family here: another server may have another */
+        return NULL;
+    }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if ((connect(fd, (const struct sockaddr *)&to->at, to->len) && errno != EINPROGRESS) || !(c = calloc(1, sizeof *c))) {
+    if (connect(fd, (const struct sockaddr *)&to->at, to->len) && errno != EINPROGRESS) {
+        if (!gate_errno_is_ours(errno)) *failed = PDR_FAIL_CONNECT;
         close(fd);
         return NULL;
     }
-    if (uv_poll_init(&w->loop.uv, &c->poll, fd)) {
+    if (!(c = calloc(1, sizeof *c)) || uv_poll_init(&w->loop.uv, &c->poll, fd)) {
         close(fd);
         free(c);
         return NULL;
@@ -367,7 +393,7 @@ int peer_start(leg *l, const peer_address *to)
     worker *w = l->c->w;
     peer *c = kept_for(w->peers, to);
 
-    if (!c && !(c = connect_to(w, to))) return -1;
+    if (!c && !(c = connect_to(w, to, &l->failed))) return -1;
     c->l = l;
     l->peer = c;
     c->sent = c->answered = 0;

@@ -97,6 +97,7 @@ static void put_headers_answer(call *c, const char *destination, const char *pre
         const size_t mutation = wire_begin(b, 2); /* header_mutation */
         put_header(b, HEADER_DESTINATION, destination, strlen(destination));
         if (prefill) put_header(b, HEADER_PREFILL, prefill, strlen(prefill));
+        if (c->renamed) put_header(b, ":path", c->target.data, c->target.len);
         if (length) {
             (void)snprintf(number, sizeof number, "%" PRIu64, length);
             put_header(b, HEADER_LENGTH, number, strlen(number));

@@ -33,7 +33,8 @@ view call_body(const call *c)
     return (view){c->body.data + c->body_at, c->body.len - c->body_at};
 }
 
-static void read_head(call *c, view headers)
+/* 0, or -1: it was answered */
+static int read_head(call *c, view headers)
 {
     request_field *all;
     view in;
@@ -50,11 +51,20 @@ static void read_head(call *c, view headers)
         gate_header(&c->job, h.name, h.value);
         bytes_put(&c->fields, &f, sizeof f);
     }
-    const char *query = memchr(c->target.data ? c->target.data : "", '?', c->target.len);
-    c->path = (view){c->target.data, query ? (size_t)(query - c->target.data) : c->target.len};
-    c->job.api = gate_api(c->path);
+    if (c->head.failed || c->fields.failed) {
+        gate_give_up(&c->job, "out of memory");
+        return -1;
+    }
+    if (c->target.len == 0 && !view_is(c->method, "CONNECT")) {
+        gate_refuse(&c->job, &c->w->gate, PDR_E_PARSE, "the request has no path");
+        return -1;
+    }
+    if (gate_target(&c->job, c->target, &c->plain, &c->path, &in)) return -1;
+    c->renamed = in.data != c->target.data;
+    c->target = in;
     all = (request_field *)(void *)c->fields.data;
     for (size_t i = 0; i < c->fields.len / sizeof *all; i++) all[i].stays = stays(c, all[i].name);
+    return 0;
 }
 
 int view_mentions(view text, const char *word)
@@ -77,10 +87,47 @@ static void keep_body(call *c, view part)
     bytes_put_view(&c->body, part);
 }
 
+/* All wait for the same time: who came last is the last. */
+static void await_body(call *c)
+{
+    worker *w = c->w;
+
+    c->late_ns = pdr_host_now_ns() + w->options->body_timeout_ms * 1000000ull;
+    c->late_next = NULL;
+    c->late_prev = w->late_last;
+    if (c->late_prev) c->late_prev->late_next = c;
+    else w->late = c;
+    w->late_last = c;
+}
+
+void request_unawait(call *c)
+{
+    if (!c->late_ns) return;
+    if (c->late_prev) c->late_prev->late_next = c->late_next;
+    else c->w->late = c->late_next;
+    if (c->late_next) c->late_next->late_prev = c->late_prev;
+    else c->w->late_last = c->late_prev;
+    c->late_ns = 0;
+}
+
+void requests_tick(worker *w)
+{
+    const uint64_t now = pdr_host_now_ns();
+
+    while (w->late && now >= w->late->late_ns) {
+        call *c = w->late;
+        call_enter(c);
+        request_unawait(c);
+        gate_refuse_late(&c->job);
+        call_leave(c);
+    }
+}
+
 void call_start(call *c)
 {
     const view body = call_body(c);
 
+    request_unawait(c);
     c->started = 1;
     c->w->requests++;
     if (c->w->options->echo) {
@@ -100,14 +147,10 @@ void request_headers(call *c, const message *m)
     c->head_seen = 1;
     c->response_body_mode = m->response_body_mode;
     c->request_body_mode = m->request_body_mode;
-    read_head(c, m->headers);
-    if (c->head.failed || c->fields.failed) {
-        grpc_finish(&c->grpc, GRPC_RESOURCE_EXHAUSTED);
-        return;
-    }
     c->head_only = m->end != 0;
-    if (!c->w->options->echo && local_answer(c)) return;
+    if (read_head(c, m->headers) || (!c->w->options->echo && local_answer(c))) return;
     if (c->head_only) call_start(c);
+    else await_body(c);
 }
 
 void request_body(call *c, const message *m)
@@ -115,6 +158,7 @@ void request_body(call *c, const message *m)
     if (c->started || c->answered) return;
     if (c->body.len - c->body_at + m->body.len > c->w->gate.config.max_body) {
         char text[96];
+        request_unawait(c);
         (void)snprintf(text, sizeof text, "the body has more than %llu bytes", (unsigned long long)c->w->gate.config.max_body);
         gate_refuse(&c->job, &c->w->gate, PDR_E_TOO_LARGE, text);
         return;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "legs.h"
+#include "parts.h"
 
 const grpc_service services[] = {{"/envoy.service.ext_proc.v3.ExternalProcessor/Process", call_open, call_message, call_half_closed, call_closed, call_drained},
                                  {"/grpc.health.v1.Health/Check", health_open, health_message, health_half_closed, health_closed, NULL},
@@ -49,6 +50,7 @@ static void on_tick(uv_timer_t *timer)
 
     gate_tick(&w->gate);
     watch_wake(w);
+    requests_tick(w);
     legs_tick(w);
     legs_run(w);
     if (w->stopping && w->calls == 0) {

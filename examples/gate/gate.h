@@ -5,6 +5,7 @@
  *
  *   decide.c   scan, decide, hold       gate.c     the exchange           lease.c    lease, ticks, another block
  *   request.c  what is read and sent    refusal.c  answers of our own     block.c    the block that threads share
+ *   path.c     what a target names
  *
  * Everything here belongs to one thread and allocates only the block hashes of a request. A tick every 100 ms looks over all jobs, so
  * deadlines are met within that.
@@ -13,6 +14,7 @@
 #define PDR_GATE_GATE_H
 
 #include "block.h"
+#include "path.h"
 #include "whole.h"
 #include "wire.h"
 
@@ -125,6 +127,18 @@ void gate_job_end(gate_job *job);
 
 /* Whether an error event names a 4xx. */
 int gate_error_is_refusal(view chunk);
+/* The time after which a request whose body is not complete is answered with 408, unless the proxy is told otherwise. */
+#define GATE_BODY_TIMEOUT_MS 300000
+void gate_refuse_late(gate_job *job);
+/* This process has not what a leg needs (errno_is_ours): the client is told so, no server is blamed, and what is booked is given back. */
+void gate_give_up(gate_job *job, const char *message);
+/* No descriptor, no buffers, no memory: what a server has no part in. */
+int gate_errno_is_ours(int error);
+/* Asked when a connection failed and nobody says why: whether this process could make a socket just now. 1: it could not, for such a reason. */
+int gate_lacks_sockets(void);
+/* What the request's target names, into *path and job->api; *sent is what workers are to see of it (it differs from `target` if what is routed is not written
+ * plainly). `scratch` must stay. 0; or -1: it was answered. */
+int gate_target(gate_job *job, view target, bytes *scratch, view *path, view *sent);
 /* An error before there is a job: through the same ops. */
 void gate_refuse(gate_job *job, gate *g, int code, const char *message);
 /* The rewritten body of a leg as slices of `body` and of *tail (which gets the bytes); *n in: capacity. 0 or PDR_E_*. */

@@ -1,8 +1,11 @@
 /* Answers of the gateway's own. */
 #include "parts.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 int gate_error_is_refusal(view chunk)
 {
@@ -36,4 +39,30 @@ void gate_refuse(gate_job *job, gate *g, int code, const char *message)
     (void)snprintf(err.message, sizeof err.message, "%s", message);
     job->gate = g;
     gate_respond(job, (unsigned)pdr_http_status(code), pdr_error_name(code), message, 0);
+}
+
+void gate_refuse_late(gate_job *job)
+{
+    gate_respond(job, 408, "request_timeout", "the body was not there in time", 0);
+}
+
+int gate_errno_is_ours(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+int gate_lacks_sockets(void)
+{
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0) return gate_errno_is_ours(errno);
+    close(fd);
+    return 0;
+}
+
+void gate_give_up(gate_job *job, const char *message)
+{
+    gate_log("error", "%s", message);
+    gate_client_gone(job); /* first: an answer may end what is around it, and that would be a leg's failure */
+    gate_respond(job, 503, "gateway_overloaded", message, 1000);
 }

@@ -1,8 +1,10 @@
 """Ordinary requests: every path, streamed or not, from clients of every kind."""
 
 import json
+import socket
 import subprocess
 import time
+import urllib.parse
 
 import httpx
 import pytest
@@ -10,6 +12,15 @@ from conftest import block_stats
 from hosts.host import endpoints_of, free_ports
 from sglang_sim.harness import wait_for
 from traffic import PATHS, all_received, answer_text, body, both_legs, error_of, events_of
+
+
+def raw_post(gw, target, sent):
+    """(status, answer); no client library has a say in how the target is written."""
+    sent = json.dumps(sent).encode()
+    with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+        s.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent)
+        answer = b"".join(iter(lambda: s.recv(65536), b""))
+    return int(answer.split()[1]), answer
 
 
 @pytest.mark.parametrize("api", PATHS)
@@ -70,6 +81,44 @@ def test_curl(flags, stream, gw):
 OTHER = [("GET", "/v1/models", None, "data"), ("GET", "/get_model_info", None, "model_path"), ("GET", "/model_info", None, "model_path"),
          ("GET", "/server_info", None, "disaggregation_mode"), ("GET", "/get_server_info", None, "disaggregation_mode"),
          ("POST", "/tokenize", {"prompt": "some words", "bootstrap_room": 5}, "tokens")]
+
+
+SPELT = ["/v1%2fchat/completions", "/v1%2Fchat%2fcompletions", "/%76%31/chat/completion%73", "//v1/chat/completions", "/v1//chat///completions", "/v1/./chat/completions",
+         "/v1/models/../chat/completions", "/x/%2e%2e/v1/chat/completions", "/v1/chat/%2E/completions", "/x/y%2f..%2f../v1/chat/completions"]
+
+
+def read_by_engine(target):
+    """uvicorn decodes escapes, and nothing else."""
+    return urllib.parse.unquote(target.partition("?")[0])
+
+
+@pytest.mark.parametrize("path", SPELT)
+def test_path_spelt_otherwise(path, gw, fleet):
+    """What an engine takes for the plain one is routed as that. Envoy's gateways send the plain one; nginx decides on it and, as proxy_pass does, sends what the
+    client wrote; Python's and Go's know no more of slashes and dots than engines do."""
+    status, _ = raw_post(gw, f"{path}?x=%2f..", body("chat", text="spelt"))
+    received = all_received(fleet)
+    if gw.name in ("ext_proc", "ext_proc_both", "envoy_module"):
+        prefill, decode = both_legs(fleet, PATHS["chat"])
+        assert (status, prefill.path, decode.path) == (200, *[PATHS["chat"] + "?x=%2f.."] * 2)
+    for r in received:
+        assert read_by_engine(r.path) != PATHS["chat"] or (r.json["bootstrap_room"] > 0 and len(received) == 2), (r.path, r.json)
+    assert received or status in (301, 307, 308, 400, 404), status
+
+
+@pytest.mark.parametrize("path", ["/v1/%zzchat", "/v1/chat/completions%0", "/v1%00/chat/completions", "/../v1/chat/completions", "/v1/%2e%2e/%2e%2e/generate"])
+def test_path_that_is_none(path, gw, fleet):
+    status, answer = raw_post(gw, path, body("chat"))
+    assert status in ((301, 307, 308, 400, 404) if gw.name in ("go", "python") else (400,)), answer
+    assert all("bootstrap_room" not in r.json for r in all_received(fleet))
+    assert not [r for r in all_received(fleet) if read_by_engine(r.path) in PATHS.values()]
+
+
+@pytest.mark.parametrize("path", ["/%70droute", "//readiness", "/x/../liveness"])
+def test_own_path_spelt_otherwise(path, gw, fleet):
+    """What the gateway answers itself under its plain name goes to no server under another."""
+    raw_post(gw, path, body("chat"))
+    assert not [r for r in all_received(fleet) if gw.name not in ("python", "go") or read_by_engine(r.path) in ("/pdroute", "/readiness", "/liveness")]
 
 
 @pytest.mark.needs("other_paths")

@@ -19,12 +19,15 @@ class Gateway(ext_proc.Gateway):
               "test_head_that_is_not_http*X-A: a*rb*": "Envoy takes a bare CR in a header's value for text",
               "test_graceful_exit_finishes_a_stream": "Envoy alone ends at once: examples/ext_proc/serve drains it first"}
     instead = {}
-    options = frozenset("keepalive body_file".split())
+    options = frozenset("keepalive body_file body_timeout".split())
     template = HERE / "envoy.yaml"
 
     def replacements(self):
         return [*super().replacements()[:2], ("/dev/stdout", str(self.access_log)), ("block=/dev/shm/pdroute/qwen config=/etc/pdroute.json",
-                f"block={self.block} config={self.config_file}")]
+                f"block={self.block} config={self.config_file}" + (f" body-timeout-ms={1000 * self.given['body_timeout']}" if "body_timeout" in self.given else ""))]
+
+    def dialers(self):
+        return [self.process.pid]
 
     def command(self):
         return [binary("get_envoy", "PDROUTE_ENVOY"), "-c", str(self.dir / "envoy.yaml"), "--disable-hot-restart", "--concurrency", str(self.workers),

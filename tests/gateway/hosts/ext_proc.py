@@ -46,7 +46,7 @@ class Gateway(Host):
     cannot.update({f"test_one_of_two_fails[[]{fault}-stream]": SENT["reason"] for fault in ("status500-prefill", "status503-prefill", "reset-prefill",
                    "hang-prefill", "hang-decode")})
     # body_mode, flags: response_body_mode of Envoy's configuration, options of pdroute-extproc. body_file means nothing here: there is one way
-    options = frozenset("keepalive recreate body_mode flags body_file".split())
+    options = frozenset("keepalive recreate body_mode flags body_file body_timeout".split())
 
     def __init__(self, directory, endpoints, **options):
         super().__init__(directory, endpoints, **options)
@@ -101,6 +101,8 @@ class Gateway(Host):
         flags = list(self.given.get("flags", ()))
         if self.given.get("recreate"):
             flags.append("--recreate")
+        if "body_timeout" in self.given:
+            flags += ["--body-timeout-ms", str(1000 * self.given["body_timeout"])]
         return [str(HERE / "serve"), str(self.dir / "envoy.yaml"), "--host", "127.0.0.1", "--grpc-port", str(self.grpc_port), "--grpc-health-port",
                 str(self.health_port), "--metrics-port", str(self.metrics_port), "--threads", str(self.workers), "--config", str(self.config_file),
                 "--block", str(self.block), *flags]
@@ -133,6 +135,9 @@ class Gateway(Host):
         return self
 
     pids = ()
+
+    def dialers(self):
+        return [pid for pid in super().dialers() if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "pdroute-extproc"]
 
     def all_pids(self):
         """Also when their parent was killed, and they are nobody's children."""

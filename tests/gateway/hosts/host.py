@@ -160,6 +160,15 @@ class Host:
     def log_files(self):
         return [self.dir / "stderr"]
 
+    def dialers(self):
+        """Processes of it that may connect to workers."""
+        found, new = set(), {self.process.pid}
+        while new:
+            found |= new
+            out = subprocess.run(["ps", "--ppid", ",".join(map(str, new)), "-o", "pid="], stdout=subprocess.PIPE, text=True).stdout
+            new = {int(pid) for pid in out.split()} - found
+        return found
+
     # ---- common
 
     def write_config(self, text=None):
