@@ -1,5 +1,6 @@
 #include "exchange.h"
 
+#include "engine.h"
 #include "err.h"
 
 #include <stddef.h>
@@ -13,9 +14,11 @@ const pdr_exchange_shape pdr_shape_single = {.legs = 1u << D, .at_once = 1u << D
 
 const pdr_exchange_shape *pdr_exchange_shape_of(uint32_t engine, uint32_t mode)
 {
-    static const pdr_exchange_shape *const of_engine[] = {[PDR_ENGINE_SGLANG] = &pdr_shape_concurrent};
+    static const pdr_exchange_shape *const shapes[] = {
+        [PDR_SHAPE_TOGETHER] = &pdr_shape_concurrent, [PDR_SHAPE_PREFILL_FIRST] = &pdr_shape_prefill_first, [PDR_SHAPE_SINGLE] = &pdr_shape_single};
+    const struct pdr_engine *e = pdr_engine_get(engine);
     if (mode == PDR_MODE_SINGLE) return &pdr_shape_single;
-    return engine < sizeof of_engine / sizeof *of_engine ? of_engine[engine] : NULL;
+    return e && e->shape < sizeof shapes / sizeof *shapes ? shapes[e->shape] : NULL;
 }
 
 enum phase {

@@ -18,7 +18,7 @@
 #include "pdroute/pdroute.h"
 
 /*
- * What distinguishes engine protocols here. A further protocol adds a row in exchange.c; the machine asks the row.
+ * What distinguishes engine protocols here: pdr_engine.shape names one of three rows, and the machine asks the row.
  * A leg not in `at_once` is sent when the other one has ended well.
  */
 typedef struct pdr_exchange_shape {

@@ -107,7 +107,7 @@ static int put_option(const struct ctl *c, int o, const char *value, pdr_endpoin
         e->port = (uint32_t)n;
         return CTL_OK;
     case PUT_DP:
-        if (ctl_number(c, "--dp-size", value, 1, 65535, &n)) return CTL_USAGE;
+        if (ctl_number(c, "--dp-size", value, 1, 1024, &n)) return CTL_USAGE;
         e->dp_size = (uint32_t)n;
         return CTL_OK;
     case PUT_RUNNING:

@@ -422,7 +422,7 @@ static int put_node(struct reader *r, const struct node *n, unsigned depth)
 static int parser_failed(struct reader *r, const char *yaml, size_t len)
 {
     const yaml_parser_t *p = &r->parser;
-    size_t               line = p->problem_mark.line + 1, last;
+    size_t               line = p->problem_mark.line + 1, begun = p->context_mark.line + 1, last;
     if (p->error == YAML_MEMORY_ERROR) return fail(r, 0, "out of memory");
     if (p->error == YAML_READER_ERROR) { /* it knows a byte offset only */
         line = 1;
@@ -431,8 +431,7 @@ static int parser_failed(struct reader *r, const char *yaml, size_t len)
     last = len && yaml[len - 1] != '\n';
     for (size_t i = 0; i < len; i++) last += yaml[i] == '\n';
     if (line > last && last) line = last; /* the end of the stream is a line of its own to libyaml */
-    if (p->context && p->context_mark.line + 1 != line)
-        return fail(r, (uint32_t)line, "%s, %s (begun in line %zu)", p->problem, p->context, p->context_mark.line + 1);
+    if (p->context && begun < line) return fail(r, (uint32_t)line, "%s, %s (begun in line %zu)", p->problem, p->context, begun);
     return fail(r, (uint32_t)line, "%s%s%s", p->problem ? p->problem : "not YAML", p->context ? ", " : "",
                 p->context ? p->context : "");
 }

@@ -37,6 +37,8 @@ def decision(path):
         name = c.get("name") or c["endpoint"]
         print(f"  {mark} {name:<26}{c['role']:<9}{c['matched_tokens']:>8}{ms(c['wait_us']):>12}{ms(c['work_us']):>12}"
               f"{ms(c['price_us']):>12}{ms(c['transfer_us']):>12}{ms(c['cost_us']):>12}")
+    print("\n  cached: tokens of the prompt held there; wait: until it would begin; work: to compute the rest;")
+    print("  price: what that costs those who wait behind it; transfer: of the KV cache; * the pair of least cost")
 
 
 def received(path):

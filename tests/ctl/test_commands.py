@@ -151,6 +151,7 @@ def test_put_by_url(ctl, url, expect):
     ["n", "--role", "both", "--host", "h", "--port", "-1"], ["n", "--role", "both", "--host", "h" * 300, "--port", "1"],
     ["n" * 200, "--role", "both", "--host", "h", "--port", "1"], ["n", "--role", "both", "--host", "h", "--port", "1", "--label", "x"],
     ["n", "--role", "both", "--host", "h", "--port", "1", "--topology", "a,b,c,d"], ["n", "--role", "both", "--host", "h", "--port", "1", "--dp-size", "0"],
+    ["n", "--role", "both", "--host", "h", "--port", "1", "--dp-size", "1025"],
 ])
 def test_put_refuses(ctl, args):
     ctl("put", *args, code=2)

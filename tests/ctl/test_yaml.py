@@ -101,6 +101,14 @@ def test_utf16_is_read(bare):
     assert to_json(bare, "a: ü".encode("utf-16")) == {"a": "ü"}
 
 
+def test_nothing_begins_behind_the_end(bare):
+    """libyaml places what it misses at the end of the stream, on a line of its own: that is no line of the file."""
+    said = bare("apply", "--print", "-f", bare.file("y.yaml", "a: [1,\n"), code=1)
+    assert "document 1, line 1: did not find expected node content" in said and "begun in line" not in said
+    said = bare("apply", "--print", "-f", bare.file("y.yaml", "a: [1,\n  2\nb: 3\n"), code=1)
+    assert "begun in line 1" in said
+
+
 @pytest.mark.parametrize("bomb", [
     "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i-1}'] * 10)}]\n" for i in range(1, 12)),
     "m0: &m0 {x: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [{','.join([f'*m{i-1}'] * 10)}]}}\n" for i in range(1, 12)),

@@ -130,6 +130,7 @@ def test_whole_run(quickstart):
     assert 0 < int(room) < 2**63
     assert sorted(re.findall(r"^  (\*?) +(sglang-\S+)", decision, re.M)) == \
         sorted([("*", prefill), ("*", "sglang-pd-decode-0"), ("", "sglang-pd-prefill-" + ("1" if prefill.endswith("0") else "0"))])
+    assert all(f"{term}:" in decision for term in ("cached", "wait", "work", "price", "transfer"))  # each column is explained
     address = {"sglang-pd-prefill-0": "127.0.0.11", "sglang-pd-prefill-1": "127.0.0.12"}[prefill]
     assert address + ":8000" == workers[2]
     received = part(said, "What each worker received").strip().splitlines()

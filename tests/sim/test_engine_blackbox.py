@@ -43,6 +43,17 @@ def timed_pair():
 
 
 @pytest.fixture
+def ranks_pair():
+    """A pair whose prefill server has two data parallel ranks: simulated, or a real one that was started so (PREFILL_ARGS="--dp-size 2")."""
+    pair, stop = connect(timers=0.02, dp_size=2)
+    if pair.get("prefill", "/server_info").json["dp_size"] != 2:
+        stop()
+        pytest.skip("the real prefill server has one data parallel rank; PREFILL_ARGS='--dp-size 2'")
+    yield pair
+    stop()
+
+
+@pytest.fixture
 def crash_pair(request):
     """A pair of its own, which the test may kill."""
     pair, stop = connect(timers=0.02, **getattr(request, "param", {}))
@@ -683,6 +694,40 @@ def test_ranks(pair):
         openai_error(answer, 400, r"^routed_dp_rank=3 out of range \[0, 1\)$")
 
 
+def test_two_ranks_of_prefill(ranks_pair):
+    pair, wait = ranks_pair, 5 if ranks_pair.real else 1
+    even, odd = 2 * (pair.room() // 2), 2 * (pair.room() // 2) + 1
+
+    def outcome(prefill, decode, **options):
+        async def run(client):
+            return await asyncio.gather(client.prefill("/generate", prefill, timeout=wait, **options),
+                                        client.decode("/generate", decode, timeout=wait))
+        p, d = pair.script(run)
+        rank = p.json["meta_info"]["dp_rank"] if p.status == 200 else None
+        return p.status, d.status, rank
+
+    body = pair.generate(1)
+    assert outcome({**body, "bootstrap_room": even}, {**body, "bootstrap_room": even}) == (200, 200, 0)
+    # Every odd room fails on the prefill, whatever its rank; decode is not told.
+    assert outcome({**body, "bootstrap_room": odd}, {**body, "bootstrap_room": odd}) == (500, None, None)
+    assert outcome({**body, "bootstrap_room": odd + 2, "routed_dp_rank": 1},
+                   {**body, "bootstrap_room": odd + 2, "disagg_prefill_dp_rank": 1})[:2] == (500, None)
+    # The way that works.
+    assert outcome({**body, "bootstrap_room": even + 2, "routed_dp_rank": 1},
+                   {**body, "bootstrap_room": even + 2, "disagg_prefill_dp_rank": 1}) == (200, 200, 1)
+    # Without the hint decode asks the wrong rank: both wait.
+    assert outcome({**body, "bootstrap_room": even + 4, "routed_dp_rank": 1}, {**body, "bootstrap_room": even + 4}) == (None, None, None)
+    # The check is skipped if the prefill body carries the hint as well.
+    assert outcome({**body, "bootstrap_room": odd + 6, "routed_dp_rank": 1, "disagg_prefill_dp_rank": 1},
+                   {**body, "bootstrap_room": odd + 6, "disagg_prefill_dp_rank": 1}) == (200, 200, 1)
+    assert outcome({**body, "bootstrap_room": even + 8}, {**body, "bootstrap_room": even + 8},
+                   headers={"X-Data-Parallel-Rank": "1"}) == (200, 200, 0)
+    answer = pair.script(lambda c: c.prefill("/generate", {**body, "bootstrap_room": odd + 10}))
+    assert f"follow_bootstrap_room conflict: dispatched to dp_rank 0 but bootstrap_room {odd + 10} implies dp_rank 1" in answer.json["message"]
+    assert [e["dp_rank"] for e in pair.get("prefill", "/v1/loads").json["loads"]] == [0, 1]
+    assert 'sglang:num_running_reqs{dp_rank="1",engine_type="prefill"' in pair.get("prefill", "/metrics").text
+
+
 def test_x_data_parallel_rank(pair):
     for value in ("5", "abc"):
         ok(*pair.both("/generate", pair.generate(1), headers={"X-Data-Parallel-Rank": value}))       # not looked at
@@ -749,6 +794,25 @@ def test_metrics_layout(pair, role):
     assert "pid" in series["sglang:num_retracted_reqs"][0][0]
     buckets = [v for labels, v in series["sglang:e2e_request_latency_seconds_bucket"] if labels["is_streaming"] == "false"]
     assert buckets == sorted(buckets)
+
+
+def test_counters_of_aborts_begin_with_the_first(timed_pair):
+    """Of a worker that has aborted nothing yet there is no such series, not even one of zero."""
+    pair = timed_pair
+
+    def known():
+        return "sglang:num_aborted_requests_total" in pair.get("decode", "/metrics").text
+    if pair.real and known():
+        pytest.skip("the real decode server has aborted something already: only a fresh one shows it")
+    assert not known()
+
+    async def run(client):
+        await asyncio.gather(client.decode("/generate", pair.generate(4), timeout=1))  # nobody comes, and the client leaves
+    pair.script(run)
+    deadline = time.monotonic() + 15
+    while not known() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert known()
 
 
 def test_metrics_are_gzipped_if_offered(pair):

@@ -225,42 +225,6 @@ def test_a_unified_worker(start_fleet):
     assert pair.get("prefill", "/v1/loads").json["loads"][0]["num_used_tokens"] == 0
 
 
-def test_dp_ranks(start_fleet):
-    fleet = start_fleet(1, 1, dp_size=2, timers=0.02, header_overrides=True)
-    pair = pair_of(fleet)
-    even, odd = 2 * (pair.room() // 2), 2 * (pair.room() // 2) + 1
-
-    def outcome(prefill, decode, **options):
-        async def run(client):
-            return await asyncio.gather(client.prefill("/generate", prefill, timeout=1, **options),
-                                        client.decode("/generate", decode, timeout=1))
-        p, d = pair.script(run)
-        rank = p.json["meta_info"]["dp_rank"] if p.status == 200 else None
-        return p.status, d.status, rank
-
-    body = pair.generate(1)
-    assert outcome({**body, "bootstrap_room": even}, {**body, "bootstrap_room": even}) == (200, 200, 0)
-    # Every odd room fails on the prefill, whatever its rank; decode is not told.
-    assert outcome({**body, "bootstrap_room": odd}, {**body, "bootstrap_room": odd}) == (500, None, None)
-    assert outcome({**body, "bootstrap_room": odd + 2, "routed_dp_rank": 1},
-                   {**body, "bootstrap_room": odd + 2, "disagg_prefill_dp_rank": 1})[:2] == (500, None)
-    # The way that works.
-    assert outcome({**body, "bootstrap_room": even + 2, "routed_dp_rank": 1},
-                   {**body, "bootstrap_room": even + 2, "disagg_prefill_dp_rank": 1}) == (200, 200, 1)
-    # Without the hint decode asks the wrong rank: both wait.
-    assert outcome({**body, "bootstrap_room": even + 4, "routed_dp_rank": 1}, {**body, "bootstrap_room": even + 4}) == (None, None, None)
-    # The check is skipped if the prefill body carries the hint as well.
-    assert outcome({**body, "bootstrap_room": odd + 6, "routed_dp_rank": 1, "disagg_prefill_dp_rank": 1},
-                   {**body, "bootstrap_room": odd + 6, "disagg_prefill_dp_rank": 1}) == (200, 200, 1)
-    assert outcome({**body, "bootstrap_room": even + 8}, {**body, "bootstrap_room": even + 8},
-                   headers={"X-Data-Parallel-Rank": "1"}) == (200, 200, 0)
-    answer = pair.script(lambda c: c.prefill("/generate", {**body, "bootstrap_room": odd + 10}))
-    assert f"follow_bootstrap_room conflict: dispatched to dp_rank 0 but bootstrap_room {odd + 10} implies dp_rank 1" in answer.json["message"]
-    assert pair.get("prefill", "/server_info").json["dp_size"] == 2
-    assert [e["dp_rank"] for e in pair.get("prefill", "/v1/loads").json["loads"]] == [0, 1]
-    assert 'sglang:num_running_reqs{dp_rank="1",engine_type="prefill"' in pair.get("prefill", "/metrics").text
-
-
 def test_prefill_takes_prompts_in_order_and_decode_shares_its_steps(start_fleet):
     """At speed 0.1: a forward pass of 8,000 tokens is 51 ms, a step about 1.5 ms."""
     fleet = start_fleet(1, 1, speed=0.1, timers=0.05)
