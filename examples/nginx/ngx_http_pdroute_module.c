@@ -97,10 +97,21 @@ static char *resolve_zone(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_t *conf, ngx
     return NGX_CONF_OK;
 }
 
+/* nginx gives the requests of a location to whoever came last (proxy_pass, say): what stands there twice was meant otherwise. */
+#define TWO_HANDLERS "and another content handler are in one location"
+
 static char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 {
     ngx_http_pdroute_loc_conf_t *prev = parent, *conf = child;
 
+    if (conf->zone_name.len || conf->status_name.len) {
+        ngx_http_core_loc_conf_t *clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+        if (clcf->handler != (conf->zone_name.len ? ngx_http_pdroute_handler : ngx_http_pdroute_status_handler)) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"%s\" directive " TWO_HANDLERS " in %s:%ui",
+                          conf->zone_name.len ? "pdroute" : "pdroute_status", conf->conf_file, conf->conf_line);
+            return NGX_CONF_ERROR;
+        }
+    }
     /* `pdroute` is not inherited, as no content handler is; its timeouts are its own */
     ngx_conf_init_msec_value(conf->body_timeout, 300000);
     ngx_conf_init_msec_value(conf->connect_timeout, 5000);
@@ -190,6 +201,10 @@ static char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (ngx_conf_full_name(cf->cycle, &zone->file, 0) != NGX_OK ||
         ngx_conf_full_name(cf->cycle, &zone->config_file, 1) != NGX_OK)
         return NGX_CONF_ERROR;
+    if (zone->tls_ca.len && zone->tls_insecure) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "pdroute_zone \"%V\": tls_ca= and tls_insecure exclude each other", &zone->name);
+        return NGX_CONF_ERROR;
+    }
 #if (NGX_SSL)
     if (ngx_http_pdroute_tls_open(cf, zone) != NGX_OK) return NGX_CONF_ERROR;
 #endif
@@ -218,6 +233,8 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_msec_t *time;
 
     if (plcf->zone_name.len) return "is duplicate";
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    if (clcf->handler) return TWO_HANDLERS;
     plcf->zone_name = arg[1];
     remember_place(cf, plcf);
     for (i = 2; i < cf->args->nelts; i++) {
@@ -239,7 +256,6 @@ static char *set_pdroute(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             return bad_argument(cf, cmd, &arg[i]);
         if (time_argument(&value, time) != NGX_OK) return bad_argument(cf, cmd, &arg[i]);
     }
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_pdroute_handler;
     cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
     server = cscf->ctx->loc_conf[ngx_http_pdroute_module.ctx_index];
@@ -255,9 +271,10 @@ static char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     (void)cmd;
     if (plcf->status_name.len) return "is duplicate";
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    if (clcf->handler) return TWO_HANDLERS;
     plcf->status_name = arg[1];
     remember_place(cf, plcf);
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_pdroute_status_handler;
     return NGX_CONF_OK;
 }
