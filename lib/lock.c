@@ -29,10 +29,11 @@ static inline void relax(void)
 }
 
 /*
- * The critical sections last a few microseconds at most: spin for about one, give the core away for some more, then sleep: 10 ms in steps of 50 µs, 90 ms in steps of
- * 1 ms, 1.9 s in steps of 10 ms. Who wakes tries several times: the others may hand the lock to and fro without a pause. KNOWN: so many of the first steps, where somebody has waited for this holder in vain.
+ * The critical sections last a few microseconds at most: spin for about one, give the core away for some more, then sleep: 5 ms in steps of 50 µs, 95 ms in steps of
+ * 5 ms, 1.9 s in steps of 50 ms. Who wakes tries several times: the others may hand the lock to and fro without a pause. Few sleeps, because a machine with too much to do makes
+ * each longer by what it makes everybody wait. KNOWN: so many of the first ones, where somebody has waited for this holder in vain.
  */
-enum { SPINS = 40, YIELDS = 40, TRIES = 8, SHORT = 200, LONGER = SHORT + 90, SLEEPS = LONGER + 190, KNOWN = 20, BUSY_FROM = SPINS + YIELDS };
+enum { SPINS = 40, YIELDS = 40, TRIES = 8, SHORT = 100, LONGER = SHORT + 19, SLEEPS = LONGER + 38, KNOWN = 5, BUSY_FROM = SPINS + YIELDS };
 
 static void pause_at(int i)
 {
@@ -42,7 +43,7 @@ static void pause_at(int i)
     } else if (i < BUSY_FROM) {
         sched_yield();
     } else {
-        nanosleep(&(struct timespec){0, step < SHORT ? 50000 : step < LONGER ? 1000000 : 10000000}, NULL);
+        nanosleep(&(struct timespec){0, step < SHORT ? 50000 : step < LONGER ? 5000000 : 50000000}, NULL);
     }
 }
 

@@ -30,7 +30,7 @@ MODULES = {  # files, tests from the quickest on
     "prompt": (["lib/prompt.c", "lib/prompt_feed.h", "lib/prompt_take.h", "lib/prompt_walk.h", "lib/prompt_keys.h"], SCAN),
     "rewrite": (["lib/rewrite.c", "lib/engine_sglang.c", "lib/owned.c"], ["test_rewrite", "test_engine_sglang", "replay_rewrite", "test_arguments", "test_router"]),
     "room": (["lib/room.c"], ["test_router", "test_rewrite", "test_room"]),
-    "exchange": (["lib/exchange.c"], ["test_failures", "test_arguments", "replay_exchange", "test_router", "test_exchange"]),
+    "exchange": (["lib/exchange.c"], ["test_failures", "test_arguments", "replay_exchange", "test_router", "test_blame", "test_exchange"]),
 }
 SWAPS = [(r" == ", [" != "]), (r" != ", [" == "]), (r" <= ", [" < "]), (r" >= ", [" > "]), (r" < ", [" <= "]), (r" > ", [" >= "]), (r" && ", [" || "]), (r" \|\| ", [" && "]),
          (r" \+ ", [" - "]), (r" - ", [" + "]), (r" \* ", [" + "]), (r" / ", [" * "]), (r" % ", [" * "]), (r" << ", [" >> "]), (r" >> ", [" << "]), (r" & ", [" | "]), (r" \| ", [" & "]),

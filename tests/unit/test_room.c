@@ -112,6 +112,10 @@ static void zero_is_skipped_and_the_end_is_an_error(void **state)
     assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 2, &room, &first), PDR_OK);
     assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 1, &room, &first), PDR_E_FULL);
     assert_int_equal(pdr_room_alloc(&s, 8, 3, 1, &room, &first), PDR_E_FULL);
+    s.counter = (UINT64_C(1) << 63) - 1; /* one is left, and two are asked for: none is taken */
+    assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 2, &room, &first), PDR_E_FULL);
+    assert_int_equal(s.counter, (UINT64_C(1) << 63) - 1);
+    assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 1, &room, &first), PDR_OK);
 }
 
 static void arguments_beyond_limits(void **state)
