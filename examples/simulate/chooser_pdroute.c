@@ -92,7 +92,8 @@ static int configure(const sim_gateway *g, const char *settings, uint32_t worker
     c->max_endpoints = c->max_targets = workers;
     c->max_held = 65536;
     c->max_bookings = 262144;
-    c->hold_max_wait_ms = 3600000; /* nobody gives up here: the longest wait is a result */
+    c->hold_max_wait_ms = (uint32_t)(sim_setting(settings, "wait", 3600) * 1000); /* s; nobody gives up here: the longest wait is a result */
+    c->hold_ageing_ms = (uint32_t)sim_setting(settings, "ageing", 0);
     c->index_entries = (uint64_t)sim_setting(settings, "index", 1 << 22);
     c->max_blocks = 16384;
     c->block_bytes = k->block * 4; /* only for estimates: hashes come ready made */
@@ -163,7 +164,7 @@ static void destroy(void *self)
 
 static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
 {
-    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", NULL};
+    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", "wait", "ageing", NULL};
     uint32_t   prefills, decodes;
     pdr_config c;
     pdr_error  err;

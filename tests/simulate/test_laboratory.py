@@ -114,6 +114,17 @@ def test_gateways_share_a_block_or_do_not(simulate):
     assert own["ttft"]["mean"] >= 0.97 * shared["ttft"]["mean"]
 
 
+def test_ageing_and_patience_can_be_set(simulate):
+    """The family of orders of docs/scheduling.md: shortest first lets somebody wait longer, and a bound on waits ends that, by refusing."""
+    base = ("--trace", "synthetic:chat,n=1500,seed=3", "--prefill", 2, "--decode", 4, "--rate", 3)
+    usual = only(simulate(*base, "--policy", "pdroute"))
+    shortest = only(simulate(*base, "--policy", "pdroute:ageing=3600000"))
+    bounded = only(simulate(*base, "--policy", "pdroute:ageing=3600000,wait=20"))
+    assert usual["refused"] == shortest["refused"] == 0
+    assert shortest["ttft"]["mean"] < usual["ttft"]["mean"] and shortest["ttft"]["max"] > usual["ttft"]["max"]
+    assert bounded["refused"] > 0 and bounded["ttft"]["max"] < 40 < usual["ttft"]["max"]
+
+
 def test_bad_options_are_named(simulate):
     assert "no such policy" in simulate("--trace", "synthetic:chat", "--policy", "nobody", ok=False)
     assert "unknown or empty setting" in simulate("--trace", "synthetic:chat", "--policy", "pdroute:nothing=1", ok=False)
