@@ -3,6 +3,7 @@
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -10,8 +11,12 @@ import urllib.request
 import pytest
 from data_plane import FULL, NONE, Call, check
 from hosts.ext_proc import binary
+from hosts.host import TOP
 from sglang_sim.harness import wait_for
 from traffic import body, dumps, text_of
+
+sys.path.insert(0, str(TOP / "tests/tools"))
+from strict import lines  # noqa: E402
 
 TAIL = re.compile(rb',"bootstrap_host":"[^"]*","bootstrap_port":\d+,"bootstrap_room":\d+')
 DESTINATION = "x-gateway-destination-endpoint"
@@ -274,6 +279,19 @@ def test_served_endpoint(where, start_picker, start_fleet):
     if where != "unknown":
         down = {name for name, state in re.findall(r'pdroute_target_state\{[^}]*endpoint="([^"]+)"[^}]*\} (\d+)', picker.metrics()) if state != "0"}
         assert not down or down == {used}, (down, used)
+
+
+def test_a_data_plane_writes_no_lines_of_the_log(picker, fleet):
+    """What it names as the server that it used is logged as one line, whatever it is."""
+    evil = "10.0.0.1:1\n2026-01-01T00:00:00.000Z [emerg] evil\x1b[2J\x9b\u2028\x7fü"
+    with Call(picker.grpc_port) as call:
+        ask(call, dumps(body("chat")))
+        call.response(200, served=evil)
+        assert wait_for(lambda: "the data plane used 10.0.0.1:1?2026-01-01T00:00:00.000Z [emerg] evil?[2J" in picker.log(), timeout=5), picker.log()
+        call.cancel()
+    for line in picker.log().splitlines():
+        lines(line)
+    assert "ü" in picker.log() and not [line for line in picker.log().split("\n") if " [emerg] " in line and "notice" not in line]
 
 
 def test_defaults_are_those_of_endpoint_pickers():
