@@ -366,6 +366,7 @@ struct ngx_http_pdroute_job_s {
     u_char small[2][PDROUTE_SMALL];
 };
 
+void ngx_http_pdroute_jobs_free(ngx_http_pdroute_zone_t *zone); /* those kept for the next requests, at a worker's end */
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_new(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);
 /* Without a part in the request's life: the caller sets job->r to NULL when it is over. */
 ngx_http_pdroute_job_t *ngx_http_pdroute_job_make(ngx_http_request_t *r, ngx_http_pdroute_loc_conf_t *conf);

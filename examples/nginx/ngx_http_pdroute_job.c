@@ -155,6 +155,19 @@ void ngx_http_pdroute_job_leave(ngx_http_pdroute_job_t *job)
     }
 }
 
+void ngx_http_pdroute_jobs_free(ngx_http_pdroute_zone_t *zone)
+{
+    ngx_queue_t *q;
+
+    if (zone->free_jobs.next == NULL) return; /* it was never started here */
+    while (!ngx_queue_empty(&zone->free_jobs)) {
+        q = ngx_queue_head(&zone->free_jobs);
+        ngx_queue_remove(q);
+        ngx_free(ngx_queue_data(q, ngx_http_pdroute_job_t, queue));
+    }
+    zone->free_jobs_n = 0;
+}
+
 void ngx_http_pdroute_job_detach(ngx_http_pdroute_job_t *job)
 {
     ngx_uint_t i;

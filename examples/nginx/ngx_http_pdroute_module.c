@@ -373,5 +373,8 @@ static void exit_process(ngx_cycle_t *cycle)
 
     if (!is_worker() || main == NULL) return;
     zones = main->zones.elts;
-    for (i = 0; i < main->zones.nelts; i++) ngx_http_pdroute_zone_stop(zones[i]);
+    for (i = 0; i < main->zones.nelts; i++) {
+        ngx_http_pdroute_zone_stop(zones[i]);
+        ngx_http_pdroute_jobs_free(zones[i]);
+    }
 }

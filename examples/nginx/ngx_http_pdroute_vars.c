@@ -3,6 +3,12 @@
 
 enum { VAR_PREFILL, VAR_DECODE, VAR_ROOM, VAR_HIT, VAR_WHY, VAR_ATTEMPTS };
 
+/* A name that is not known yet has no bytes, and no address that memcpy may be given. */
+static u_char *put(u_char *p, const ngx_str_t *name)
+{
+    return name->len ? ngx_cpymem(p, name->data, name->len) : p;
+}
+
 static u_char *why(u_char *p, u_char *last, const ngx_http_pdroute_job_t *job)
 {
     const pdr_decision *d = &job->decision;
@@ -30,10 +36,10 @@ static ngx_int_t get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *
     last = p + 320;
     switch (which) {
     case VAR_PREFILL:
-        p = ngx_cpymem(p, job->peer_names[PDR_LEG_PREFILL].data, job->peer_names[PDR_LEG_PREFILL].len);
+        p = put(p, &job->peer_names[PDR_LEG_PREFILL]);
         break;
     case VAR_DECODE:
-        p = ngx_cpymem(p, job->peer_names[PDR_LEG_DECODE].data, job->peer_names[PDR_LEG_DECODE].len);
+        p = put(p, &job->peer_names[PDR_LEG_DECODE]);
         break;
     case VAR_ROOM:
         if (job->decided && job->decision.mode != PDR_MODE_SINGLE) p = ngx_slprintf(p, last, "%uL", job->decision.room);
