@@ -18,7 +18,7 @@ const pdr_exchange_shape *pdr_exchange_shape_of(uint32_t engine, uint32_t mode)
         [PDR_SHAPE_TOGETHER] = &pdr_shape_concurrent, [PDR_SHAPE_PREFILL_FIRST] = &pdr_shape_prefill_first, [PDR_SHAPE_SINGLE] = &pdr_shape_single};
     const struct pdr_engine *e = pdr_engine_get(engine);
     if (mode == PDR_MODE_SINGLE) return &pdr_shape_single;
-    return e && e->shape < sizeof shapes / sizeof *shapes ? shapes[e->shape] : NULL;
+    return e ? shapes[e->shape] : NULL;
 }
 
 enum phase {

@@ -5,12 +5,12 @@
 uint32_t pdr_places_find(pdr_places *p, const uint8_t *taken, uint32_t total, uint32_t n)
 {
     uint32_t at = 0, run = 0;
-    int      size = -1;
+    int      size = 0;
     for (int i = 0; i < PDR_PLACES_SIZES && 1u << i <= n; size = i++)
         if (p->from[i] > at) at = p->from[i];
     for (; at < total && run < n; at++) run = taken[at] ? 0 : run + 1;
     at = run == n ? at - n : total;
-    if (size >= 0 && 1u << size == n) p->from[size] = at; /* none was found before it */
+    if (1u << size == n) p->from[size] = at; /* none was found before it */
     return at;
 }
 

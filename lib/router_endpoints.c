@@ -263,10 +263,9 @@ int pdr_target_get(pdr_router *r, uint32_t endpoint, uint32_t rank, uint64_t now
 typedef struct listing {
     pdr_endpoint        *e;
     size_t               n;
-    const pdr_endpoint **by_name;
+    const pdr_endpoint **by_name; /* its memory has the two below, too */
     uint32_t            *at;     /* by endpoint: the record of that name, PDR_NONE */
     uint8_t             *stays;  /* by record: it is in the document */
-    uint32_t             records;
 } listing;
 
 static int compare_names(const void *a, const void *b) { return strcmp((*(const pdr_endpoint *const *)a)->name, (*(const pdr_endpoint *const *)b)->name); }
@@ -275,11 +274,10 @@ static int compare_names(const void *a, const void *b) { return strcmp((*(const 
 static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
 {
     size_t in = 0;
-    l->records = max_endpoints;
-    if (!(l->stays = calloc(max_endpoints, 1))) return pdr_fail(err, PDR_E_SYSTEM, "no memory for %u records", max_endpoints);
-    if (!l->n) return PDR_OK;
-    if (!(l->by_name = malloc(l->n * sizeof *l->by_name)) || !(l->at = malloc(l->n * sizeof *l->at)))
-        return pdr_fail(err, PDR_E_SYSTEM, "no memory for %zu endpoints", l->n);
+    l->by_name = calloc(1, l->n * (sizeof *l->by_name + sizeof *l->at) + max_endpoints);
+    if (!l->by_name) return pdr_fail(err, PDR_E_SYSTEM, "no memory for %zu endpoints", l->n);
+    l->at = (uint32_t *)(void *)(l->by_name + l->n);
+    l->stays = (uint8_t *)(l->at + l->n);
     for (size_t i = 0; i < l->n; i++) {
         pdr_registry_default_name(&l->e[i]); /* what is there already is found by its name */
         l->by_name[i] = &l->e[i];
@@ -300,8 +298,6 @@ static int list_endpoints(listing *l, uint32_t max_endpoints, pdr_error *err)
 
 static void free_listing(listing *l)
 {
-    free(l->stays);
-    free(l->at);
     free(l->by_name);
     free(l->e);
 }

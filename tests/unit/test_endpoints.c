@@ -463,6 +463,9 @@ static void a_description_that_does_not_fit_changes_nothing(void **state)
     fleet_open(&f, &c, 1, 1);
     assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO, "{\"dp_size\":8}", NULL), PDR_E_FULL);
     assert_int_equal(got(&f, f.prefill[0]).dp_size, 0);
+    assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO, "{\"dp_size\":1025}", NULL), PDR_E_INVALID); /* no endpoint can be so */
+    assert_string_equal(err.message, "dp_size 1025 is above 1024");
+    assert_int_equal(got(&f, f.prefill[0]).dp_size, 0);
     /* nonsense is counted, not believed */
     assert_int_equal(told(&f, f.prefill[0], PDR_REPORT_SERVER_INFO,
                           "{\"disaggregation_mode\":\"x\",\"dp_size\":0,\"tp_size\":\"2\",\"version\":\"\",\"load_balance_method\":null,\"model_path\":\"m\",\"max_total_num_tokens\":0}", &ignored), PDR_OK);
