@@ -4,6 +4,7 @@
 #include "breaker.h"
 #include "pair.h"
 #include "rng.h"
+#include "waits_near.h"
 
 enum { MAX = 40 };
 
@@ -136,6 +137,23 @@ static void joint_choice_is_the_exact_minimum(void **state)
     assert_true(none > 10 && single > 100);
 }
 
+/* Servers whose prices are beyond what bounds of groups hold for. */
+static void make_odd(world *w)
+{
+    uint64_t odd = draw(3) ? 1 + draw(4) : 50; /* of how many one is out of bounds */
+    int      full = odd == 1 && draw(2);       /* all are over their KV cache by more than the board's bounds, though no step is long */
+    if (full) w->rates.decode_ps_per_token = w->head.board.ps_per_token = 0;
+    for (uint32_t i = 0; i < MAX; i++) {
+        pdr_target *t = &w->targets[i];
+        t->d_last_pick = (uint32_t)draw(20);
+        t->max_running = draw(3) ? 0 : 1 + (uint32_t)draw(60);
+        if (draw(odd)) continue;
+        if (!full && draw(2)) t->d_foreign_requests = UINT32_MAX - (uint32_t)draw(1000); /* a step beyond the most that the board holds */
+        else t->d_foreign_tokens = 1ull << (full ? 51 + draw(10) : 40 + draw(14)); /* and so far over the KV cache */
+        if (full || draw(2)) t->kv_capacity = 200000;
+    }
+}
+
 /* Prices beyond what bounds of groups hold for: the cheapest decode, found by groups, is that of all pairs compared. */
 static void bounds_hold_or_are_not_used(void **state)
 {
@@ -149,18 +167,7 @@ static void bounds_hold_or_are_not_used(void **state)
         make_world(&w, 0);
         w.head.board.us_per_request = w.rates.decode_us_per_request;
         w.head.board.ps_per_token = w.rates.decode_ps_per_token;
-        uint64_t odd = draw(3) ? 1 + draw(4) : 50; /* of how many one is out of bounds */
-        int      full = odd == 1 && draw(2);       /* all are over their KV cache by more than the board's bounds, though no step is long */
-        if (full) w.rates.decode_ps_per_token = w.head.board.ps_per_token = 0;
-        for (uint32_t i = 0; i < MAX; i++) {
-            pdr_target *t = &w.targets[i];
-            t->d_last_pick = (uint32_t)draw(20);
-            t->max_running = draw(3) ? 0 : 1 + (uint32_t)draw(60);
-            if (draw(odd)) continue;
-            if (!full && draw(2)) t->d_foreign_requests = UINT32_MAX - (uint32_t)draw(1000); /* a step beyond the most that the board holds */
-            else t->d_foreign_tokens = 1ull << (full ? 51 + draw(10) : 40 + draw(14)); /* and so far over the KV cache */
-            if (full || draw(2)) t->kv_capacity = 200000;
-        }
+        make_odd(&w);
         w.head.pick = 20;
         pdr_registry_relist(&w.g);
         w.head.single_n = 0;
@@ -184,6 +191,71 @@ static void bounds_hold_or_are_not_used(void **state)
     }
     assert_true(none > 10);
     for (int i = 0; i < 5; i++) assert_true(met[i] > 2000);
+}
+
+/* Where topology is known: the pair found from the side of prefills, by places, is that of all pairs compared, ties and prices out of all bounds included. */
+static void near_choices_are_those_of_all_pairs(void **state)
+{
+    (void)state;
+    static world    w;
+    static uint64_t us[MAX], least[MAX];
+    static uint32_t slow[MAX], touched[MAX], holders[MAX];
+    static uint16_t mask[MAX];
+    pdr_choice      c, x;
+    uint32_t        far = 0, host = 0, none = 0, tied = 0;
+    for (int round = 0; round < 20000; round++) {
+        pdr_waits     waits = {.us = {us, least, mask}, .slow = slow, .touched = touched};
+        pdr_near_best near;
+        uint32_t      holding = 0, alike = round % 3 == 0;
+        seed = 1900000 + (uint64_t)round;
+        drawn = 0;
+        make_world(&w, 1);
+        w.head.board.us_per_request = w.rates.decode_us_per_request;
+        w.head.board.ps_per_token = w.rates.decode_ps_per_token;
+        if (draw(2)) make_odd(&w);
+        if (draw(4) == 0) w.rates.mbps_host = w.rates.mbps_rack = w.rates.mbps_zone = w.rates.mbps_far = 50000;
+        for (uint32_t i = 0; i < MAX; i++) {
+            pdr_target *t = &w.targets[i];
+            t->last_pick = (uint32_t)draw(4);
+            t->d_last_pick = (uint32_t)draw(4);
+            if (draw(2)) t->slowness_q10 = 1024;
+            if (alike) t->requests = t->d_requests = 0, t->d_tokens = t->d_foreign_tokens = t->d_foreign_requests = t->max_running = 0, t->slowness_q10 = 1024; /* nothing but ties */
+            else if (!draw(200)) t->work_us = 1ull << (44 + draw(4)), t->requests = 1;
+            if (draw(3)) w.depth[i] = 0;
+        }
+        w.head.pick = 4;
+        pdr_registry_relist(&w.g);
+        w.head.single_n = 0;
+        w.job.excluded = 0;
+        if (draw(3) == 0) w.job.output_tokens = draw(2) ? draw(2) : 1ull << (20 + draw(20));
+        if (!pdr_near_known(&w.g) || !w.head.prefill_n || !w.head.decode_n) continue;
+        for (uint32_t i = 0; i < w.head.prefill_n; i++)
+            if (w.depth[w.prefill[i]]) holders[holding++] = w.prefill[i];
+        int code = pdr_pair_choose(&w.g, &pdr_policy_default, &w.view, &w.s, 0, 0, &c);
+        pdr_waits_begin(&waits, &w.g, w.view.now_ns);
+        pdr_wait_best best = pdr_near_choose(&waits, &w.g, &w.view, holders, holding, &near);
+        if (code) {
+            assert_int_equal(best.target, PDR_NONE);
+            none++;
+            continue;
+        }
+        pdr_near_pair(&near, waits.possible, &x);
+        assert_int_equal(best.target, c.prefill);
+        assert_int_equal(best.cost, c.prefill_cost);
+        assert_int_equal(x.prefill, c.prefill);
+        assert_int_equal(x.decode, c.decode);
+        assert_int_equal(x.prefill_cost, c.prefill_cost);
+        assert_int_equal(x.decode_cost, c.decode_cost);
+        assert_int_equal(x.transfer_us, c.transfer_us);
+        assert_int_equal(x.cost, c.cost);
+        assert_int_equal(x.pairs, c.pairs);
+        int tier = pdr_tier(&w.targets[c.prefill], &w.targets[c.decode]);
+        far += tier == PDR_TIER_FAR;
+        host += tier == PDR_TIER_HOST;
+        tied += alike;
+    }
+    print_message("%u far, %u on one host, %u among equals, %u none\n", far, host, tied, none);
+    assert_true(far > 200 && host > 1000 && tied > 2000 && none > 10);
 }
 
 static void group_numbers_are_reused(void **state)
@@ -303,7 +375,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joint_choice_is_the_exact_minimum),
-        cmocka_unit_test(bounds_hold_or_are_not_used),
+        cmocka_unit_test(bounds_hold_or_are_not_used), cmocka_unit_test(near_choices_are_those_of_all_pairs),
         cmocka_unit_test(group_numbers_are_reused),
         cmocka_unit_test(a_near_prefill_wins_if_it_pays),
         cmocka_unit_test(baselines_do_what_their_names_say),
