@@ -163,4 +163,4 @@ class Gateway(Host):
         self.marked = len(self.lines())
 
     def alerts(self):
-        return [line for line in self.errors().splitlines() if re.search(r"\[(alert|crit|critical|emerg)\]|Caught Segmentation|ERROR: AddressSanitizer|runtime error:", line)]
+        return [line for line in self.errors().splitlines() if re.search(r"\[(alert|crit|critical|emerg)\]|Caught Segmentation|ERROR: (?:Address|Leak)Sanitizer|runtime error:", line)]

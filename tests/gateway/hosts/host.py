@@ -154,7 +154,7 @@ class Host:
 
     def alerts(self):
         """Lines of its logs that must not be there."""
-        words = ("AddressSanitizer", "runtime error:", "panic:", "Traceback (most recent call last)", "SIGSEGV", "DATA RACE")
+        words = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "panic:", "Traceback (most recent call last)", "SIGSEGV", "DATA RACE")
         return [line for line in self.errors().splitlines() if any(w in line for w in words)]
 
     def log_files(self):
