@@ -235,35 +235,56 @@ void pdr_booking_prefilled(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
     leave_prefill(l, b, now_ns);
 }
 
+/* What was booked of one that was placed. Its endpoints in out[], to be reaped when the booking names them no more. */
+static void uncharge(const pdr_ledger *l, pdr_booking *b, int was_prefill, uint64_t now_ns, uint32_t out[2])
+{
+    if (was_prefill) leave_prefill(l, b, now_ns);
+    l->head->rooms -= b->room ? (b->batch ? b->batch : 1) : 0;
+    if (b->prefill != PDR_NONE && b->prefill != b->decode) {
+        out[0] = l->registry->targets[b->prefill].endpoint;
+        l->registry->endpoints[out[0]].bookings--;
+    }
+    if (b->decode != PDR_NONE) {
+        pdr_target *t = &l->registry->targets[b->decode];
+        t->d_tokens -= b->context_tokens;
+        t->d_requests--;
+        pdr_board_renew(l->registry, b->decode);
+        out[1] = t->endpoint;
+        l->registry->endpoints[out[1]].bookings--;
+    }
+}
+
+static void reap(const pdr_ledger *l, const uint32_t endpoints[2])
+{
+    if (endpoints[0] != PDR_NONE) pdr_registry_reap(l->registry, endpoints[0]);
+    if (endpoints[1] != PDR_NONE && endpoints[1] != endpoints[0]) pdr_registry_reap(l->registry, endpoints[1]);
+}
+
 void pdr_booking_free(const pdr_ledger *l, pdr_booking *b, uint64_t now_ns)
 {
-    uint32_t endpoint_p = PDR_NONE, endpoint_d = PDR_NONE;
+    uint32_t endpoints[2] = {PDR_NONE, PDR_NONE};
     int      was_placed = placed(b), was_prefill = in_prefill(b);
     pdr_booking_told(l, b);
     if (announced(b)) l->head->announced--;
     __atomic_store_n(&b->state, PDR_BOOKING_FREE, __ATOMIC_RELEASE);
-    if (was_prefill) leave_prefill(l, b, now_ns);
-    if (was_placed) {
-        l->head->rooms -= b->room ? (b->batch ? b->batch : 1) : 0;
-        if (b->prefill != PDR_NONE && b->prefill != b->decode) {
-            endpoint_p = l->registry->targets[b->prefill].endpoint;
-            l->registry->endpoints[endpoint_p].bookings--;
-        }
-        if (b->decode != PDR_NONE) {
-            pdr_target *t = &l->registry->targets[b->decode];
-            t->d_tokens -= b->context_tokens;
-            t->d_requests--;
-            pdr_board_renew(l->registry, b->decode);
-            endpoint_d = t->endpoint;
-            l->registry->endpoints[endpoint_d].bookings--;
-        }
-    }
+    if (was_placed) uncharge(l, b, was_prefill, now_ns, endpoints);
     unlink_from_lease(l, b);
     l->head->bookings--;
     b->next = l->head->free_first;
     l->head->free_first = (uint32_t)(b - l->bookings);
-    if (endpoint_p != PDR_NONE) pdr_registry_reap(l->registry, endpoint_p);
-    if (endpoint_d != PDR_NONE && endpoint_d != endpoint_p) pdr_registry_reap(l->registry, endpoint_d);
+    reap(l, endpoints);
+}
+
+void pdr_booking_withdraw(const pdr_ledger *l, pdr_booking *b, int code, uint64_t now_ns)
+{
+    uint32_t endpoints[2] = {PDR_NONE, PDR_NONE};
+    b->refusal = code;
+    b->ready_ns = now_ns;
+    __atomic_store_n(&b->state, (uint32_t)PDR_BOOKING_REFUSED, __ATOMIC_RELEASE);
+    uncharge(l, b, 1, now_ns, endpoints);
+    b->prefill = b->decode = PDR_NONE;
+    b->room = 0;
+    reap(l, endpoints);
 }
 
 void pdr_booking_announce(const pdr_ledger *l, pdr_booking *b)

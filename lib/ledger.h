@@ -107,6 +107,8 @@ void pdr_booking_announce(const pdr_ledger *l, pdr_booking *b);
 void pdr_booking_told(const pdr_ledger *l, pdr_booking *b);
 /* READY -> PREFILL: its owner has fetched it. */
 void pdr_booking_taken(const pdr_ledger *l, pdr_booking *b);
+/* READY -> REFUSED with this code: its place is given back, its ticket remains for its owner to hear of it. */
+void pdr_booking_withdraw(const pdr_ledger *l, pdr_booking *b, int code, uint64_t now_ns);
 /* The lease's process has been told to look. */
 void pdr_lease_woken(const pdr_ledger *l, pdr_lease *s);
 void pdr_lease_end(const pdr_ledger *l, uint32_t slot); /* its bookings must have been freed */

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { HASHES_ON_STACK = 4096, UNTAKEN_S = 5, SECOND_NS = 1000000000 };
+enum { HASHES_ON_STACK = 4096, UNTAKEN_S = 5, UNHEARD_S = 60, SECOND_NS = 1000000000 };
 
 /* ---- leases and time */
 
@@ -58,7 +58,17 @@ static void expire_held(pdr_books *b)
     }
 }
 
-/* A released place that its owner does not fetch blocks a worker: its process hangs or has forgotten it. */
+/*
+ * A released place that its owner does not fetch blocks a worker. If the owner has been told, it has forgotten it. If not, its process is stopped, or could not have the lock, and will look
+ * when it goes on: until then its ticket says that it is to ask anew, and costs nobody anything but a booking's memory.
+ */
+static int untaken(pdr_books *b, const pdr_booking *k)
+{
+    const int refused = k->state == PDR_BOOKING_REFUSED;
+    if (!refused && k->state != PDR_BOOKING_READY) return 0;
+    return k->ready_ns + (refused && !k->told ? UNHEARD_S : UNTAKEN_S) * (uint64_t)SECOND_NS < b->now_ns;
+}
+
 static void expire_untaken(pdr_books *b)
 {
     for (uint32_t i = 0; i < b->r->config.max_leases && b->ledger.head->announced; i++) {
@@ -67,8 +77,11 @@ static void expire_untaken(pdr_books *b)
         for (uint32_t k = s->first, next; k != PDR_NONE; k = next) {
             pdr_booking *booking = &b->ledger.bookings[k];
             next = booking->next;
-            int announced = booking->state == PDR_BOOKING_READY || booking->state == PDR_BOOKING_REFUSED;
-            if (announced && booking->ready_ns + UNTAKEN_S * (uint64_t)SECOND_NS < b->now_ns) pdr_give_back(b, booking);
+            if (!untaken(b, booking)) continue;
+            if (booking->state == PDR_BOOKING_READY && !booking->told)
+                pdr_booking_withdraw(&b->ledger, booking, PDR_E_NOT_FOUND, b->now_ns);
+            else
+                pdr_give_back(b, booking);
         }
     }
 }

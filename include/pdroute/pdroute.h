@@ -464,8 +464,8 @@ PDR_API int pdr_route(pdr_router *r, const char *body, size_t len, const pdr_req
 /* The same after pdr_scan (or with hashes of the caller's own); used for retries as well. [any] since 0.1 */
 PDR_API int pdr_route_prompt(pdr_router *r, const pdr_prompt *prompt, const uint64_t *hashes, size_t n, const pdr_request *request, pdr_decision *out, pdr_error *err);
 /*
- * Fetches a held request: PDR_E_AGAIN still held; PDR_OK the decision, booked; PDR_E_EXPIRED or _NO_PAIR refused, the ticket is gone; PDR_E_NOT_FOUND.
- * `hashes` as scanned (may be NULL), so that the chosen prefill is known to hold the prompt. [any] since 0.1
+ * Fetches a held request: PDR_E_AGAIN still held; PDR_OK the decision, booked; PDR_E_EXPIRED or _NO_PAIR refused, the ticket is gone; PDR_E_NOT_FOUND:
+ * route it anew, it was released more than 5 s ago. `hashes` as scanned (may be NULL): the chosen prefill is known to hold the prompt. [any] since 0.1
  */
 PDR_API int pdr_ticket_take(pdr_router *r, uint64_t ticket, const uint64_t *hashes, size_t n, uint64_t now_ns, pdr_decision *out, pdr_error *err);
 /* Gives up a held request or a booking that was never sent; the client left. Idempotent; if the lock is not to be had the next pdr_tick() does it. [any] since 0.1 */

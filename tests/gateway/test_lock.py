@@ -1,5 +1,8 @@
 """A process that has the block's lock and does not go on. What is under way at a gateway ends as it would, and nothing of it stays booked afterwards."""
 
+import ctypes
+import os
+import signal
 import threading
 import time
 
@@ -8,7 +11,9 @@ import httpx
 import pytest
 from block import Block
 from conftest import block_stats
+from hosts.host import endpoints_of
 from sglang_sim.harness import wait_for
+from test_change import Servers
 from test_failures import open_request
 from test_held import HOLDING, Waiting
 from traffic import PATHS, body, error_of, events_of
@@ -66,4 +71,43 @@ def test_a_held_client_leaves_while_the_lock_is_held(start_fleet, make_gateway):
     assert wait_for(lambda: block_stats(gw)["held_now"] == 1, timeout=3), block_stats(gw)
     waiting.finish()
     assert waiting.statuses() == ["200"]
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=3), block_stats(gw)
+
+
+@pytest.mark.needs("held_leave")
+@pytest.mark.parametrize("gone", ["the lock is held", "its process is stopped"])
+def test_a_held_request_is_released_while(start_fleet, make_gateway, gone):
+    """That it may go is told once, and cannot be acted upon then, or only when its place has been given back: it looks, or asks, again."""
+    fleet = start_fleet(prefill=2, decode=1, speed=0)
+    spare = fleet.prefills[1]
+    gw = make_gateway([e for e in endpoints_of(fleet) if e["port"] != spare.port], config=HOLDING | CONFIG | {"hold": "on"})
+    waiting = Waiting(gw, fleet, 1)
+    spare.heal("hang")
+    pids = [gw.process.pid, *gw.all_pids()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        servers = Servers(gw)
+
+        def tick():
+            assert servers.block.library.pdr_host_tick(servers.block.host, ctypes.c_uint64(time.monotonic_ns())) == 0
+
+        servers.put("spare", spare)
+        tick()
+        if gone == "the lock is held":
+            with holder.of(gw.block) as it:
+                for pid in pids:
+                    os.kill(pid, signal.SIGCONT)
+                time.sleep(2.3)  # who tries has given up
+                assert not waiting.answers
+                it.go_on()
+        else:
+            time.sleep(5.2)
+            tick()
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    waiting.threads[0].join(3)
+    assert waiting.statuses() == ["200"] and len(spare.requests(PATHS["chat"])) == 1
+    waiting.busy.close()
     assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=3), block_stats(gw)

@@ -150,6 +150,71 @@ static void a_ticket_that_was_not_fetched_is_not_in_prefill_yet(void **state)
     fleet_close(&f);
 }
 
+/* Its process was stopped, or could not have the lock, for as long as a release waits to be fetched: it hears of it when it looks again. */
+static void an_owner_who_comes_late_hears_that_its_place_is_gone(void **state)
+{
+    (void)state;
+    fleet        f;
+    pdr_config   c = fleet_config();
+    pdr_decision a, late, next, d;
+    uint64_t     ticket[4];
+    size_t       n;
+    c.lease_ttl_ms = 60000;
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(fleet_route(&f, 8000, 0, 0, &a), PDR_OK);
+    assert_int_equal(fleet_route(&f, 8000, 1, 0, &late), PDR_OK);
+    assert_int_equal(late.outcome, PDR_HELD);
+    assert_int_equal(pdr_booking_done(f.r, a.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    assert_int_equal(fleet_stats(&f).bookings, 1); /* released, and not fetched */
+    f.now += 6 * SECOND;
+    assert_int_equal(pdr_tick(f.r, f.now), PDR_OK);
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    assert_int_equal(fleet_stats(&f).rooms_live, 0);
+    assert_int_equal(fleet_route(&f, 8000, 2, 0, &next), PDR_OK);
+    assert_int_equal(next.outcome, PDR_SEND); /* the server is nobody's */
+    f.now += 20 * SECOND;
+    assert_int_equal(pdr_tick(f.r, f.now), PDR_OK);
+    n = 4;
+    assert_int_equal(pdr_released(f.r, f.lease, ticket, &n), PDR_OK);
+    assert_int_equal(n, 1);
+    assert_true(ticket[0] == late.booking);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_ticket_take(f.r, ticket[0], NULL, 0, f.now, &d, NULL), PDR_E_NOT_FOUND); /* to be asked anew */
+    assert_int_equal(pdr_booking_done(f.r, next.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    fleet_close(&f);
+}
+
+/* Who was told and does not fetch it has forgotten it; who ended takes it along. */
+static void a_release_that_nobody_fetches_does_not_stay(void **state)
+{
+    (void)state;
+    for (int ends = 0; ends < 2; ends++) {
+        fleet        f;
+        pdr_config   c = fleet_config();
+        pdr_decision a, d;
+        uint64_t     ticket[4];
+        size_t       n = 4;
+        c.lease_ttl_ms = 600000;
+        fleet_open(&f, &c, 1, 1);
+        assert_int_equal(fleet_route(&f, 8000, 0, 0, &a), PDR_OK);
+        assert_int_equal(fleet_route(&f, 8000, 1, 0, &d), PDR_OK);
+        assert_int_equal(pdr_booking_done(f.r, a.booking, PDR_DONE_ALL, f.now), PDR_OK);
+        if (!ends) {
+            assert_int_equal(pdr_released(f.r, f.lease, ticket, &n), PDR_OK);
+            assert_int_equal(n, 1);
+        }
+        f.now += 6 * SECOND;
+        assert_int_equal(pdr_tick(f.r, f.now), PDR_OK);
+        assert_int_equal(fleet_stats(&f).bookings, ends ? 1 : 0);
+        if (ends) assert_int_equal(pdr_lease_break(f.r, f.lease, f.now), PDR_OK);
+        assert_int_equal(fleet_stats(&f).bookings, 0);
+        assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+        fleet_close(&f);
+    }
+}
+
 static void a_time_beyond_all_clocks_does_not_end_everybody(void **state)
 {
     (void)state;
@@ -631,6 +696,8 @@ int main(void)
         cmocka_unit_test(one_event_lets_go_whoever_can_go),
         cmocka_unit_test(priorities_do_not_overflow),
         cmocka_unit_test(a_ticket_that_was_not_fetched_is_not_in_prefill_yet),
+        cmocka_unit_test(an_owner_who_comes_late_hears_that_its_place_is_gone),
+        cmocka_unit_test(a_release_that_nobody_fetches_does_not_stay),
         cmocka_unit_test(a_time_beyond_all_clocks_does_not_end_everybody),
         cmocka_unit_test(monstrous_prompts_are_routed),
         cmocka_unit_test(every_lease_of_a_large_table_can_be_used),

@@ -386,7 +386,11 @@ static void holding_ends_within_its_bounds(void **state)
     pdr_tick(f.r, f.now);
     assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_EXPIRED);
     assert_int_equal(pdr_ticket_take(f.r, a, NULL, 0, f.now, &d, &err), PDR_E_NOT_FOUND);
-    f.now += 10 * SECOND; /* b's owner never asks */
+    f.now += 50 * SECOND; /* b's owner does not ask: it may be stopped, and hears of it later */
+    pdr_lease_renew(f.r, f.lease, f.now);
+    pdr_tick(f.r, f.now);
+    assert_int_equal(fleet_stats(&f).bookings, 3);
+    f.now += 11 * SECOND; /* never */
     pdr_lease_renew(f.r, f.lease, f.now);
     pdr_tick(f.r, f.now);
     assert_int_equal(pdr_ticket_take(f.r, b, NULL, 0, f.now, &d, &err), PDR_E_NOT_FOUND);
