@@ -105,6 +105,7 @@ static void op_drain(gate_job *job, int which)
 static void op_relay(gate_job *job, int which)
 {
     call *c = call_of(job);
+    leg *l = &c->legs[PDR_LEG_DECODE];
 
     if (c->over || c->answered) return;
     if (which == PDR_LEG_PREFILL) {
@@ -112,8 +113,9 @@ static void op_relay(gate_job *job, int which)
         return;
     }
     if (c->taken_over) {
-        c->legs[PDR_LEG_DECODE].relayed = 1;
-        own_leg_stream(c, &c->legs[PDR_LEG_DECODE], 0);
+        l->relayed = 1;
+        if (l->ended) c->response_end = 1; /* it had waited for prefill's answer, with which its own is to be merged */
+        own_leg_stream(c, l, l->ended);
         return;
     }
     if (!c->response_held) return;

@@ -1,9 +1,11 @@
 """Whole answers: what a client asks about its prompt comes from prefill, and the answer is the one that a server doing all would give."""
 
 import json
+import time
 
 import httpx
 import pytest
+from listener import Listener
 from sglang_sim.harness import wait_for
 from traffic import PATHS, all_received, events_of, text_of
 
@@ -60,7 +62,6 @@ def test_stream(text, gw, unified):
 
 def test_stream_comes_event_by_event(start_fleet, make_gateway):
     """Held back until prefill has ended, and not until decode has."""
-    import time
     gw = make_gateway(start_fleet(prefill=1, decode=1, speed=1, timers=0.05))
     times = []
     body = generate("one two three", stream=True, sampling_params={"max_new_tokens": 60})
@@ -90,3 +91,39 @@ def test_prefill_that_fails_is_no_answer(fleet, make_gateway):
         worker.fault(kind="status", status=500)
     answer = httpx.post(gw.url + "/generate", json=generate("a b c"), timeout=10)
     assert answer.status_code == 502
+
+
+class Late(Listener):
+    """Answers with JSON, some time after the request."""
+
+    def __init__(self, answer, after):
+        super().__init__()
+        self.answer, self.after = json.dumps(answer).encode(), after
+
+    def serve(self, s):
+        with s:
+            received = b""
+            while piece := s.recv(65536):
+                received += piece
+                if b"\r\n\r\n" in received and received.rstrip().endswith(b"}"):
+                    time.sleep(self.after)
+                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(self.answer), self.answer))
+                    received = b""
+
+
+@pytest.mark.parametrize("late", ["prefill", "decode"])
+def test_either_may_end_first(late, make_gateway):
+    """Prefill's is the larger answer: all of decode's may be there long before."""
+    meta = {"id": "x", "finish_reason": {"type": "length", "length": 1}, "prompt_tokens": 2, "completion_tokens": 1, "cached_tokens": 0}
+    answers = {"prefill": {"text": "", "meta_info": {**meta, "input_token_logprobs": [[None, 1, None], [-1.5, 2, None]]}},
+               "decode": {"text": "hi", "meta_info": {**meta, "input_token_logprobs": [], "output_token_logprobs": [[-0.5, 3, None]]}}}
+    workers = {role: Late(answer, 0.4 if role == late else 0) for role, answer in answers.items()}
+    try:
+        gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in workers.items()])
+        for text in ("a b", "c d"):
+            got = httpx.post(gw.url + "/generate", json=generate(text), timeout=5).json()
+            assert got["text"] == "hi" and got["meta_info"]["output_token_logprobs"] == [[-0.5, 3, None]]
+            assert got["meta_info"]["input_token_logprobs"] == answers["prefill"]["meta_info"]["input_token_logprobs"]
+    finally:
+        for worker in workers.values():
+            worker.close()
