@@ -105,6 +105,9 @@ static void what_is_no_server_is_refused(void **state)
         assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_E_INVALID);
         assert_string_equal(err.message, cases[i].says);
     }
+    e = server("x", "a", 1, PDR_ROLE_PREFILL);
+    strcpy(e.bootstrap_host, "2.2.2.2");
+    assert_int_equal(pdr_endpoint_put(f.r, &e, f.now, NULL, &err), PDR_E_INVALID);
     /* a text that fills its field has no end; one with a line feed would forge lines of logs and metrics */
     static const size_t at[] = {offsetof(pdr_endpoint, name), offsetof(pdr_endpoint, host), offsetof(pdr_endpoint, bootstrap_host), offsetof(pdr_endpoint, topology_host),
                                 offsetof(pdr_endpoint, topology_rack), offsetof(pdr_endpoint, topology_zone), offsetof(pdr_endpoint, labels)};
