@@ -110,7 +110,8 @@ def exchange(gw, head, pieces, end=END_STREAM):
                 payload, got = got[9:9 + size], got[9 + size:]
                 if kind == HEADERS:
                     return int(dict(decoder.decode(payload))[":status"])
-                if kind == GOAWAY or (kind == RST and stream == 1):
+                graceful = kind == GOAWAY and payload[:8] == b"\0\0\0\1\0\0\0\0"  # stream 1 is still answered, and is the last
+                if (kind == GOAWAY and not graceful) or (kind == RST and stream == 1):
                     return 0
         except OSError:
             return 0
