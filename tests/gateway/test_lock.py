@@ -5,11 +5,12 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import holder
 import httpx
 import pytest
-from block import Block
+from block import Block, Stats
 from conftest import block_stats
 from hosts.host import endpoints_of
 from sglang_sim.harness import wait_for
@@ -74,6 +75,11 @@ def test_a_held_client_leaves_while_the_lock_is_held(start_fleet, make_gateway):
     assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=3), block_stats(gw)
 
 
+def stopped(pid):
+    """All of its threads: until the one that gets the signal has come to a core, the others run on."""
+    return all(each.read_text().rpartition(")")[2].split()[0] in "TZ" for each in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
 @pytest.mark.needs("held_leave")
 @pytest.mark.parametrize("gone", ["the lock is held", "its process is stopped"])
 def test_a_held_request_is_released_while(start_fleet, make_gateway, gone):
@@ -84,10 +90,19 @@ def test_a_held_request_is_released_while(start_fleet, make_gateway, gone):
     waiting = Waiting(gw, fleet, 1)
     spare.heal("hang")
     pids = [gw.process.pid, *gw.all_pids()]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    servers = Servers(gw)
+    stats = Stats(struct_size=ctypes.sizeof(Stats))
+    while True:  # until it is stopped, and not with the lock
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        assert wait_for(lambda: all(map(stopped, pids)), timeout=5)
+        if servers.block.library.pdr_stats_get(servers.block.router, ctypes.byref(stats)) == 0:
+            break
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+    assert stats.held_now == 1
     try:
-        servers = Servers(gw)
 
         def tick():
             assert servers.block.library.pdr_host_tick(servers.block.host, ctypes.c_uint64(time.monotonic_ns())) == 0
