@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 
 class Listener:
@@ -34,6 +35,24 @@ class Listener:
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+
+
+class Answers(Listener):
+    """Answers each request that ends with a brace with the bytes given, `after` seconds later, and keeps the connection."""
+
+    def __init__(self, answer, after=0):
+        super().__init__()
+        self.answer, self.after = answer, after
+
+    def serve(self, s):
+        with s:
+            received = b""
+            while piece := s.recv(65536):
+                received += piece
+                if b"\r\n\r\n" in received and received.rstrip().endswith(b"}"):
+                    time.sleep(self.after)
+                    s.sendall(self.answer)
+                    received = b""
 
 
 def read_head(s):

@@ -5,7 +5,7 @@ import time
 
 import httpx
 import pytest
-from listener import Listener
+from listener import Answers
 from sglang_sim.harness import wait_for
 from traffic import PATHS, all_received, events_of, text_of
 
@@ -93,22 +93,9 @@ def test_prefill_that_fails_is_no_answer(fleet, make_gateway):
     assert answer.status_code == 502
 
 
-class Late(Listener):
-    """Answers with JSON, some time after the request."""
-
-    def __init__(self, answer, after):
-        super().__init__()
-        self.answer, self.after = json.dumps(answer).encode(), after
-
-    def serve(self, s):
-        with s:
-            received = b""
-            while piece := s.recv(65536):
-                received += piece
-                if b"\r\n\r\n" in received and received.rstrip().endswith(b"}"):
-                    time.sleep(self.after)
-                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(self.answer), self.answer))
-                    received = b""
+def as_json(answer):
+    text = json.dumps(answer).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
 
 @pytest.mark.parametrize("late", ["prefill", "decode"])
@@ -117,7 +104,7 @@ def test_either_may_end_first(late, make_gateway):
     meta = {"id": "x", "finish_reason": {"type": "length", "length": 1}, "prompt_tokens": 2, "completion_tokens": 1, "cached_tokens": 0}
     answers = {"prefill": {"text": "", "meta_info": {**meta, "input_token_logprobs": [[None, 1, None], [-1.5, 2, None]]}},
                "decode": {"text": "hi", "meta_info": {**meta, "input_token_logprobs": [], "output_token_logprobs": [[-0.5, 3, None]]}}}
-    workers = {role: Late(answer, 0.4 if role == late else 0) for role, answer in answers.items()}
+    workers = {role: Answers(as_json(answer), 0.4 if role == late else 0) for role, answer in answers.items()}
     try:
         gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in workers.items()])
         for text in ("a b", "c d"):

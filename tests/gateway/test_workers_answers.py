@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import block_stats
-from listener import Listener
+from listener import Answers
 from sglang_sim.harness import wait_for
 from traffic import PATHS, body, error_of
 
@@ -18,26 +18,9 @@ MORE = {"an answer": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "chu
         "no answer": b"poison\r\n"}
 
 
-class Worker(Listener):
-    """Answers each request with the bytes given, and keeps the connection."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def serve(self, s):
-        with s:
-            received = b""
-            while piece := s.recv(65536):
-                received += piece
-                if b"\r\n\r\n" in received and received.rstrip().endswith(b"}"):
-                    s.sendall(self.answer)
-                    received = b""
-
-
 def test_what_comes_behind_an_answer_is_nobodys(make_gateway):
     """In one piece with it. The answer passes as it is, and the next request gets one of its own."""
-    workers = [Worker(SIZED), Worker(SIZED)]
+    workers = [Answers(SIZED), Answers(SIZED)]
     try:
         gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in zip(("prefill", "decode"), workers)])
         for answer in (SIZED, CHUNKED):
