@@ -208,8 +208,12 @@ class Stage:
         whom, pid = self.victim()
         before = set(self.workers())
         event = Event("kill", whom, pid, time.monotonic())
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            assert whom == "command", whom  # it had ended, and its thread knew: another one
+            return self.kill()
         self.events.append(event)
-        os.kill(pid, signal.SIGKILL)
         wait_state(pid, "ZX")
         event.died = time.monotonic() - event.at
         self.watch.until_routed(event, 5)
