@@ -354,7 +354,7 @@ void pdr_ledger_rebuild(const pdr_ledger *l)
     for (uint32_t i = 0; i < l->head->max_leases; i++) l->head->leases += l->leases[i].open ? 1 : 0;
     for (uint32_t i = l->head->max_bookings; i-- > 0;) {
         pdr_booking *b = &l->bookings[i];
-        if (b->state == PDR_BOOKING_HELD) { /* it was about to be placed, but was not */
+        if (!placed(b)) { /* it was about to be placed, but was not; or its place was about to be given back, and is */
             b->prefill = b->decode = PDR_NONE;
             b->room = 0;
             b->alone = 0;
