@@ -1,5 +1,6 @@
 # For the labels: building, counting, the closing line. Sourced with PDR_TOP and PDR_OUT set.
 set -u
+PDR_LABEL=$(basename "$0")
 cd "$PDR_TOP"
 . tests/tools/packages.sh
 jobs=$(nproc)
@@ -31,10 +32,12 @@ run_ctest() {
   grand "$(( ${n:-0} - ${f:-0} ))" "${f:-1}" 0
 }
 
-# run_pytest PATH… : the same for Python tests
+# run_pytest PATH… : the same for Python tests. With PDROUTE_AGAIN only those that failed the last time (tests/run).
 run_pytest() {
-  local out=$PDR_OUT/pytest.$$
-  $PDR_PYTHON -m pytest -q -p no:cacheprovider -rsfE "$@" 2>&1 | tee "$out"
+  local out=$PDR_OUT/pytest.$$ memory again=()
+  memory=$PDR_OUT/memory/$(cksum <<<"$PDR_LABEL $*" | tr ' ' -)
+  if [ -n "${PDROUTE_AGAIN:-}" ]; then again=(--last-failed --last-failed-no-failures none); else rm -rf "$memory"; fi
+  $PDR_PYTHON -m pytest -q -o cache_dir="$memory" -rsfE "${again[@]}" "$@" 2>&1 | tee "$out"
   local last p f s e
   last=$(tail -1 "$out")
   count() { sed -nE "s/(.*[^0-9])?([0-9]+) $1.*/\2/p" <<<"$last"; }
