@@ -7,8 +7,11 @@ in front of the same stubs. And what one POST costs with httpx, aiohttp, and cli
 
 VENV: an environment with sglang-router from PyPI (pip install sglang-router); without it mini_lb is left out, and said so.
 """
+from __future__ import annotations
+
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import statistics
@@ -16,27 +19,30 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests/bench"), str(TOP / "tests/gateway"), str(TOP / "bindings/python"), str(TOP / "examples/python")]
-import nginx_bench as bench  # noqa: E402
-from hosts.host import free_ports  # noqa: E402
+bench = importlib.import_module("nginx_bench")  # the tests' modules have no types
+free_ports: typing.Callable[[int], list[int]] = importlib.import_module("hosts.host").free_ports
+if typing.TYPE_CHECKING:
+    Process = subprocess.Popen[bytes]
 
 BIND = {"pdroute": [sys.executable, "-m", "uvicorn", "pdroute_gateway:app", "--no-access-log", "--log-level", "error", "--host", "127.0.0.1", "--port"]}
 
 
-def stubs(directory):
+def stubs(directory: Path) -> tuple[Process, list[int], list[int]]:
     """Four prefill and four decode servers, which answer at once."""
     ports = free_ports(8)
     listen = " ".join(f"listen 127.0.0.1:{p};" for p in ports)
-    process = bench.start(directory, "stub", bench.STUB.format(dir=directory, listen=listen))
+    process: Process = bench.start(directory, "stub", bench.STUB.format(dir=directory, listen=listen))
     for p in ports:
         bench.wait_port(p)
     return process, ports[:4], ports[4:]
 
 
-def gateway(directory, prefills, decodes):
+def gateway(directory: Path, prefills: list[int], decodes: list[int]) -> tuple[Process, int]:
     port, = free_ports(1)
     (directory / "zone.json").write_text(json.dumps({"seed": 1, "endpoints": [{"role": "prefill", "host": "127.0.0.1", "port": p} for p in prefills]
                                                      + [{"role": "decode", "host": "127.0.0.1", "port": p} for p in decodes]}))
@@ -45,9 +51,9 @@ def gateway(directory, prefills, decodes):
     return subprocess.Popen([*BIND["pdroute"], str(port)], env=environment), port
 
 
-def mini_lb(venv, prefills, decodes):
+def mini_lb(venv: str, prefills: list[int], decodes: list[int]) -> tuple[Process, int]:
     port, = free_ports(1)
-    line = [Path(venv) / "bin/python", "-m", "sglang_router.launch_router", "--pd-disaggregation", "--mini-lb", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    line = [f"{venv}/bin/python", "-m", "sglang_router.launch_router", "--pd-disaggregation", "--mini-lb", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     for p in prefills:
         line += ["--prefill", f"http://127.0.0.1:{p}", "8998"]
     for p in decodes:
@@ -55,19 +61,20 @@ def mini_lb(venv, prefills, decodes):
     return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), port
 
 
-async def posts(name, port, body, n, at_once=8):
+async def posts(name: str, port: int, body: bytes, n: int, at_once: int = 8) -> float:
     """CPU seconds of n POSTs."""
+    client: typing.Any
     if name == "httpx":
         import httpx
         client = httpx.AsyncClient()
 
-        async def one():
+        async def one() -> None:
             (await client.post(f"http://127.0.0.1:{port}/v1/chat/completions", content=body)).content
     elif name == "aiohttp":
         import aiohttp
         client = aiohttp.ClientSession()
 
-        async def one():
+        async def one() -> None:
             async with client.post(f"http://127.0.0.1:{port}/v1/chat/completions", data=body) as answer:
                 await answer.read()
     else:
@@ -79,23 +86,23 @@ async def posts(name, port, body, n, at_once=8):
         class Job:  # what client.py wants of one
             head_request = merging = False
 
-            def __init__(self):
-                self.over = asyncio.get_running_loop().create_future()
+            def __init__(self) -> None:
+                self.over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-            def event(self, kind, leg, detail=0):
+            def event(self, kind: int, leg: int, detail: int = 0) -> None:
                 if kind in (3, 4) and not self.over.done():
                     self.over.set_result(detail)
 
-            def wake(self):
+            def wake(self) -> None:
                 pass
 
-        async def one():
+        async def one() -> None:
             job = Job()
-            client.start(Leg(job, 1, 0, peer, [head + body]))
+            client.start(Leg(typing.cast(typing.Any, job), 1, 0, peer, [head + body]))
             if await job.over:
                 raise RuntimeError("the leg failed")
 
-    async def some(k):
+    async def some(k: int) -> None:
         for _ in range(k):
             await one()
 
@@ -110,8 +117,9 @@ async def posts(name, port, body, n, at_once=8):
     return used / (n // at_once * at_once)
 
 
-def clients(port, size, n=400, rounds=3):
-    body, found = b"x" * bench.SIZES[size], {}
+def clients(port: int, size: str, n: int = 400, rounds: int = 3) -> dict[str, float]:
+    body = b"x" * bench.SIZES[size]
+    found: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name in ("httpx", "aiohttp", "client.py"):
             work = posts(name, port, body, n)
@@ -119,7 +127,7 @@ def clients(port, size, n=400, rounds=3):
     return {name: statistics.median(each) * 1e6 for name, each in found.items()}
 
 
-def main():
+def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("--seconds", type=int, default=3)
     p.add_argument("--rounds", type=int, default=3)
@@ -148,7 +156,7 @@ def main():
                     except RuntimeError:
                         pass
             for size in given.sizes.split(","):
-                found = {name: [] for name in variants}
+                found: dict[str, list[float]] = {name: [] for name in variants}
                 for _ in range(given.rounds):
                     for name, (process, port) in variants.items():
                         found[name].append(bench.measure(directory, port, size, given.seconds, process.pid))

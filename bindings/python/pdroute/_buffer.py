@@ -77,16 +77,17 @@ class FastView:
     def hold(self, obj: typing.Any) -> None:
         if isinstance(obj, str):
             raise TypeError("text must be encoded: bytes, bytearray or memoryview are taken")
-        _raw_get(obj, self.ref, 0)
+        raw_get(boxed(obj), self.ref, 0)
 
     def release(self) -> None:
-        _raw_release(self.ref)
+        raw_release(self.ref)
 
 
-_raw_get = ctypes.pythonapi["PyObject_GetBuffer"]
-_raw_get.argtypes = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int]
-_raw_release = ctypes.pythonapi["PyBuffer_Release"]
-_raw_release.restype = None
+# without argument types, whose conversion costs more than the call
+boxed: typing.Any = ctypes.py_object
+raw_get = ctypes.pythonapi["PyObject_GetBuffer"]
+raw_release = ctypes.pythonapi["PyBuffer_Release"]
+raw_release.restype = None
 
 # An array is passed as its address. Of no items: a buffer may be as short as that.
 array_at: typing.Any = (ctypes.c_char * 0).from_buffer

@@ -11,7 +11,7 @@ from time import monotonic_ns
 
 from ._abi import (Api, Apply, ApplyReport, Candidate, Code, Config, Decision, Done, Endpoint, ErrorInfo, LoadField, Load, LogRecord, Place, Prompt,
                    Request, State, Stats, TargetStatus)
-from ._buffer import Buffer, View, array_at, pointer, start, words
+from ._buffer import Buffer, View, array_at, boxed, pointer, raw_get, raw_release, start, words
 from ._library import core
 from .errors import NotFoundError, check, error_of
 from .prompt import limits_of, scan
@@ -282,12 +282,29 @@ class Router:
         if owner != call.lease or api != call.api:
             call.set_whose(api, owner)
         call.now.value = monotonic_ns() if now_ns is None else now_ns
-        if body.__class__ is bytes:
+        kind = body.__class__
+        if kind is bytes:
             call.size.value = len(body)
             code = raw_route(self._handle, body, call.size, *call.refs)
-        elif body.__class__ is bytearray:
+        elif kind is bytearray:
             call.size.value = len(body)
             code = raw_route(self._handle, array_at(body), call.size, *call.refs)
+        elif kind is memoryview:  # what _route_buffer() does, without the way there
+            view: typing.Any = body
+            owner = view.obj
+            if owner.__class__ is bytes and len(owner) == view.nbytes and view.c_contiguous:
+                call.size.value = len(owner)
+                code = raw_route(self._handle, owner, call.size, *call.refs)
+            elif not view.readonly and view.c_contiguous:
+                call.size.value = view.nbytes
+                code = raw_route(self._handle, array_at(view), call.size, *call.refs)
+            else:
+                held = call.view
+                raw_get(boxed(view), held.ref, 0)
+                try:
+                    code = raw_route(self._handle, held.at, held.length, *call.refs)
+                finally:
+                    raw_release(held.ref)
         else:
             code = self._route_buffer(body, call)
         if code or more:

@@ -73,13 +73,17 @@ def test_an_exception_for_each_code():
             assert getattr(pdroute, type(made).__name__) is type(made)
 
 
-@pytest.mark.parametrize("where", [PACKAGE.parent / "pdroute", Path(generate.__file__).resolve().parents[3] / "examples/python/pdroute_gateway"], ids=lambda where: where.name)
-def test_types(where):
+EXAMPLES = Path(generate.__file__).resolve().parents[3] / "examples/python"
+
+
+@pytest.mark.parametrize("where,what", [(PACKAGE.parent, ["pdroute"]), (EXAMPLES, ["pdroute_gateway", *sorted(p.name for p in EXAMPLES.glob("*.py"))])],
+                         ids=lambda each: each.parent.name if isinstance(each, Path) else "")
+def test_types(where, what):
     """mypy --strict."""
     mypy = shutil.which("mypy")
     if not mypy:
         pytest.skip("mypy is not installed (Debian package mypy)")
-    done = subprocess.run([mypy, "--strict", "--python-version", "3.9", "--cache-dir", "/dev/null", where.name], cwd=where.parent,
+    done = subprocess.run([mypy, "--strict", "--python-version", "3.9", "--cache-dir", "/dev/null", *what], cwd=where,
                           env={**os.environ, "MYPYPATH": str(PACKAGE.parent)}, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout
 
