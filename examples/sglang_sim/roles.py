@@ -41,6 +41,9 @@ class Engine:
     async def close(self):
         pass
 
+    def known_prefills(self):
+        return []
+
     def crash(self, why):
         if not self.crashed:
             self.crashed = why
@@ -316,6 +319,9 @@ class DecodeEngine(Engine):
     async def close(self):
         self.batch.close()
         await self.channel.close()
+
+    def known_prefills(self):
+        return sorted(self.channel.infos)
 
     def _stepped(self):
         if self.batch.steps - self.steps_published >= 40 or not self.batch.running:

@@ -576,7 +576,7 @@ class Worker:
         return {"worker": self.options.name, "role": self.role, "crashed": self.engine.crashed, "listening": self.server is not None,
                 "restarts": self.restarts, "faults": self.faults.listing(), "requests": self.recorder.total,
                 "open": len(self.active), "live": sum(len(s) for s in self.engine.live.values()),
-                "bootstrap_port": self.options.bootstrap_port or None, "cached_tokens": sum(p.cache.size for p in self.engine.pools),
+                "bootstrap_port": self.options.bootstrap_port or None, "prefills": self.engine.known_prefills(), "cached_tokens": sum(p.cache.size for p in self.engine.pools),
                 "loads": self.engine.loads()}
 
 

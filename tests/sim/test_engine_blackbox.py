@@ -64,6 +64,19 @@ def crash_pair(request):
     stop()
 
 
+async def until(client, leg, condition):
+    """Waits until the worker's loads are so."""
+    end = time.monotonic() + 30
+    while not condition(load := (await client.send("GET", getattr(client.pair, leg) + "/v1/loads", None)).json["loads"][0]):
+        assert time.monotonic() < end, load
+        await asyncio.sleep(0.02)
+
+
+async def arrived(client, leg, n=1):
+    """Waits until that many requests wait for their other leg there."""
+    await until(client, leg, lambda load: load["disaggregation"]["prefill_bootstrap_queue_reqs" if leg == "prefill" else "decode_transfer_queue_reqs"] == n)
+
+
 def ok(*answers):
     assert [a.status for a in answers] == [200] * len(answers), [(a.status, a.body[:300], a.error) for a in answers]
 
@@ -404,9 +417,9 @@ def test_a_live_room_used_by_two_requests_leaks_tokens(pair):
 
     async def run(client):
         first = asyncio.ensure_future(client.decode("/generate", one, timeout=4))
-        await asyncio.sleep(0.4)
+        await arrived(client, "decode")
         second = asyncio.ensure_future(client.decode("/generate", two))
-        await asyncio.sleep(0.4)
+        await arrived(client, "decode", 2)
         return await client.prefill("/generate", one), await first, await second
     prefill, first, second = pair.script(run)
     ok(prefill, second)
@@ -447,7 +460,7 @@ def test_decode_waits_when_the_prefill_client_is_gone(pair):
     async def run(client):
         body = pair.generate(1)
         gone = await client.prefill("/generate", body, timeout=1)
-        await asyncio.sleep(4 * pair.scale + 0.5)     # until the engine has noticed
+        await arrived(client, "prefill", 0)           # until the engine has noticed
         return gone, await client.decode("/generate", body, timeout=4)
     gone, decode = pair.script(run)
     assert gone.status is None and decode.status is None
@@ -458,7 +471,7 @@ def test_prefill_fails_at_once_when_the_decode_client_is_gone(pair):
     async def run(client):
         body = pair.generate(1)
         gone = await client.decode("/generate", body, timeout=1)
-        await asyncio.sleep(4 * pair.scale + 0.5)
+        await arrived(client, "decode", 0)
         return gone, await client.prefill("/generate", body)
     gone, prefill = pair.script(run)
     assert gone.status is None
@@ -476,7 +489,7 @@ def test_abort_request_while_waiting(pair, leg, what):
             for stream in (False, True):
                 rid = f"abort-{pair.room()}"
                 waiting = asyncio.ensure_future(send(path, {**body, "rid": rid, "stream": stream, "bootstrap_room": pair.room()}))
-                await asyncio.sleep(0.3)
+                await arrived(client, leg)
                 aborted = await send("/abort_request", {"rid": rid})
                 assert aborted.status == 200 and aborted.body == b""
                 answers.append(await waiting)
@@ -499,7 +512,7 @@ def test_an_abort_hits_every_rid_that_begins_with_a_known_one(pair):
     async def run(client):
         waiting = [asyncio.ensure_future(client.decode("/generate", {**pair.generate(1), "rid": name}))
                    for name in (rid, rid + "-longer")]
-        await asyncio.sleep(0.3)
+        await arrived(client, "decode", 2)
         await client.decode("/abort_request", {"rid": rid[:-1]})        # not known itself: nothing happens
         await asyncio.sleep(0.5)
         assert not any(w.done() for w in waiting)
@@ -526,7 +539,7 @@ def test_abort_of_a_running_request(timed_pair):
                 body = {**long(path), "rid": rid, "stream": stream}
                 waiting = asyncio.ensure_future(client.decode(path, body))
                 prefill = asyncio.ensure_future(client.prefill(path, {**body, "stream": False}))
-                await asyncio.sleep(0.7)
+                await until(client, "decode", lambda load: load["num_running_reqs"] == 1)
                 await client.decode("/abort_request", {"rid": rid})
                 answers.append(await waiting)
                 ok(await prefill)
@@ -548,22 +561,23 @@ def test_abort_of_an_unknown_rid(pair):
 def test_headers_of_a_waiting_stream(pair):
     """/generate sends them at once, the OpenAI paths with the first event."""
     async def run(client):
-        seconds = {}
+        early = {}
         for path, body in (("/generate", pair.generate(2, stream=True)), ("/v1/chat/completions", pair.chat(2, stream=True)),
                            ("/v1/completions", pair.completion(2, stream=True))):
-            start = time.monotonic()
+            came = asyncio.Event()
 
             async def head():
                 async with client.session.post(pair.decode + path, json=body) as response:
-                    seconds[path] = time.monotonic() - start
+                    came.set()
                     await response.read()
             task = asyncio.ensure_future(head())
-            await asyncio.sleep(0.8)
+            await arrived(client, "decode")
+            await asyncio.wait([asyncio.ensure_future(came.wait())], timeout=10 if path == "/generate" else 0.8)
+            early[path] = came.is_set()
             ok(await client.prefill(path, body))
             await task
-        return seconds
-    seconds = pair.script(run)
-    assert seconds["/generate"] < 0.6 and seconds["/v1/chat/completions"] > 0.8 and seconds["/v1/completions"] > 0.8
+        return early
+    assert pair.script(run) == {"/generate": True, "/v1/chat/completions": False, "/v1/completions": False}
 
 
 def test_a_dead_bootstrap_port(pair):
@@ -827,7 +841,7 @@ def test_pd_queues_are_fresh_in_loads_and_stale_in_metrics(pair, leg, section):
         other = client.decode if leg == "prefill" else client.prefill
         bodies = [pair.generate(1) for _ in range(6)]
         waiting = [asyncio.ensure_future(getattr(client, leg)("/generate", body)) for body in bodies]
-        await asyncio.sleep(1)
+        await arrived(client, leg, len(bodies))
         loads = await client.send("GET", getattr(pair, leg) + "/v1/loads", None)
         text = (await client.send("GET", getattr(pair, leg) + "/metrics", None)).text
         ok(*await asyncio.gather(*[other("/generate", body) for body in bodies], *waiting))
@@ -868,9 +882,8 @@ def test_loads(pair):
 def test_prefill_work_shows_in_loads(pair):
     before = pair.get("prefill", "/v1/loads").json["loads"][0]["total_prefill_uncached_tokens"]
     p, _ = pair.both("/generate", pair.generate(1, text=f"{pair.room()} some words that are new here"))
-    time.sleep(0.5)
-    after = pair.get("prefill", "/v1/loads").json["loads"][0]["total_prefill_uncached_tokens"]
-    assert after - before == p.json["meta_info"]["prompt_tokens"] - p.json["meta_info"]["cached_tokens"]
+    computed = p.json["meta_info"]["prompt_tokens"] - p.json["meta_info"]["cached_tokens"]
+    pair.script(until, "prefill", lambda load: load["total_prefill_uncached_tokens"] == before + computed)
 
 
 def test_server_and_model_info(pair):
@@ -933,7 +946,7 @@ def test_flush_cache(pair):
     async def run(client):
         body = pair.generate(1)
         waiting = asyncio.ensure_future(client.decode("/generate", body))
-        await asyncio.sleep(0.3)
+        await arrived(client, "decode")
         flushed = await client.decode("/flush_cache", None)
         ok(await client.prefill("/generate", body), await waiting)
         return flushed
