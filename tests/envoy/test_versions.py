@@ -30,7 +30,7 @@ def test_version(version, how, fleet, tmp_path, monkeypatch):
             assert answer_text("chat", client.post(PATHS["chat"], json=body("chat")).json())
             prefill, decode = both_legs(fleet, PATHS["chat"])
             assert prefill.json["bootstrap_room"] == decode.json["bootstrap_room"]
-            logged, = gw.log()
+            logged, = gw.logged(1)
             assert int(logged["room"]) == prefill.json["bootstrap_room"] and logged["attempts"] == "1" and logged["why"].startswith("cost=") and "/" in logged["hit"]
             fleet.decodes[0].fault(kind="status", status=500)  # a retry, and its stream in place of the failed one
             for i in range(4):

@@ -225,19 +225,20 @@ def test_data_parallel_ranks(start_fleet, make_gateway):
 
 @pytest.mark.needs("log")
 def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
-    fleet = start_fleet(prefill=4, decode=2, speed=0)
+    """Prompts take a quarter of a second, a next turn a tenth of it: where answers cost nothing, what the gateway learns of prompts is the machine's noise, and no prefix is worth anything."""
+    fleet = start_fleet(prefill=4, decode=2, speed=1)
     gw = make_gateway(fleet)
-    with httpx.Client(base_url=gw.url, timeout=20) as client:
+    with httpx.Client(base_url=gw.url, timeout=60) as client:
         for i in range(6):
-            turns = [{"role": "user", "content": f"conversation {i}: " + "long ago and far away " * 200}]
+            turns = [{"role": "user", "content": f"conversation {i}: " + "long ago and far away " * 800}]
             for turn in range(3):
                 answer = client.post(PATHS["chat"], json={"model": "tiny", "messages": turns, "max_tokens": 4})
                 assert answer.status_code == 200
                 turns += [answer.json()["choices"][0]["message"], {"role": "user", "content": f"and then, {turn}?"}]
                 # prefill's answer may come after decode's; until then its server counts as busy
-                assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5), block_stats(gw)
+                assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=30), block_stats(gw)
                 turns[-2] = {k: turns[-2][k] for k in ("role", "content")}
-    log = [entry for entry in gw.log() if entry["uri"] == PATHS["chat"]]
+    log = gw.logged(18, lambda entry: entry["uri"] == PATHS["chat"])
     for i in range(6):
         first, *later = log[3 * i:3 * i + 3]
         for entry in later:
@@ -248,10 +249,10 @@ def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
 
 @pytest.mark.only("nginx")
 def test_variables_in_the_log(gw, fleet, client):
-    client.post(PATHS["chat"], json=body("chat"))
-    client.get("/v1/models")
-    client.post(PATHS["chat"], content=b"{")
-    chat, models, bad = gw.log()
+    client.post(PATHS["chat"] + "?variables", json=body("chat"))
+    client.get("/v1/models?variables")
+    client.post(PATHS["chat"] + "?variables", content=b"{")
+    chat, models, bad = gw.logged(3, lambda entry: entry["uri"].endswith("?variables"))
     prefill, decode = both_legs(fleet, PATHS["chat"])
     assert chat["status"] == 200 and chat["attempts"] == "1" and chat["room"] == str(prefill.json["bootstrap_room"])
     assert chat["prefill"] in {w.name for w in fleet.prefills} and chat["decode"] in {w.name for w in fleet.decodes}

@@ -62,7 +62,7 @@ class Gateway(Host):
 
     def log(self):
         text = (self.dir / "access.log").read_text(errors="replace") if (self.dir / "access.log").exists() else ""
-        return [json.loads(line) for line in text.split("\n")[self.marked:] if line]
+        return [json.loads(line) for line in text.split("\n")[self.marked:-1]]  # not one that is being written
 
     def mark(self):
         self.marked = (self.dir / "access.log").read_text(errors="replace").count("\n") if (self.dir / "access.log").exists() else 0

@@ -149,6 +149,14 @@ class Host:
         """With "log": requests since the last mark(), oldest first, as dictionaries."""
         return []
 
+    def logged(self, n, wanted=lambda entry: True, timeout=30):
+        """Those entries of log() that are wanted, once there are n or more: a server writes one after the last byte of the answer has gone out."""
+        end = time.monotonic() + timeout
+        while len(found := [entry for entry in self.log() if wanted(entry)]) < n:
+            assert time.monotonic() < end, f"{len(found)} of {n} in the log: {found}"
+            time.sleep(0.02)
+        return found
+
     def mark(self):
         pass
 

@@ -128,7 +128,7 @@ class Gateway(Host):
 
     def log(self):
         text = (self.dir / "access.log").read_text(errors="replace")
-        return [json.loads(line) for line in text.split("\n")[self.marked:] if line]
+        return [json.loads(line) for line in text.split("\n")[self.marked:-1]]  # not one that is being written
 
     def mark(self):
         self.marked = (self.dir / "access.log").read_text(errors="replace").count("\n")

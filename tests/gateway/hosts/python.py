@@ -79,7 +79,7 @@ class Gateway(Host):
     def log(self):
         path = self.dir / "access.log"
         text = path.read_text(errors="replace") if path.exists() else ""
-        return [json.loads(line) for line in text.split("\n")[self.marked:] if line]
+        return [json.loads(line) for line in text.split("\n")[self.marked:-1]]  # not one that is being written
 
     def mark(self):
         path = self.dir / "access.log"
