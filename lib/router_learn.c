@@ -38,6 +38,9 @@ static void take_fit(pdr_books *b)
     k->linear_ns = c->prefill_ns_per_token * x[1] / PDR_FIT_ONE;
     k->quadratic_fs = c->prefill_fs_per_token2 * x[2] / PDR_FIT_ONE;
     k->reload_ns = (uint64_t)c->kv_bytes_per_token * 1000 / RELOAD_BYTES_PER_US * x[3] / PDR_FIT_ONE;
+    /* After a few samples one slow cached prompt can look as if a cached token took longer than a computed one. Nobody would go to a cache any more, and nothing would ever show that it is not so. */
+    uint64_t most = k->linear_ns - k->linear_ns / 8;
+    if (k->reload_ns > most) k->reload_ns = most;
 }
 
 /*

@@ -642,6 +642,32 @@ static void a_configured_cache_counts(void **state)
     fleet_close(&f);
 }
 
+/* The second prompt of all, most of it cached, takes much longer than it should. No server is chosen ever after for what it has not. */
+static void one_slow_cached_prompt_makes_no_cache_worthless(void **state)
+{
+    (void)state;
+    static const uint64_t late_ms[] = {10, 20, 40, 80, 160, 1000};
+    for (size_t i = 0; i < sizeof late_ms / sizeof *late_ms; i++) {
+        for (uint64_t first_ms = 5; first_ms <= 80; first_ms *= 2) {
+            pdr_config   c = fleet_config();
+            pdr_exchange x;
+            fleet        f;
+            fleet_open(&f, &c, 4, 2);
+            uint32_t where = started(&f, &x, 1100, 1).prefill;
+            answer(&f, &x, first_ms * 1000 + 10800); /* and the way of its KV cache */
+            assert_int_equal(started(&f, &x, 1115, 1).prefill, where);
+            answer(&f, &x, late_ms[i] * 1000 + 10800);
+            for (int turn = 0; turn < 4; turn++) {
+                pdr_decision d = started(&f, &x, 1130, 1);
+                if (d.prefill != where || d.matched_tokens < 1000)
+                    fail_msg("first %d ms, second %d ms: the next goes elsewhere", (int)first_ms, (int)late_ms[i]);
+                answer(&f, &x, 6000 + 10900);
+            }
+            fleet_close(&f);
+        }
+    }
+}
+
 static void a_slow_server_is_found_out(void **state)
 {
     (void)state;
@@ -965,6 +991,7 @@ int main(void)
         cmocka_unit_test(reported_load_counts_until_it_is_stale),
         cmocka_unit_test(silence_about_the_cache_is_no_statement),
         cmocka_unit_test(a_configured_cache_counts),
+        cmocka_unit_test(one_slow_cached_prompt_makes_no_cache_worthless),
         cmocka_unit_test(a_slow_server_is_found_out),
         cmocka_unit_test(an_unmeasured_server_is_taken_for_one_of_the_pool),
         cmocka_unit_test(a_refused_connect_takes_a_server_out_and_a_success_brings_it_back),
