@@ -9,11 +9,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "legs.h"
 
 #define IDLE_AGE_S  4             /* SGLang's server closes idle connections after 5 */
 #define IDLE_MAX    4096
+#define WATCHES     4 /* sockets of one transfer at once, at most: two addresses, a resolver */
+
+typedef struct watch {
+    uv_poll_t poll;
+    worker *w;
+    curl_socket_t fd;
+    struct watch *next; /* of the free ones, or of those in use */
+} watch;
 
 /* --------------------------------------------------------------------------------------------------------- callbacks */
 
@@ -79,7 +88,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *context)
         return 0;
     }
     bytes_put(&l->lines, line, len);
-    return len;
+    return l->lines.failed ? 0 : len;
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *context)
@@ -106,19 +115,23 @@ static curl_socket_t on_socket_wanted(void *context, curlsocktype purpose, struc
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
-static void set_up(leg *l)
+static int on_close(void *context, curl_socket_t fd);
+
+/* 0, or -1: no memory */
+static int set_up(leg *l)
 {
     const worker *w = l->c->w;
     CURL *e = l->easy;
 
     (void)curl_easy_setopt(e, CURLOPT_PRIVATE, l);
     (void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(e, CURLOPT_PROXY, "");
     (void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)w->options->connect_timeout_ms);
     (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)IDLE_AGE_S);
     (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket_wanted);
     (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, l);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, l->c->w); /* a connection outlives its leg */
     (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_connected);
     (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, l);
     (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, on_read);
@@ -129,6 +142,7 @@ static void set_up(leg *l)
     (void)curl_easy_setopt(e, CURLOPT_WRITEDATA, l);
     (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, 65536L);
     (void)curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    return curl_easy_setopt(e, CURLOPT_PROXY, "") == CURLE_OK ? 0 : -1; /* none, whatever the environment says */
 }
 
 /* The client's headers that pass, and what keeps libcurl from adding its own. */
@@ -177,7 +191,11 @@ static int prepare(leg *l, int tls, const char *host, unsigned port)
     if (!l->easy) {
         l->easy = curl_easy_init();
         if (!l->easy) return -1;
-        set_up(l);
+        if (set_up(l)) {
+            curl_easy_cleanup(l->easy);
+            l->easy = NULL;
+            return -1;
+        }
     }
     if (set_headers(l)) return -1;
     (void)snprintf(url, sizeof url, strchr(host, ':') ? "%s://[%s]:%u/" : "%s://%s:%u/", tls ? "https" : "http", host, port);
@@ -187,25 +205,47 @@ static int prepare(leg *l, int tls, const char *host, unsigned port)
     if (c->head_only) (void)curl_easy_setopt(l->easy, CURLOPT_HTTPGET, 1L);
     else (void)curl_easy_setopt(l->easy, CURLOPT_POST, 1L);
     if (l->bodiless) (void)curl_easy_setopt(l->easy, CURLOPT_NOBODY, 1L);
-    (void)curl_easy_setopt(l->easy, CURLOPT_CUSTOMREQUEST, method);
-    (void)curl_easy_setopt(l->easy, CURLOPT_REQUEST_TARGET, path);
     (void)curl_easy_setopt(l->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)l->length);
     (void)curl_easy_setopt(l->easy, CURLOPT_HTTPHEADER, l->headers);
+    if (curl_easy_setopt(l->easy, CURLOPT_CUSTOMREQUEST, method) != CURLE_OK) return -1;
+    if (curl_easy_setopt(l->easy, CURLOPT_REQUEST_TARGET, path) != CURLE_OK) return -1;
     return curl_easy_setopt(l->easy, CURLOPT_URL, url) == CURLE_OK ? 0 : -1;
+}
+
+/*
+ * What socket_cb() needs, had before a transfer begins: when that fails libcurl gives all transfers of the thread up, and forgets sockets that are still
+ * watched.
+ */
+static int reserve_watches(worker *w)
+{
+    while (w->watches < WATCHES * (w->in_curl + 1)) {
+        watch *s = calloc(1, sizeof *s);
+        if (!s) return -1;
+        s->w = w;
+        s->next = w->watches_free;
+        w->watches_free = s;
+        w->watches++;
+    }
+    return 0;
 }
 
 int curl_start(leg *l, int tls, const char *host, unsigned port)
 {
-    if (prepare(l, tls, host, port) || curl_multi_add_handle(l->c->w->multi, l->easy) != CURLM_OK) return -1;
+    worker *w = l->c->w;
+
+    if (reserve_watches(w) || prepare(l, tls, host, port) || curl_multi_add_handle(w->multi, l->easy) != CURLM_OK) return -1;
     l->in_curl = 1;
-    l->c->w->multi_kick = 1;
+    w->in_curl++;
+    w->multi_kick = 1;
     return 0;
 }
 
 void curl_cancel(leg *l)
 {
-    if (l->in_curl) (void)curl_multi_remove_handle(l->c->w->multi, l->easy);
+    if (!l->in_curl) return;
+    (void)curl_multi_remove_handle(l->c->w->multi, l->easy);
     l->in_curl = 0;
+    l->c->w->in_curl--;
 }
 
 void curl_resume(leg *l)
@@ -222,6 +262,25 @@ void curl_forget(leg *l)
 }
 
 /* ------------------------------------------------------------------------------------------------------- what happens */
+
+/* What failed here, and says nothing of the server. */
+static int is_ours(const leg *l, CURLcode code)
+{
+    long error = 0;
+
+    switch (code) {
+    case CURLE_OUT_OF_MEMORY:
+    case CURLE_FAILED_INIT:
+    case CURLE_ABORTED_BY_CALLBACK:
+    case CURLE_READ_ERROR:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ENGINE_INITFAILED:
+        return 1;
+    default:
+        (void)curl_easy_getinfo(l->easy, CURLINFO_OS_ERRNO, &error); /* of connect() */
+        return l->collected.failed || l->lines.failed || (code == CURLE_COULDNT_CONNECT && gate_errno_is_ours((int)error));
+    }
+}
 
 static uint32_t failure(const leg *l, CURLcode code)
 {
@@ -265,10 +324,10 @@ static void gather(worker *w)
         const CURLcode code = m->data.result;
         if (curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&l) != CURLE_OK) continue;
         if (code == CURLE_OK) l->lacks = 0; /* of two addresses, one took it */
+        else if (is_ours(l, code)) l->lacks = 1;
         if (code == CURLE_OK && l->head) l->complete = 1;
         else if (!l->lacks) l->failed = code == CURLE_OK ? PDR_FAIL_PROTOCOL : failure(l, code);
-        (void)curl_multi_remove_handle(w->multi, l->easy);
-        l->in_curl = 0;
+        curl_cancel(l);
         l->state = LEG_DONE;
         leg_note(l);
     }
@@ -289,15 +348,36 @@ void curl_run(worker *w)
 
 /* -------------------------------------------------------------------------------------------------------- event loop */
 
-typedef struct watch {
-    uv_poll_t poll;
-    worker *w;
-    curl_socket_t fd;
-} watch;
-
 static void watch_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    watch *s = handle->data;
+
+    s->next = s->w->watches_free;
+    s->w->watches_free = s;
+}
+
+static void unwatch(worker *w, watch *s)
+{
+    watch **p = &w->watches_used;
+
+    while (*p != s) p = &(*p)->next;
+    *p = s->next;
+    (void)uv_poll_stop(&s->poll);
+    (void)curl_multi_assign(w->multi, s->fd, NULL);
+    uv_close((uv_handle_t *)&s->poll, watch_closed);
+}
+
+/* Without memory libcurl may close a socket and not have said that it is to be watched no more. */
+static int on_close(void *context, curl_socket_t fd)
+{
+    worker *w = context;
+
+    for (watch *s = w->watches_used; s; s = s->next) {
+        if (s->fd != fd) continue;
+        unwatch(w, s);
+        break;
+    }
+    return close(fd);
 }
 
 static void on_socket(uv_poll_t *poll, int status, int events)
@@ -322,21 +402,16 @@ static int socket_cb(CURL *easy, curl_socket_t fd, int what, void *context, void
 
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
-        if (!s) return 0;
-        (void)uv_poll_stop(&s->poll);
-        uv_close((uv_handle_t *)&s->poll, watch_closed);
-        (void)curl_multi_assign(w->multi, fd, NULL);
+        if (s) unwatch(w, s);
         return 0;
     }
     if (!s) {
-        s = calloc(1, sizeof *s);
-        if (!s) return -1;
-        s->w = w;
+        s = w->watches_free;
+        if (!s || uv_poll_init(&w->loop.uv, &s->poll, fd)) return -1;
+        w->watches_free = s->next;
+        s->next = w->watches_used;
+        w->watches_used = s;
         s->fd = fd;
-        if (uv_poll_init(&w->loop.uv, &s->poll, fd)) {
-            free(s);
-            return -1;
-        }
         s->poll.data = s;
         (void)curl_multi_assign(w->multi, fd, s);
     }
@@ -378,4 +453,13 @@ void curl_end(worker *w)
 {
     if (w->multi) (void)curl_multi_cleanup(w->multi);
     w->multi = NULL;
+}
+
+void curl_free_watches(worker *w)
+{
+    for (watch *s = w->watches_free, *next; s; s = next) {
+        next = s->next;
+        free(s);
+    }
+    w->watches_free = NULL;
 }

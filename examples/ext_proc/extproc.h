@@ -242,6 +242,9 @@ struct worker {
     int wake_fd;
     int multi_kick;    /* something was added */
     int in_multi;
+    unsigned in_curl;  /* legs that libcurl has */
+    struct watch *watches_free, *watches_used; /* for its sockets */
+    unsigned watches;  /* all there are */
     leg *dirty;
     call *free_calls;
     unsigned free_calls_n, calls;

@@ -27,6 +27,7 @@ struct grpc_conn {
     size_t out_pos;
     int fd, events, dead, dirty;
     int stopped; /* nghttp2 has more than `out` takes */
+    int broken;  /* what it was to send was lost: it ends */
 };
 
 /* ------------------------------------------------------------------------------------------------------- connections */
@@ -100,7 +101,7 @@ static void conn_flush(grpc_conn *c)
 {
     do {
         c->stopped = 0;
-        if (nghttp2_session_send(c->session) != 0 || c->out.failed || write_out(c) != 0) {
+        if (c->broken || nghttp2_session_send(c->session) != 0 || c->out.failed || write_out(c) != 0) {
             conn_close(c);
             return;
         }
@@ -241,7 +242,7 @@ static ssize_t data_cb(nghttp2_session *session, int32_t id, uint8_t *buffer, si
         (void)snprintf(status, sizeof status, "%u", s->status);
         trailer = header("grpc-status", status);
         *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        (void)nghttp2_submit_trailer(session, id, &trailer, 1);
+        if (nghttp2_is_fatal(nghttp2_submit_trailer(session, id, &trailer, 1))) return NGHTTP2_ERR_CALLBACK_FAILURE;
     } else if (n == 0) {
         return NGHTTP2_ERR_DEFERRED;
     }
@@ -253,6 +254,14 @@ grpc_loop *grpc_loop_of(const grpc_stream *s)
     return s->conn->loop;
 }
 
+/* Without memory for what it was to send a stream would wait for ever: its connection ends. */
+static void check_memory(grpc_conn *c, int rc)
+{
+    if (!nghttp2_is_fatal(rc)) return;
+    c->broken = 1;
+    mark(c);
+}
+
 /* There is something to send. */
 static void kick(grpc_stream *s)
 {
@@ -262,9 +271,9 @@ static void kick(grpc_stream *s)
         nghttp2_nv headers[] = {header(":status", "200"), header("content-type", "application/grpc")};
         nghttp2_data_provider provider = {.source.ptr = s, .read_callback = data_cb};
         s->answered = 1;
-        (void)nghttp2_submit_response(c->session, s->id, headers, 2, &provider);
+        check_memory(c, nghttp2_submit_response(c->session, s->id, headers, 2, &provider));
     } else {
-        (void)nghttp2_session_resume_data(c->session, s->id);
+        check_memory(c, nghttp2_session_resume_data(c->session, s->id));
     }
     mark(c);
 }
@@ -341,7 +350,7 @@ static void refuse(grpc_conn *c, int32_t id, uint32_t status)
     nghttp2_nv headers[] = {header(":status", "200"), header("content-type", "application/grpc"), header("grpc-status", text)};
     (void)snprintf(text, sizeof text, "%u", status);
     headers[2].valuelen = strlen(text);
-    (void)nghttp2_submit_response(c->session, id, headers, 3, NULL);
+    check_memory(c, nghttp2_submit_response(c->session, id, headers, 3, NULL));
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)

@@ -137,7 +137,6 @@ static int put_head(leg *l, const char *host, unsigned port)
     char address[300];
 
     if (c->target.len == 0 || has_controls(c->target) || memchr(c->target.data, ' ', c->target.len) || has_controls(c->method)) return -1;
-    out->len = 0;
     bytes_put_view(out, c->method);
     bytes_put(out, " ", 1);
     bytes_put_view(out, c->target);
@@ -181,7 +180,11 @@ void leg_start(leg *l)
     l->slice = l->slice_pos = 0;
     l->status = 0;
     l->retry_after_ms = 0;
-    l->lines.len = l->collected.len = l->fed = 0;
+    l->lines = bytes_emptied(l->lines); /* also of a failure to get memory */
+    l->collected = bytes_emptied(l->collected);
+    l->head_out = bytes_emptied(l->head_out);
+    l->tail = bytes_emptied(l->tail);
+    l->fed = 0;
     l->streaming = l->paused = l->garbled = l->sse = l->json = l->encoded = 0;
     l->failed = 0;
     l->lacks = 0;

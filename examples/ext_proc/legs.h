@@ -49,5 +49,7 @@ void curl_run(worker *w);
 void curl_forget(leg *l);
 int curl_init(worker *w);
 void curl_end(worker *w);
+/* After the loop has run for the last time. */
+void curl_free_watches(worker *w);
 
 #endif

@@ -170,7 +170,10 @@ static int listen_on(uv_loop_t *loop, const char *host, unsigned port)
         return -1;
     }
     freeaddrinfo(found);
-    if (uv_poll_init(loop, &listeners[listening], fd) || uv_poll_start(&listeners[listening], UV_READABLE, on_listener)) return -1;
+    if (uv_poll_init(loop, &listeners[listening], fd) || uv_poll_start(&listeners[listening], UV_READABLE, on_listener)) {
+        gate_log("emerg", "port %u cannot be watched", port);
+        return -1;
+    }
     listeners[listening++].data = (void *)(intptr_t)fd;
     return 0;
 }
@@ -250,7 +253,10 @@ static int serve(const options *o, gate_block *block)
 
     pdr_init_struct(&err, sizeof err);
     workers = calloc(o->threads, sizeof *workers);
-    if (!workers || uv_loop_init(&loop)) return -1;
+    if (!workers || uv_loop_init(&loop)) {
+        gate_log("emerg", "no memory or descriptors for %u threads", o->threads);
+        return -1;
+    }
     for (unsigned i = 0; i < o->threads; i++) {
         if (worker_init(&workers[i], o, block, i, &err) == PDR_OK) continue;
         gate_log("emerg", "%s", err.message);
@@ -260,13 +266,15 @@ static int serve(const options *o, gate_block *block)
         (o->metrics_port && scrape_listen(&loop, o->host, o->metrics_port, workers, o->threads, block, o)))
         return -1;
     for (unsigned i = 0; i < o->threads; i++) {
-        if (uv_thread_create(&workers[i].thread, worker_run, &workers[i])) return -1;
+        if (uv_thread_create(&workers[i].thread, worker_run, &workers[i]) == 0) continue;
+        gate_log("emerg", "thread %u of %u cannot be started", i + 1, o->threads);
+        return -1;
     }
     if (o->probe) probing = uv_thread_create(&probe, probe_run, block) == 0;
     for (int i = 0; i < 2; i++) {
-        if (uv_signal_init(&loop, &signals[i]) || uv_signal_start(&signals[i], on_signal, i ? SIGTERM : SIGINT)) return -1;
+        if (uv_signal_init(&loop, &signals[i]) || uv_signal_start(&signals[i], on_signal, i ? SIGTERM : SIGINT)) goto no_signals;
     }
-    if (uv_signal_init(&loop, &signals[2]) || uv_signal_start(&signals[2], on_reload, SIGHUP)) return -1;
+    if (uv_signal_init(&loop, &signals[2]) || uv_signal_start(&signals[2], on_reload, SIGHUP)) goto no_signals;
     signals[2].data = block;
     gate_log("notice", "%s: ext_proc on port %u, health %u, metrics %u, %u threads", pdr_version_string(), o->grpc_port, o->health_port,
              o->metrics_port, o->threads);
@@ -282,6 +290,9 @@ static int serve(const options *o, gate_block *block)
     (void)uv_loop_close(&loop);
     free(workers);
     return 0;
+no_signals:
+    gate_log("emerg", "signals cannot be watched");
+    return -1;
 }
 
 int main(int argc, char **argv)
@@ -301,7 +312,11 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     if (o.block) (void)snprintf(block, sizeof block, "%s", o.block);
     else (void)snprintf(block, sizeof block, "/dev/shm/pdroute/%s", o.pool_name);
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || gate_block_open(block, o.config_file, (o.recreate ? GATE_BLOCK_RECREATE : 0u) | (o.check ? GATE_BLOCK_CHECK : 0u), &used)) return 1;
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        gate_log("emerg", "libcurl cannot be used: out of memory, or its TLS library refuses");
+        return 1;
+    }
+    if (gate_block_open(block, o.config_file, (o.recreate ? GATE_BLOCK_RECREATE : 0u) | (o.check ? GATE_BLOCK_CHECK : 0u), &used)) return 1;
     if (o.check) return 0;
     rc = serve(&o, used);
     gate_block_close(used);

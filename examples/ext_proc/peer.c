@@ -229,6 +229,15 @@ static void fail(peer *c, uint32_t failed)
     leg_note(l);
 }
 
+/* This process has not what it takes: no fault of the worker's. */
+static void lack(peer *c)
+{
+    leg *l = c->l;
+
+    fail(c, 0);
+    l->lacks = 1;
+}
+
 static void cut(peer *c)
 {
     fail(c, c->used && !c->answered ? PDR_FAIL_STALE : PDR_FAIL_RESET);
@@ -293,6 +302,7 @@ static int send_on(peer *c)
         for (all = i = 0; i < (size_t)pieces; i++) all += out[i].iov_len;
         n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && gate_errno_is_ours(errno)) c->l->lacks = 1;
         if (n < 0) return errno == EAGAIN ? 0 : -1;
         sent(c, (size_t)n);
         if ((size_t)n < all) return 0; /* it takes no more now */
@@ -323,7 +333,11 @@ static int take(peer *c, view in)
         if (!head && c->in.head) leg_head(l, c->in.status);
         if (body.len) leg_body(l, body);
     } while (more > 0);
-    if (more < 0 || l->collected.failed) {
+    if (l->collected.failed || l->lines.failed || c->in.line.failed) {
+        lack(c);
+        return 1;
+    }
+    if (more < 0) {
         fail(c, PDR_FAIL_PROTOCOL);
         return 1;
     }
@@ -352,6 +366,7 @@ static void receive(peer *c)
         return;
     }
     if (n == 0 && http1_closed(&c->in)) complete(c, 0);
+    else if (c->l->lacks || (n < 0 && gate_errno_is_ours(errno))) lack(c);
     else cut(c);
 }
 
@@ -406,7 +421,8 @@ int peer_start(leg *l, const peer_address *to)
     l->connected = 1;
     l->state = LEG_OPEN;
     if (l->c->decode == DECODE_WANTED) leg_note(l); /* it waits for this connection */
-    if (send_on(c)) cut(c);
+    if (send_on(c) && !l->lacks) cut(c);
+    else if (l->lacks) lack(c);
     else watch(c);
     return 0;
 }

@@ -161,6 +161,7 @@ void worker_end(worker *w)
         call_free(c);
     }
     peers_free(w);
+    curl_free_watches(w);
     free(w->loop.read_buffer);
     uv_mutex_destroy(&w->lock);
 }

@@ -115,7 +115,10 @@ static int open_first(gate_block *b)
     gate_map *m = calloc(1, sizeof *m);
     pdr_error err;
 
-    if (!m) return -1;
+    if (!m) {
+        gate_log("emerg", "no memory to open the block");
+        return -1;
+    }
     pdr_init_struct(&err, sizeof err);
     if (pdr_host_open(b->path, b->text ? &b->config : NULL, host_flags(b), &m->host, &m->router, &err)) {
         gate_log("emerg", "%s: %s%s", b->path, err.message,
@@ -134,7 +137,10 @@ int gate_block_open(const char *path, const char *file, unsigned flags, gate_blo
     gate_block *b = calloc(1, sizeof *b);
 
     *out = NULL;
-    if (!b) return -1;
+    if (!b) {
+        gate_log("emerg", "no memory to open the block");
+        return -1;
+    }
     (void)pthread_mutex_init(&b->lock, NULL);
     b->flags = flags;
     (void)snprintf(b->path, sizeof b->path, "%s", path);

@@ -14,6 +14,7 @@ process named (/proc/PID/stat). The ways take turns; the median of the rounds is
 What Envoy takes for legs alone (only its own figure), by envoy_floor.c, a module that decides nothing:
 
     plain       no module, one leg
+    mirrored    no module, both legs: Envoy's router sends one, and a copy by its own request_mirror_policies
     router      one leg, sent by Envoy's router
     stream      one leg, a stream that the filter starts
     streams     both legs, such streams, as `module` has them
@@ -26,6 +27,7 @@ machine does; the kernel's part is not in them, its tick every 100 ms is.
 """
 
 import argparse
+import json
 import os
 import random
 import socket
@@ -43,7 +45,8 @@ from hosts import envoy_module, ext_proc  # noqa: E402
 SIZES = {"1KB": 1100, "17KB": 17_000, "132KB": 132_000}
 WAYS = {"echo": ("NONE", ["--echo"]), "decision": ("NONE", ["--dispatch", "mirror"]), "send": ("NONE", []),
         "both": ("FULL_DUPLEX_STREAMED", ["--dispatch", "both"]), "full": ("FULL_DUPLEX_STREAMED", [])}
-FLOORS = ("plain", "router", "stream", "streams", "mixed")
+FLOORS = ("plain", "mirrored", "router", "stream", "streams", "mixed")
+BARE = ("plain", "mirrored")  # without a module
 SERVERS = 32  # of each role
 
 STUB = """
@@ -155,18 +158,25 @@ class Floor(Module):
         config = super().envoy_config()
         for listener in config["static_resources"]["listeners"]:
             filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
-            if self.way == "plain":
+            if self.way in BARE:
                 del filters[0]
                 continue
             filters[0]["typed_config"]["dynamic_module_config"]["name"] = "envoy_floor"
             filters[0]["typed_config"]["filter_config"]["value"] = f"way={self.way} port={self.stub_port} servers={SERVERS}"
-        if self.way == "plain":
+        if self.way in BARE:
             stand_still(config, self.stub_port)
+        if self.way == "mirrored":
+            clusters = config["static_resources"]["clusters"]
+            clusters.append({**json.loads(json.dumps(clusters[0])), "name": "copies"})
+            for listener in config["static_resources"]["listeners"]:
+                for host in listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]:
+                    for route in host["routes"]:
+                        route["route"]["request_mirror_policies"] = [{"cluster": "copies", "disable_shadow_host_suffix_append": True}]
         return config
 
     def write(self):
         super().write()
-        if self.way != "plain":
+        if self.way not in BARE:
             subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-I", TOP / "examples/envoy_module", "-o", self.dir / "libenvoy_floor.so", TOP / "tests/bench/envoy_floor.c"], check=True)
 
     def environment(self):

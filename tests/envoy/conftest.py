@@ -55,6 +55,7 @@ def start_fleet():
 
 class Picker:
     """pdroute-extproc alone."""
+    environment = {}
 
     def __init__(self, directory, endpoints, config=None, flags=()):
         self.grpc_port, self.health_port, self.metrics_port = free_ports(3)
@@ -63,7 +64,7 @@ class Picker:
         self.write()
         self.process = subprocess.Popen([binary("build", "PDROUTE_EXTPROC"), "--host", "127.0.0.1", "--grpc-port", str(self.grpc_port), "--grpc-health-port",
                                          str(self.health_port), "--metrics-port", str(self.metrics_port), "--threads", "1", "--config", self.config_file, "--block",
-                                         self.block, *flags], stderr=(directory / "log").open("ab"), env={**os.environ})
+                                         self.block, *flags], stderr=(directory / "log").open("ab"), env={**os.environ, **self.environment})
         end = time.monotonic() + 20
         while time.monotonic() < end and "ext_proc on port" not in self.log():
             assert self.process.poll() is None, self.log()
