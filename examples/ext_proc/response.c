@@ -135,6 +135,7 @@ void response_headers(call *c, const message *m)
 
     if (c->response_seen || c->answered || c->legs[PDR_LEG_DECODE].streaming) return;
     c->response_seen = 1;
+    if (!c->head_seen) c->response_body_mode = m->response_body_mode; /* Envoy's own answer to a head that it did not show */
     if (c->taken_over) return; /* it comes too late: another answer is on its way */
     if (!c->job.begun || c->job.finished) { /* nothing of ours: it passes */
         reply_response_headers(c);

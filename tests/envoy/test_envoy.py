@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from hosts import envoy_module
 from hosts.ext_proc import Gateway
+from hosts.host import endpoints_of
 from sglang_sim.harness import wait_for
 from test_answers import PLAIN, Server
 from traffic import PATHS, all_received, answer_text, body, both_legs, dumps, error_of, events_of, text_of
@@ -210,6 +212,69 @@ def test_mirror(fleet, tmp_path):
         assert 1.5 < time.monotonic() - began < 8  # three silences of two seconds: the third attempt is one's prefill with the other's decode
     finally:
         gw.stop()
+
+
+def impatient(host):
+    """With the bound that the example's envoy.yaml sets for a request's head, but shorter."""
+    class Impatient(host):
+        def envoy_config(self):
+            config = super().envoy_config()
+            for listener in config["static_resources"]["listeners"]:
+                manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+                assert manager["request_headers_timeout"] == "60s"
+                manager["request_headers_timeout"] = "2s"
+            return config
+    return Impatient
+
+
+@pytest.mark.parametrize("host", [Gateway, envoy_module.Gateway], ids=lambda host: host.name)
+def test_a_head_that_drips(host, fleet, tmp_path):
+    """A head has a bound of Envoy's, a body and an answer do not feel it."""
+    with impatient(host)(tmp_path / "gateway", endpoints_of(fleet)) as gw:
+        with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+            s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\nX-Long: ".encode())
+            s.settimeout(0.2)
+            began, got = time.monotonic(), None
+            while got is None and time.monotonic() - began < 30:
+                try:
+                    s.sendall(b"x")
+                    got = s.recv(4096)
+                except TimeoutError:
+                    pass
+                except OSError:
+                    got = b""
+            assert got is not None, "it waits for ever"
+            assert got.startswith(b"HTTP/1.1 408 ") and time.monotonic() - began > 1.5, got
+        assert not all_received(fleet)
+        sent = dumps(body("chat"))
+        with socket.create_connection(("127.0.0.1", gw.port), 30) as s:
+            s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode() + sent[:1])
+            time.sleep(3)
+            s.sendall(sent[1:])
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert not gw.alerts(), gw.errors()
+
+
+REFUSED = {"length": (b"Content-Length: x\r\n", 400), "two lengths": (b"Content-Length: 3\r\nContent-Length: 4\r\n", 400), "no host": (None, 400),
+           "70 KB": (b"X-Long: " + b"x" * 70_000 + b"\r\n", 431), "200 headers": (b"".join(b"X-%d: x\r\n" % i for i in range(200)), 431)}
+
+
+@pytest.mark.parametrize("host", [Gateway, envoy_module.Gateway], ids=lambda host: host.name)
+def test_heads_that_envoy_refuses(host, fleet, tmp_path):
+    """Nobody else sees them. With ext_proc, which is asked about Envoy's own answer as well, the connection may be closed before that has come back."""
+    with host(tmp_path / "gateway", endpoints_of(fleet)) as gw:
+        for name, (lines, status) in REFUSED.items():
+            with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+                s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\n".encode() + (b"" if lines is None else b"Host: x\r\n" + lines) + b"\r\n")
+                answer = b""
+                try:
+                    while b"\r\n\r\n" not in answer and (piece := s.recv(65536)):
+                        answer += piece
+                except OSError:
+                    pass
+            assert answer.startswith(b"HTTP/1.1 %d " % status) or host is Gateway and not answer, (name, answer[:300])
+        assert not all_received(fleet) and post(gw).status_code == 200
+        assert not gw.alerts(), gw.errors()
 
 
 def test_client_cannot_say_where(fleet, start_gateway):
