@@ -14,7 +14,7 @@
 #include "extproc.h"
 
 enum { OPT_CONFIG = 256, OPT_BLOCK, OPT_GRPC_PORT, OPT_HEALTH_PORT, OPT_METRICS_PORT, OPT_HOST, OPT_THREADS, OPT_POOL, OPT_NAMESPACE, OPT_DISPATCH,
-       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_BODY_TIMEOUT, OPT_PROBE, OPT_RECREATE, OPT_VERSION, OPT_IGNORED };
+       OPT_CONNECT_TIMEOUT, OPT_ECHO, OPT_NO_TAKE_OVER, OPT_CHECK, OPT_NO_METADATA, OPT_BODY_TIMEOUT, OPT_PROBE, OPT_RECREATE, OPT_VERSION, OPT_SECURE, OPT_IGNORED };
 
 static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"block", 1, NULL, OPT_BLOCK},
@@ -38,6 +38,10 @@ static const struct option long_options[] = {{"config", 1, NULL, OPT_CONFIG},
                                              {"pool-group", 1, NULL, OPT_IGNORED}, /* what charts of other pickers give, and has no meaning here */
                                              {"zap-encoder", 1, NULL, OPT_IGNORED},
                                              {"v", 1, NULL, OPT_IGNORED},
+                                             {"tracing", 2, NULL, OPT_IGNORED},
+                                             {"health-checking", 2, NULL, OPT_IGNORED},
+                                             {"enable-pprof", 2, NULL, OPT_IGNORED},
+                                             {"secure-serving", 2, NULL, OPT_SECURE},
                                              {"help", 0, NULL, 'h'},
                                              {NULL, 0, NULL, 0}};
 
@@ -64,7 +68,8 @@ static const char usage[] =
     "  --check                    only look at the configuration\n"
     "  --no-metadata              do not tell Envoy's access log what was decided\n"
     "  --echo                     decide nothing and send bodies back: for measuring\n"
-    "  --pool-group, --zap-encoder, --v\n"
+    "  --secure-serving=false     is what it is: gRPC without TLS\n"
+    "  --pool-group, --zap-encoder, --v, --tracing, --health-checking, --enable-pprof\n"
     "                             are taken, with their values, and mean nothing: charts of other pickers give them\n";
 
 static worker *workers;
@@ -121,6 +126,10 @@ static int parse(int argc, char **argv, options *o)
         case OPT_CHECK: o->check = 1; break;
         case OPT_PROBE: o->probe = 1; break;
         case OPT_RECREATE: o->recreate = 1; break;
+        case OPT_SECURE:
+            if (optarg && strcmp(optarg, "false") == 0) break;
+            (void)fputs("pdroute-extproc: gRPC is without TLS here: only --secure-serving=false is taken, and the data plane has to be told\n", stderr);
+            return -1;
         case OPT_IGNORED: case 'v': break;
         case OPT_VERSION: (void)printf("pdroute-extproc %s\n", pdr_version_string()); return 1;
         case 'h': (void)fputs(usage, stdout); return 1;

@@ -98,21 +98,83 @@ def shell(script, cwd, timeout=280, **environment):
     return done.stdout
 
 
-def test_go_page(tmp_path):
-    """docs/go.md, with the library where bindings/go/build has installed it: a module is made that uses it, its gateway is built as printed, started, and asked."""
+def go_build(tmp_path, program):
+    """A module of one file is made and built as docs/go.md says, with the library where bindings/go/build has installed it. Its directory."""
     if not shutil.which("go", path=os.environ["PATH"] + ":/usr/local/go/bin"):
         pytest.skip("SKIP: there is no go command")
     prefix = TOP / "build/go/prefix"
     if not (prefix / "lib/pkgconfig").exists():
         pytest.skip("SKIP: tests/run go has not installed the library into build/go yet")
-    page = "docs/go.md"
     (tmp_path / "pdroute").symlink_to(prefix)
     mine = tmp_path / "mine"
     mine.mkdir()
-    program, = [text for info, text, _ in blocks(TOP / page) if info == "go" and "func main()" in text]
     (mine / "main.go").write_text(program)
-    steps = "\n".join(of(page, "go mod edit", "export PKG_CONFIG_PATH", "CGO_LDFLAGS=")).replace("/path/to/libpdroute", str(TOP))
+    steps = "\n".join(of("docs/go.md", "go mod edit", "export PKG_CONFIG_PATH", "CGO_LDFLAGS=")).replace("/path/to/libpdroute", str(TOP))
     shell("go mod init gateway\n" + steps, mine, HOME=str(tmp_path), GOCACHE=os.environ.get("GOCACHE") or str(Path.home() / ".cache/go-build"), GOFLAGS="-mod=mod")
+    return mine
+
+
+# what a fragment in Go may use without saying where it comes from; run on a router of one pair
+GO_FRAGMENT = """
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+
+	"libpdroute.test/pdroute"
+)
+
+func fragment(router *pdroute.Router, lease uint32, body []byte, w http.ResponseWriter) (io.Reader, error) {
+	var prompt pdroute.Prompt
+	var decision pdroute.Decision
+%s
+	return leg, err
+}
+
+func main() {
+	router, err := pdroute.NewRouter(&pdroute.Config{Seed: 1})
+	check(err)
+	_, err = router.Apply([]byte(`{"endpoints": [{"role": "prefill", "url": "http://10.0.0.1:8000"}, {"role": "decode", "url": "http://10.0.1.1:8000"}]}`), 0, pdroute.Now())
+	check(err)
+	lease, err := router.OpenLease("docs", pdroute.Now())
+	check(err)
+	leg, err := fragment(router, lease, []byte(`{"messages":[{"role":"user","content":"hi"}]}`), httptest.NewRecorder())
+	check(err)
+	text, err := io.ReadAll(leg)
+	check(err)
+	if !strings.Contains(string(text), `"bootstrap_room":`) {
+		panic(string(text))
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+"""
+
+
+def test_go_fragments(tmp_path):
+    fragments = [text for info, text, _ in blocks(TOP / "docs/go.md") if info == "go" and "func main()" not in text]
+    assert len(fragments) == 1
+    mine = go_build(tmp_path, GO_FRAGMENT % fragments[0])
+    shell("./gateway", mine)
+
+
+def test_every_go_block_is_run():
+    assert [str(path) for path in DOCUMENTS for info, _, _ in blocks(path) if info == "go" and path != TOP / "docs/go.md"] == []
+
+
+def test_go_page(tmp_path):
+    """docs/go.md: its gateway is built as printed, started, and asked."""
+    page = "docs/go.md"
+    program, = [text for info, text, _ in blocks(TOP / page) if info == "go" and "func main()" in text]
+    mine = go_build(tmp_path, program)
     start, = of(page, "gateway ")
     ask, = of(page, "curl ")
     with harness.start(prefill=1, decode=1, speed=0) as fleet:

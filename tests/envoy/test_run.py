@@ -26,7 +26,7 @@ def test_run(free_port):
 
 @pytest.mark.parametrize("options, sentence", [(["--grpc-port=70000"], "'70000' is not a value for --grpc-port"), (["--threads", "0"], "'0' is not a value for --threads"),
                                                (["--pool-name", "../../x"], "'../../x' is not a value for --pool-name"), (["--pool-namespace="], "'' is not a value for --pool-namespace"),
-                                               (["x"], "what is 'x'?")])
+                                               (["--secure-serving"], "gRPC is without TLS"), (["--secure-serving=true"], "--secure-serving=false"), (["x"], "what is 'x'?")])
 def test_wrong_options_of_the_picker(options, sentence):
     done = subprocess.run([binary("build", "PDROUTE_EXTPROC"), *options], stderr=subprocess.PIPE, text=True, timeout=10)
     assert done.returncode == 2 and sentence in done.stderr
@@ -36,7 +36,7 @@ def test_options_of_other_pickers(tmp_path):
     """As charts for the Gateway API Inference Extension give them."""
     (tmp_path / "pdroute.json").write_text("{}")
     done = subprocess.run([binary("build", "PDROUTE_EXTPROC"), "--pool-name", "qwen", "--pool-namespace", "llm", "--pool-group", "inference.networking.k8s.io", "--zap-encoder", "json",
-                           "-v", "1", "--v=4", "--grpc-port", "9002", "--grpc-health-port", "9003", "--metrics-port", "9090", "--check", "--config", tmp_path / "pdroute.json",
+                           "-v", "1", "--v=4", "--secure-serving=false", "--tracing=false", "--health-checking=true", "--enable-pprof=false", "--grpc-port", "9002", "--grpc-health-port", "9003", "--metrics-port", "9090", "--check", "--config", tmp_path / "pdroute.json",
                            "--block", tmp_path / "block"], stderr=subprocess.PIPE, text=True, timeout=10)
     assert done.returncode == 0, done.stderr
 
