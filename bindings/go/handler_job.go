@@ -32,7 +32,7 @@ type job struct {
 	relay    *leg          // passed to the client
 	answer   *Action       // ActRespond or ActAbort
 	lacks    error         // what this process has not, and a leg needs: no server is blamed
-	merge    bool          // decode's answer needs prefill's
+	merge    bool          // decode's answer needs prefill's, in the present attempt
 	last     atomic.Uint64 // when the last piece of the relayed answer came; 0: none is relayed
 	writing  atomic.Bool   // the client has not taken it yet
 	gap      uint64        // longest silence between two pieces
@@ -172,6 +172,9 @@ func (j *job) perform() {
 	}
 	j.arm()
 	j.h.process.Block().WakePending()
+	if j.finished { // an event is performed only before that, so this is its last use of the block: Shutdown may unmap it now
+		j.leave()
+	}
 }
 
 func (j *job) notify() {
@@ -210,7 +213,6 @@ func (j *job) finish() {
 		j.timer.Stop()
 	}
 	j.notify()
-	j.leave()
 }
 
 // arm sets the timer for the exchange's next deadline; one that fires early looks again.

@@ -36,6 +36,7 @@ type leg struct {
 	request *http.Request
 	peer    *peer
 	gate    *leg // its connection comes first
+	merge   bool // decode's answer needs prefill's: of the leg's attempt, the job's may be another already
 	cancel  context.CancelFunc
 	state   legState      // with the job's lock
 	told    chan struct{} // the state changed
@@ -68,7 +69,7 @@ func (j *job) send(which Leg) {
 	if j.finished {
 		return
 	}
-	l := &leg{job: j, which: which, attempt: j.exchange.Attempt, told: make(chan struct{}, 1), handed: make(chan struct{}),
+	l := &leg{job: j, which: which, attempt: j.exchange.Attempt, merge: j.merge, told: make(chan struct{}, 1), handed: make(chan struct{}),
 		connected: make(chan struct{})}
 	if before := j.legs[LegPrefill]; which == LegDecode && before != nil && before.attempt == l.attempt {
 		l.gate = before
@@ -220,7 +221,7 @@ func (l *leg) read(state legState) legState {
 		if state == legOpen {
 			l.first = l.buffer[:n]
 		}
-		if l.job.merge && l.which == LegPrefill {
+		if l.merge && l.which == LegPrefill {
 			l.keep(l.buffer[:n])
 		}
 		l.content(l.buffer[:n])

@@ -25,7 +25,7 @@ func (j *job) relayed(l *leg) bool {
 	switch {
 	case l.status >= 400:
 		change = j.masked()
-	case j.merge && l.which == LegDecode && l.status < 300:
+	case l.merge && l.which == LegDecode && l.status < 300:
 		if prefill := j.mergeFrom(l); prefill != nil {
 			change = j.merged(l, prefill)
 		}
@@ -70,6 +70,7 @@ func (j *job) relayed(l *leg) bool {
 			j.writing.Store(false)
 			j.result.BytesSent += int64(n)
 			if failed != nil {
+				l.buffer = nil // to the collector: net/http may still be reading a chunk of a stream of HTTP/2 that was reset
 				j.event(EventClientGone, nil, 0)
 				panic(http.ErrAbortHandler)
 			}
