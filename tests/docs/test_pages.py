@@ -170,6 +170,17 @@ def test_every_go_block_is_run():
     assert [str(path) for path in DOCUMENTS for info, _, _ in blocks(path) if info == "go" and path != TOP / "docs/go.md"] == []
 
 
+def test_bindings_page_knows_the_headers():
+    """Every tag of a function, every callback, and whatever may not go away after a call that it was handed to."""
+    page = (TOP / "docs/bindings.md").read_text()
+    headers = "".join(p.read_text() for p in sorted((TOP / "include/pdroute").glob("*.h")))
+    tags = set(re.findall(r"\[(\w+)\] since", headers))
+    assert len(tags) > 3 and [tag for tag in tags if f"`[{tag}]`" not in page] == []
+    assert len(re.findall(r"\(\*\w+\)\(", headers)) == 1, "but by the prober: docs/bindings.md"
+    keeping = set(re.findall(r"PDR_API \w+ (\w+)\((?:void \*mem|const void \*file)", headers))
+    assert keeping >= {"pdr_router_init", "pdr_replay_open"} and [name for name in keeping if f"`{name}`" not in page] == []
+
+
 def test_go_page(tmp_path):
     """docs/go.md: its gateway is built as printed, started, and asked."""
     page = "docs/go.md"
