@@ -165,6 +165,17 @@ def test_response_passes_and_is_read(picker, fleet):
     assert wait_for(lambda: picker.stats()["cached_tokens_reported"] == before["cached_tokens_reported"] + 64, timeout=5)
 
 
+def test_answer_to_a_head_that_was_not_shown(picker):
+    """The data plane refused a request by itself: the conversation begins with its answer, and with how bodies are shown."""
+    with Call(picker.grpc_port) as call:
+        call.send(response_headers={"headers": {"headers": [{"key": ":status", "raw_value": b"408"}]}}, protocol_config={"request_body_mode": FULL, "response_body_mode": FULL})
+        call.send(response_body={"body": b"too slow", "end_of_stream": True})
+        call.until(lambda c: len(c.messages) == 2)
+        assert call.kinds() == ["response_headers", "response_body"]
+        piece = call.messages[1].response_body.response.body_mutation.streamed_response
+        assert piece.body == b"too slow" and piece.end_of_stream
+
+
 @pytest.mark.parametrize("gently", [True, False], ids=["END_STREAM", "RST_STREAM"])
 def test_client_leaves(gently, picker, fleet):
     """Nothing is booked any more, prefill's leg is closed; no lease time to wait for."""
