@@ -123,7 +123,7 @@ def close(gw):
     if not gw.expect_alerts:
         problems += gw.alerts()
     if problems:
-        problems.append(gw.errors()[-3000:])
+        problems.append(gw.excerpt())
     else:
         shutil.rmtree(gw.dir, ignore_errors=True)
     return problems

@@ -124,7 +124,7 @@ class Run:
                 block.check()
             must(not gw.alerts(), gw.alerts())
         except Exception as error:
-            raise Broken(f"{self.name}: {error!r}\n{self.story()}\n{gw.errors()[-1500:]}") from error
+            raise Broken(f"{self.name}: {error!r}\n{self.story()}\n{gw.excerpt(1500)}") from error
         finally:
             if gw.process is not None:
                 gw.process.kill()

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,32 @@ def test_one_after_the_other_is_not_run_again(tree):
     label("sim", STEADY)
     code, said = run(top, "--one")
     assert code == 1 and said.endswith("1 passed, 1 failed, 0 skipped\n"), said
+
+
+REPORT = "==================\nWARNING: DATA RACE\nWrite at 0x1 by goroutine 8:\n" + "".join(f"  function{i}()\n" for i in range(400)) + "==================\n"
+
+
+def test_a_race_is_shown_from_its_beginning(tree):
+    top, label = tree
+    (top / "report").write_text(REPORT)  # as of go test
+    label("unit", STEADY, "cat report\ngrand 1 1 0\n")
+    code, said = run(top, "unit")
+    assert code == 1 and re.search(r"DATA RACE\n.*Write at 0x1 by goroutine 8:\n.*function0\(\)\n(.*\n){20}.*function21\(\)\n", said), said
+
+
+def test_a_gateways_report_is_shown_from_its_beginning(tmp_path):
+    sys.path.insert(0, str(TOP / "tests/gateway"))
+    try:
+        from hosts.host import Host
+    finally:
+        sys.path.pop(0)
+    gw = Host(tmp_path, [])
+    log = tmp_path / "stderr"
+    log.write_text("one line\n" * 1000 + REPORT + "its end\n")
+    assert gw.alerts() == ["WARNING: DATA RACE"]
+    assert gw.excerpt().startswith("WARNING: DATA RACE\nWrite at 0x1 by goroutine 8:\n  function0()\n") and gw.excerpt().endswith("its end\n")
+    assert len(gw.excerpt()) < 10_000
+    log.write_text("one line\n" * 1000 + "its end\n")
+    assert gw.excerpt().endswith("its end\n") and len(gw.excerpt()) == 3000
+    log.write_text("panic: at the end\n")
+    assert gw.excerpt() == "panic: at the end\n"

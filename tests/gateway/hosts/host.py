@@ -31,6 +31,8 @@ FEATURES = {
     "held_leave": "a client that leaves while its request is held is noticed at once",
 }
 
+# in a line of a log that must not be there
+ALARMING = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "panic:", "Traceback (most recent call last)", "SIGSEGV", "DATA RACE")
 
 BLOCK = 32
 _claims = []  # sockets: each keeps BLOCK ports from other processes for as long as this one lives
@@ -162,8 +164,16 @@ class Host:
 
     def alerts(self):
         """Lines of its logs that must not be there."""
-        words = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "panic:", "Traceback (most recent call last)", "SIGSEGV", "DATA RACE")
-        return [line for line in self.errors().splitlines() if any(w in line for w in words)]
+        return [line for line in self.errors().splitlines() if any(w in line for w in ALARMING)]
+
+    def excerpt(self, length=3000):
+        """Of its logs what a failure is to show: the end, and before it the first alarm from its first line on. Reports name who did it first."""
+        text = self.errors()
+        first = min((text.index(w) for w in ALARMING if w in text), default=len(text))
+        first = text.rfind("\n", 0, first) + 1
+        if first >= len(text) - length:
+            return text[-length:]
+        return f"{text[first:first + 2 * length]}\n[…]\n{text[max(first + 2 * length, len(text) - length):]}"
 
     def log_files(self):
         return [self.dir / "stderr"]
