@@ -100,12 +100,15 @@ func ExampleProcess_Route() {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	fmt.Println(route(ctx, &second)) // the only prefill server is busy
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		time.Sleep(10 * time.Millisecond)
 		_ = p.Router().EndBooking(first.Booking, pdroute.DoneAll, pdroute.Now())
 		p.Block().WakePending()
 	}()
 	fmt.Println(route(context.Background(), &second))
+	<-ended // Close is for when nobody uses the process any more
 	// Output:
 	// <nil>
 	// context deadline exceeded
