@@ -12,7 +12,12 @@ BUILD = Path(os.environ.get("PDR_BUILD_DIR", TOP / "build"))
 CTL = Path(os.environ.get("PDR_CTL", BUILD / "bin" / "pdroutectl"))  # a sanitized one, say
 QUICKSTART = TOP / "examples" / "quickstart" / "cluster"
 
-sys.path.insert(0, str(TOP / "examples"))  # sglang_sim
+sys.path[:0] = [str(TOP / "examples"), str(TOP / "tests")]  # sglang_sim; yardstick
+
+
+def asleep(process):
+    """Whether it waits for something: nothing that it could do now is left to do."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] == "S"
 
 
 class Ctl:

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 
-from conftest import TOP
+from conftest import TOP, asleep
 from router import Router
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"%d ' + b"a long enough prompt " * 400 + b'"}]}'
@@ -16,10 +16,10 @@ def recorded(pd, n=60):
     recorder = pd.start("record", file)
     router = Router(pd.block)
     flight = []
-    deadline = time.monotonic() + 10
-    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while not (file.exists() and file.stat().st_size and asleep(recorder)):  # after the file's head it reads for the first time, which switches recording on, and sleeps
+        assert time.monotonic() < deadline and recorder.poll() is None
         time.sleep(0.01)
-    time.sleep(0.1)  # its first read switches recording on
     for i in range(n):
         code, d = router.route(BODY.replace(b"%d", b"%d" % (i % 7)))
         if code == 0:
@@ -28,7 +28,6 @@ def recorded(pd, n=60):
             router.done(flight.pop(0))
         time.sleep(0.001)
     router.close()
-    time.sleep(0.1)
     recorder.send_signal(signal.SIGTERM)
     out, err = recorder.communicate(timeout=10)
     assert recorder.returncode == 0, err
