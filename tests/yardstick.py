@@ -1,11 +1,12 @@
 """
 How late this machine is. A bound that a test keeps to the wall clock holds on a machine that has a processor free when one is wanted; beside other work each process that
 has to do something comes later, and the bound says nothing of the program. So what is added to a bound is measured in the same moment: another process is asked every
-20 ms for a byte, and how much later than at once it comes is remembered. late(since) is the worst of it since then. Two processes have to run for that; a bound
-within which more must run adds it that many times.
+20 ms for a byte, and how much later than at once it comes is remembered. late(since) is the worst of it since then, usual(since) the middle: with them for whom the worst
+of many counts, and the middle. Two processes have to run for a byte; a bound within which more must run adds it more than once.
 """
 
 import functools
+import statistics
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ EVERY = 0.02
 class Yardstick:
     def __init__(self):
         self.child = subprocess.Popen([sys.executable, "-ISc", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.seen = deque(maxlen=int(120 / EVERY))  # (when it was asked, seconds)
+        self.seen = deque(maxlen=int(900 / EVERY))  # (when it was asked, seconds)
         self.asked = time.monotonic()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -32,10 +33,11 @@ class Yardstick:
                 return
             self.seen.append((self.asked, time.monotonic() - self.asked - EVERY))
 
-    def late(self, since):
-        """The most seconds that something came too late since time.monotonic() was `since`, what has not come yet included."""
+    def between(self, since, until):
+        """Of each byte that was waited for between the two (time.monotonic()) the seconds it came too late, of the one that has not come yet included."""
         now = time.monotonic()
-        return max([now - self.asked - EVERY, 0, *(late for asked, late in list(self.seen) if asked + EVERY + late >= since)])
+        seen = [*list(self.seen), (self.asked, now - self.asked - EVERY)]
+        return [late for asked, late in seen if late > 0 and asked + EVERY + late >= since and asked + EVERY <= until] or [0]
 
 
 @functools.cache
@@ -43,5 +45,9 @@ def yardstick():
     return Yardstick()
 
 
-def late(since):
-    return yardstick().late(since)
+def late(since, until=float("inf")):
+    return max(yardstick().between(since, until))
+
+
+def usual(since, until=float("inf")):
+    return statistics.median(yardstick().between(since, until))

@@ -399,6 +399,12 @@ class DecodeChannel:
                 if self.misses[address] >= self.timers.heartbeat_failures:
                     self._prefill_died(address)
 
+    def forget_the_dead(self):
+        """Prefills whose connection is lost are dead, without waiting for heartbeats: one that is back before two were missed would stay known as it was."""
+        for address, peers in tuple(self.peers.items()):
+            if any(peer.connection is not None and peer.connection.transport is None for peer in peers.values()):
+                self._prefill_died(address)
+
     def _prefill_died(self, address):
         self.misses.pop(address, None)
         self.infos.pop(address, None)

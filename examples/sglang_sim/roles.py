@@ -44,6 +44,9 @@ class Engine:
     def known_prefills(self):
         return []
 
+    def forget_the_dead(self):
+        pass
+
     def crash(self, why):
         if not self.crashed:
             self.crashed = why
@@ -322,6 +325,9 @@ class DecodeEngine(Engine):
 
     def known_prefills(self):
         return sorted(self.channel.infos)
+
+    def forget_the_dead(self):
+        self.channel.forget_the_dead()
 
     def _stepped(self):
         if self.batch.steps - self.steps_published >= 40 or not self.batch.running:

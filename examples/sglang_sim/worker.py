@@ -567,6 +567,7 @@ class Worker:
         self.recorder.clear()
         if self.dying or self.engine.crashed:
             await self.restart()
+        self.engine.forget_the_dead()
         await self.listen()
         if cache and not self.engine.live:
             for pool in self.engine.pools:

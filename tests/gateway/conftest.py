@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "examples")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "examples")]
 
 import hosts  # noqa: E402
 from block import Block  # noqa: E402

@@ -171,6 +171,9 @@ def test_a_prefill_that_is_back_at_once_is_not_noticed(start_fleet):
     assert pair.script(lambda client: client.decode("/generate", pair.generate(1), timeout=1)).status is None
     replace(prefill, decode)
     assert pair.alive()
+    prefill.restart()
+    fleet.reset()  # with which tests begin: they wait for no heartbeats
+    assert pair.alive()
 
 
 def test_decode_is_told_that_its_prefill_died(fleet):

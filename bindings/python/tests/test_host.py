@@ -154,7 +154,10 @@ def test_asyncio(path):
             sent.cancel()
             waiting = asyncio.ensure_future(two.route(body("second")))
             leaves = asyncio.ensure_future(two.route(body("third")))
-            await asyncio.sleep(0.05)
+            for _ in range(1000):
+                await asyncio.sleep(0.01)
+                if one.router.stats().held_now == 2:
+                    break
             assert not waiting.done() and one.router.stats().held_now == 2
             leaves.cancel()
             await asyncio.gather(leaves, return_exceptions=True)
