@@ -11,6 +11,8 @@ SIZES = {"1KB": 1_000, "17KB": 17_000, "132KB": 132_000}
 
 # Bounds that are scaled, so that the table takes a minute and not an hour. The proportions are those of the defaults.
 CONFIG = {"first_byte_timeout_ms": 700, "first_byte_least_ms": 300, "idle_timeout_ms": 700, "idle_least_ms": 300, "breaker_open_ms": 500}
+# where the client is to leave: that the gateway gives up first, and asks other servers, is another row
+PATIENT = {"first_byte_timeout_ms": 60000, "first_byte_least_ms": 60000, "idle_timeout_ms": 60000, "idle_least_ms": 60000}
 
 
 @dataclass(frozen=True)
