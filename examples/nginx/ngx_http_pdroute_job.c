@@ -350,7 +350,9 @@ static void run(ngx_http_pdroute_job_t *job)
     if (job->running) return;
     job->running = 1;
     ngx_http_pdroute_job_enter(job);
-    while (job->actions_n) {
+    for (;;) {
+        if (job->actions_n == 0 && job->waiting) relay_waiting(job); /* it may end at once, and that has actions too */
+        if (job->actions_n == 0) break;
         act = job->actions[0];
         if (must_wait(job, &act)) {
             ngx_post_event(&job->relay->failed, &ngx_posted_events);
@@ -360,7 +362,6 @@ static void run(ngx_http_pdroute_job_t *job)
         ngx_memmove(job->actions, job->actions + 1, job->actions_n * sizeof(act));
         perform(job, &act);
     }
-    if (job->waiting) relay_waiting(job);
     job->running = 0;
     ngx_http_pdroute_job_arm(job);
     if (!job->zone->lost) (void)pdr_host_wake_pending(job->zone->host);

@@ -93,22 +93,29 @@ def test_prefill_that_fails_is_no_answer(fleet, make_gateway):
     assert answer.status_code == 502
 
 
-def as_json(answer):
+def as_answer(form, answer):
     text = json.dumps(answer).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+    kind = b"text/event-stream" if form == "stream" else b"application/json"
+    if form == "stream":
+        text = b"data: %s\n\ndata: [DONE]\n\n" % text
+    if form == "sized":
+        return b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(text), text)
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (kind, len(text), text)
 
 
+@pytest.mark.parametrize("form", ["sized", "chunked", "stream"])
 @pytest.mark.parametrize("late", ["prefill", "decode"])
-def test_either_may_end_first(late, make_gateway):
-    """Prefill's is the larger answer: all of decode's may be there long before."""
+def test_either_may_end_first(late, form, make_gateway):
+    """Prefill's is the larger answer: all of decode's may be there long before. Nothing is left of the request then: the gateway ends when it is asked to."""
     meta = {"id": "x", "finish_reason": {"type": "length", "length": 1}, "prompt_tokens": 2, "completion_tokens": 1, "cached_tokens": 0}
     answers = {"prefill": {"text": "", "meta_info": {**meta, "input_token_logprobs": [[None, 1, None], [-1.5, 2, None]]}},
                "decode": {"text": "hi", "meta_info": {**meta, "input_token_logprobs": [], "output_token_logprobs": [[-0.5, 3, None]]}}}
-    workers = {role: Answers(as_json(answer), 0.4 if role == late else 0) for role, answer in answers.items()}
+    workers = {role: Answers(as_answer(form, answer), 0.4 if role == late else 0) for role, answer in answers.items()}
     try:
         gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in workers.items()])
         for text in ("a b", "c d"):
-            got = httpx.post(gw.url + "/generate", json=generate(text), timeout=5).json()
+            got = httpx.post(gw.url + "/generate", json=generate(text, stream=form == "stream"), timeout=5)
+            got = json.loads(events_of(got.text)[0]) if form == "stream" else got.json()
             assert got["text"] == "hi" and got["meta_info"]["output_token_logprobs"] == [[-0.5, 3, None]]
             assert got["meta_info"]["input_token_logprobs"] == answers["prefill"]["meta_info"]["input_token_logprobs"]
     finally:
