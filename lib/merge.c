@@ -5,7 +5,8 @@
  *  - /generate: meta_info.input_token_logprobs, input_top_logprobs, input_token_ids_logprobs; and the first of output_token_ids_logprobs, which is null at
  *    decode, since prefill computed that token. Batches element by element, streams by `index`, in every event (they are cumulative).
  *  - /v1/completions: the arrays in choices[].logprobs, by `index`, all of prefill's but the last element (its own token); in streams the first event of a choice.
- * Every other byte is decode's. What is not JSON of that form stays as it is. Linear in both texts, for streams in prefill's answer per event. No memory of its own.
+ * Every other byte is decode's. What is not JSON of that form stays as it is. No memory of its own. Linear in both texts. In streams prefill's answer is searched once for
+ * each index: where /generate's is, is kept for five indexes (a larger batch searches again), and /v1/completions takes nothing for a choice's later events.
  */
 #include "err.h"
 
@@ -34,6 +35,10 @@ static const char *blank(const char *p, const char *end)
     while (p && p < end && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r')) p++;
     return p;
 }
+
+/* Bytes that end a number or a word. */
+static const unsigned char ends_word[256] = {[0] = 1,   [' '] = 1, ['\n'] = 1, ['\t'] = 1, ['\r'] = 1, [','] = 1,
+                                             [':'] = 1, [']'] = 1, ['}'] = 1,  ['['] = 1,  ['{'] = 1,  ['"'] = 1};
 
 static const char *skip_string(const char *p, const char *end)
 {
@@ -65,7 +70,7 @@ static const char *skip_value(const char *p, const char *end)
             continue;
         } else {
             const char *from = p;
-            while (p < end && *p && !strchr(" \n\t\r,:]}[{\"", *p)) p++;
+            while (p < end && !ends_word[(unsigned char)*p]) p++;
             if (p == from) return NULL; /* a NUL */
         }
         if (!depth) return p;
@@ -140,21 +145,16 @@ static uint64_t number(part v, uint64_t fallback)
     return n;
 }
 
-/* The elements between the brackets, without the last `less` of them. p NULL: none. */
+/* The elements between the brackets, without the last `less` (0 or 1) of them. p NULL: none. */
 static part elements(part array, int less)
 {
-    part   none, value, all = {NULL, NULL};
-    size_t count = 0;
+    part none, value, all = {NULL, NULL}, but_last = {NULL, NULL};
     if (!begins(array, '[')) return all;
-    const char *p = array.p + 1;
-    while (next_item(&p, array, 0, &none, &value)) count++;
-    if (count <= (size_t)less) return all;
-    p = array.p + 1;
-    for (size_t i = 0; i < count - (size_t)less && next_item(&p, array, 0, &none, &value); i++) {
-        if (!i) all.p = value.p;
-        all.end = value.end;
+    for (const char *p = array.p + 1; next_item(&p, array, 0, &none, &value);) {
+        but_last = all;
+        all = (part){all.p ? all.p : value.p, value.end};
     }
-    return all;
+    return less ? but_last : all;
 }
 
 /* ---- writing */
@@ -243,24 +243,28 @@ static part with_index(part array, uint64_t index)
     return (part){NULL, NULL};
 }
 
-static int first_time(pdr_merge *m, uint64_t index)
+/* Of a stream's choice: whether nothing was put into it yet; `now`: from now on something was. */
+static int first_time(pdr_merge *m, uint64_t index, int now)
 {
     uint64_t bit = 1ull << (index & 63), *word = &m->seen[index >> 6 & 15];
     if (m->kind != PDR_RESPONSE_SSE) return 1;
     if (index >= 1024 || (*word & bit)) return 0;
-    *word |= bit;
+    if (now) *word |= bit;
     return 1;
 }
 
 static void merge_choices(job *j, part decode, part prefill)
 {
-    part     choices = member(decode, "choices"), theirs = member(prefill, "choices"), none, choice, key, value;
+    part     choices = member(decode, "choices"), theirs = member(prefill, "choices"), none, choice, next, key, value;
     uint64_t place = 0;
     if (!begins(choices, '[')) return;
+    const char *beside = begins(theirs, '[') ? theirs.p + 1 : NULL; /* at the same place, as a rule */
     for (const char *p = choices.p + 1; next_item(&p, choices, 0, &none, &choice); place++) {
         uint64_t index = number(member(choice, "index"), place);
-        part     to = member(choice, "logprobs"), from = member(with_index(theirs, index), "logprobs");
-        if (!begins(to, '{') || !begins(from, '{') || !first_time(j->state, index)) continue;
+        if (!beside || !next_item(&beside, theirs, 0, &none, &next)) beside = NULL;
+        part same = beside && number(member(next, "index"), place) == index ? next : with_index(theirs, index);
+        part to = member(choice, "logprobs"), from = member(same, "logprobs");
+        if (!begins(to, '{') || !begins(from, '{') || !first_time(j->state, index, 1)) continue;
         for (const char *q = to.p + 1; next_item(&q, to, 1, &key, &value);)
             if (begins(value, '[')) prepend(j, value, elements(same_member(from, key), 1));
     }
@@ -301,28 +305,58 @@ static int next_event(const char **p, const char *end, part *json)
     return 0;
 }
 
-/* Of prefill's events the one that decode's event belongs to: of the same index, the last one that has what is wanted. */
-static part event_of(const job *j, part decode)
+/* Whether a choice of decode's event lacks what prefill may have; `never`: prefill does not have it. */
+static int lacks(pdr_merge *m, part decode, int never)
 {
-    part     json, found = {NULL, NULL};
-    uint64_t index = number(member(decode, "index"), 0);
-    if (j->state->api == PDR_API_COMPLETIONS) index = number(member(element(member(decode, "choices"), 0), "index"), 0);
+    part     choices = member(decode, "choices"), none, choice;
+    uint64_t place = 0;
+    int      some = 0;
+    if (!begins(choices, '[')) return 0;
+    for (const char *p = choices.p + 1; next_item(&p, choices, 0, &none, &choice); place++)
+        if (begins(member(choice, "logprobs"), '{')) some |= first_time(m, number(member(choice, "index"), place), never);
+    return some;
+}
+
+/* Of /v1/completions, prefill's event of the same choice: the first one with logprobs. */
+static part completion_of(const job *j, part decode)
+{
+    part     json, choice;
+    uint64_t index = number(member(element(member(decode, "choices"), 0), "index"), 0);
     for (const char *p = j->prefill.p; next_event(&p, j->prefill.end, &json);) {
-        if (j->state->api == PDR_API_COMPLETIONS) {
-            part choice = element(member(json, "choices"), 0);
-            if (number(member(choice, "index"), 0) == index && begins(member(choice, "logprobs"), '{') && !found.p) found = json;
-        } else if (number(member(json, "index"), 0) == index && begins(member(json, "meta_info"), '{')) {
-            found = json;
-        }
+        choice = element(member(json, "choices"), 0);
+        if (number(member(choice, "index"), 0) == index && begins(member(choice, "logprobs"), '{')) return json;
     }
+    return (part){NULL, NULL};
+}
+
+/* Of /generate, prefill's event of the same index: the last one with meta_info. Places are kept in `seen`: index + 1, begin, end; the last word is the length of the text. */
+static part generated_of(const job *j, part decode)
+{
+    part      json, found = {NULL, NULL};
+    uint64_t  index = number(member(decode, "index"), 0), *kept = &j->state->seen[index % 5 * 3], *length = &j->state->seen[15];
+    uint64_t  now = (uint64_t)(j->prefill.end - j->prefill.p);
+    if (*length == now && kept[0] == index + 1) return kept[2] ? (part){j->prefill.p + kept[1], j->prefill.p + kept[2]} : found;
+    for (const char *p = j->prefill.p; next_event(&p, j->prefill.end, &json);)
+        if (number(member(json, "index"), 0) == index && begins(member(json, "meta_info"), '{')) found = json;
+    if (*length != now) memset(j->state->seen, 0, sizeof j->state->seen);
+    *length = now;
+    kept[0] = index + 1;
+    kept[1] = found.p ? (uint64_t)(found.p - j->prefill.p) : 0;
+    kept[2] = found.p ? (uint64_t)(found.end - j->prefill.p) : 0;
     return found;
 }
 
 static void merge_events(job *j)
 {
-    part json;
+    part json, theirs;
     for (const char *p = j->decode.p; next_event(&p, j->decode.end, &json);) {
-        part theirs = event_of(j, json);
+        if (j->state->api == PDR_API_COMPLETIONS) {
+            if (!lacks(j->state, json, 0)) continue;
+            theirs = completion_of(j, json);
+            if (!theirs.p) (void)lacks(j->state, json, 1);
+        } else {
+            theirs = generated_of(j, json);
+        }
         if (theirs.p) merge_one(j, json, theirs);
     }
 }

@@ -25,10 +25,10 @@ void whole_prefill_ended(whole *w, int good)
     if (!good) w->wanted = 0;
 }
 
-/* The end of the last whole event. */
-static size_t whole_events(view v)
+/* The end of the last whole event; the first `known` bytes have none. */
+static size_t whole_events(view v, size_t known)
 {
-    for (size_t n = v.len; n >= 2; n--) {
+    for (size_t n = v.len; n >= 2 && n > known; n--) {
         if (v.data[n - 1] != '\n') continue;
         if (v.data[n - 2] == '\n' || (n >= 4 && v.data[n - 2] == '\r' && v.data[n - 3] == '\n')) return n;
     }
@@ -48,7 +48,7 @@ static view as_it_is(whole *w, view piece)
 
 view whole_pass(whole *w, uint32_t api, uint32_t kind, view piece, int end)
 {
-    size_t ready, need = 0;
+    size_t ready, need = 0, known = w->rest.len;
 
     if (!w->wanted || w->rest.len + piece.len > WHOLE_TEXT_MAX) return as_it_is(w, piece);
     if (!w->begun) {
@@ -56,7 +56,7 @@ view whole_pass(whole *w, uint32_t api, uint32_t kind, view piece, int end)
         pdr_merge_init(&w->state, api, kind);
     }
     if (piece.len) bytes_put_view(&w->rest, piece);
-    ready = end ? w->rest.len : kind == PDR_RESPONSE_SSE ? whole_events((view){w->rest.data, w->rest.len}) : 0;
+    ready = end ? w->rest.len : kind == PDR_RESPONSE_SSE ? whole_events((view){w->rest.data, w->rest.len}, known) : 0;
     if (ready == 0) return (view){"", 0};
     w->out.len = 0;
     (void)pdr_merge_text(&w->state, w->prefill.data, w->prefill.len, w->rest.data, ready, NULL, 0, &need);

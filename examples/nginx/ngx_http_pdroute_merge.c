@@ -91,10 +91,10 @@ static ngx_uint_t applies(ngx_http_pdroute_leg_t *leg)
     return 1;
 }
 
-/* The end of the last whole event in [p, p + len). */
-static size_t whole_events(u_char *p, size_t len)
+/* The end of the last whole event in [p, p + len), of which the first `known` bytes have none. */
+static size_t whole_events(u_char *p, size_t len, size_t known)
 {
-    for (; len >= 2; len--) {
+    for (; len >= 2 && len > known; len--) {
         if (p[len - 1] != '\n') continue;
         if (p[len - 2] == '\n' || (len >= 4 && p[len - 2] == '\r' && p[len - 3] == '\n')) return len;
     }
@@ -105,7 +105,7 @@ ngx_int_t ngx_http_pdroute_merge_pass(ngx_http_request_t *r, ngx_http_pdroute_le
                                       ngx_uint_t last)
 {
     ngx_http_pdroute_merge_t *m = leg->job->merge;
-    size_t ready, need = 0;
+    size_t ready, need = 0, known = m->decode.len;
     u_char *out;
     int rc;
 
@@ -121,7 +121,7 @@ ngx_int_t ngx_http_pdroute_merge_pass(ngx_http_request_t *r, ngx_http_pdroute_le
         }
         return begin == end ? NGX_OK : ngx_http_pdroute_relay_pass(r, begin, end, 0);
     }
-    ready = last ? m->decode.len : leg->head.event_stream ? whole_events(m->decode.data, m->decode.len) : 0;
+    ready = last ? m->decode.len : leg->head.event_stream ? whole_events(m->decode.data, m->decode.len, known) : 0;
     if (ready == 0) return NGX_OK;
     rc = pdr_merge_text(&m->state, (char *)m->prefill.data, m->prefill.len, (char *)m->decode.data, ready, NULL, 0, &need);
     if (rc != PDR_E_NOSPACE) return rc == PDR_OK ? NGX_OK : NGX_ERROR;

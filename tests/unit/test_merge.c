@@ -4,7 +4,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
 static const char *merged(pdr_merge *m, const char *prefill, const char *decode)
@@ -116,6 +118,96 @@ static void what_is_not_understood_stays(void **state)
     memset(deep, '[', sizeof deep - 1);
     deep[sizeof deep - 1] = 0;
     assert_string_equal(GEN(good, deep), deep);
+}
+
+/* ---- cost: an event loop waits meanwhile, so it may not grow with what other events have */
+
+static double cpu_of(pdr_merge *m, const char *prefill, const char *decode, int times)
+{
+    static char     buf[4 << 20];
+    struct timespec from, to;
+    size_t          need;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+    for (int i = 0; i < times; i++) assert_int_equal(pdr_merge_text(m, prefill, strlen(prefill), decode, strlen(decode), buf, sizeof buf, &need), PDR_OK);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+    return (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
+}
+
+/* n times `each` (with a place for a number), with `open` in front and `close` behind. */
+static char *text_of(const char *open, const char *each, const char *between, int n, const char *close)
+{
+    size_t size = strlen(open) + strlen(close) + (size_t)n * (strlen(each) + strlen(between) + 16) + 1;
+    char  *text = malloc(size), *p = text;
+    assert_non_null(text);
+    p += sprintf(p, "%s", open);
+    for (int i = 0; i < n; i++) {
+        if (i) p += sprintf(p, "%s", between);
+        p += sprintf(p, each, i);
+    }
+    sprintf(p, "%s", close);
+    return text;
+}
+
+static void later_events_are_cheap(void **state)
+{
+    (void)state;
+    pdr_merge m;
+    double    first, later;
+    /* a choice's first event takes a long prompt's logprobs; 100 others together cost less than ten of it */
+    char *one = text_of("data: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[", "-1.2345%d", ",", 100000, "]}}]}\n\ndata: [DONE]\n\n");
+    static const char event[] = "data: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[\"a\"]}}]}\n\n", other[] = "data: {\"choices\":[{\"index\":7,\"logprobs\":{\"tokens\":[\"a\"]}}]}\n\n";
+    pdr_merge_init(&m, PDR_API_COMPLETIONS, PDR_RESPONSE_SSE);
+    first = cpu_of(&m, one, event, 1);
+    later = cpu_of(&m, one, event, 100);
+    assert_true(later < 10 * first);
+    later = cpu_of(&m, one, other, 100); /* prefill has nothing for this one: it is not asked again and again */
+    assert_true(later < 10 * first);
+    free(one);
+    /* every event takes its prompt's; those of 1,000 other prompts are not read for it again */
+    char *many = text_of("", "data: {\"meta_info\":{\"input_token_logprobs\":[-1,-2,-3,-4,-5,-6,-7,-8,-9,-10,-11,-12,-13,-14,-15,-16,-17,-18,-19]},\"index\":%d}", "\n\n", 1000, "\n\n");
+    pdr_merge_init(&m, PDR_API_GENERATE, PDR_RESPONSE_SSE);
+    first = cpu_of(&m, many, "data: {\"meta_info\":{\"input_token_logprobs\":[]},\"index\":3}\n\n", 1);
+    later = cpu_of(&m, many, "data: {\"meta_info\":{\"input_token_logprobs\":[]},\"index\":3}\n\n", 100);
+    assert_true(later < 30 * first);
+    later = cpu_of(&m, many, "data: {\"meta_info\":{\"input_token_logprobs\":[]},\"index\":5000}\n\n", 100); /* not there */
+    assert_true(later < 30 * first);
+    free(many);
+}
+
+static void a_batch_is_read_once(void **state)
+{
+    (void)state;
+    static const char choice[] = "{\"index\":%d,\"text\":\"some words of an answer\",\"logprobs\":{\"tokens\":[\"a\",\"b\",\"c\",\"d\"]}}";
+    double cost[2];
+    for (int i = 0; i < 2; i++) {
+        pdr_merge m;
+        char     *text = text_of("{\"choices\":[", choice, ",", i ? 8000 : 400, "]}");
+        pdr_merge_init(&m, PDR_API_COMPLETIONS, PDR_RESPONSE_JSON);
+        cost[i] = cpu_of(&m, text, text, i ? 1 : 20);
+        free(text);
+    }
+    assert_true(cost[1] < 5 * cost[0]); /* as many choices, in one answer or in twenty */
+}
+
+static void places_are_of_one_text(void **state)
+{
+    (void)state;
+    static const char decode[] = "data: {\"index\":%d,\"meta_info\":{\"input_token_logprobs\":[]}}\n\n";
+    char      prefill[1024] = "", event[128], want[128];
+    pdr_merge m;
+    for (int i = 0; i < 12; i++) sprintf(prefill + strlen(prefill), "data: {\"index\":%d,\"meta_info\":{\"input_token_logprobs\":[%d]}}\n\n", i, 100 + i);
+    pdr_merge_init(&m, PDR_API_GENERATE, PDR_RESPONSE_SSE);
+    for (int i = 0; i < 60; i++) { /* more prompts than places are kept for, again and again */
+        int index = i * 7 % 12;
+        sprintf(event, decode, index);
+        sprintf(want, "data: {\"index\":%d,\"meta_info\":{\"input_token_logprobs\":[%d]}}\n\n", index, 100 + index);
+        assert_string_equal(merged(&m, prefill, event), want);
+        assert_string_equal(merged(&m, prefill, event), want);
+    }
+    /* a text that has grown meanwhile is read anew */
+    sprintf(event, decode, 4);
+    strcat(prefill, "data: {\"index\":4,\"meta_info\":{\"input_token_logprobs\":[7]}}\n\n");
+    assert_string_equal(merged(&m, prefill, event), "data: {\"index\":4,\"meta_info\":{\"input_token_logprobs\":[7]}}\n\n");
 }
 
 static void room_is_asked_for(void **state)
@@ -234,6 +326,9 @@ int main(void)
         cmocka_unit_test(batches_go_by_place_and_streams_by_index),
         cmocka_unit_test(echo_with_logprobs),
         cmocka_unit_test(what_is_not_understood_stays),
+        cmocka_unit_test(later_events_are_cheap),
+        cmocka_unit_test(a_batch_is_read_once),
+        cmocka_unit_test(places_are_of_one_text),
         cmocka_unit_test(room_is_asked_for),
         cmocka_unit_test(who_needs_it),
         cmocka_unit_test(streams_end_in_their_own_format),
