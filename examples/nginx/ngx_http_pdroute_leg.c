@@ -574,6 +574,23 @@ static ngx_uint_t refusal_in_part(const ngx_http_pdroute_leg_t *leg)
            head->length + (size_t)head->content_length <= HEAD_MAX;
 }
 
+/* Its first body byte is still to be reported; after that its bytes stay in the socket until they are wanted. */
+static void read_wait(ngx_http_pdroute_leg_t *leg)
+{
+    uint32_t serial = leg->serial;
+    ngx_int_t rc;
+
+    while (leg->serial == serial && leg->state == PDROUTE_LEG_WAIT && !leg->body_seen) {
+        rc = read_more(leg);
+        if (rc == NGX_AGAIN) return;
+        if (rc == NGX_ERROR) {
+            ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
+            return;
+        }
+        after_head(leg);
+    }
+}
+
 static void read_head(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
@@ -595,19 +612,9 @@ static void read_head(ngx_http_pdroute_leg_t *leg)
     leg->state = PDROUTE_LEG_WAIT;
     ngx_http_pdroute_job_event(leg->job, PDR_EV_HEAD, leg, 0);
     if (leg->serial == serial && leg->state == PDROUTE_LEG_WAIT) after_head(leg);
-}
-
-/* Its first body byte is still to be reported; after that its bytes stay in the socket until they are wanted. */
-static void read_wait(ngx_http_pdroute_leg_t *leg)
-{
-    ngx_int_t rc;
-
-    if (leg->body_seen) return;
-    rc = read_more(leg);
-    if (rc == NGX_ERROR)
-        ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
-    else if (rc == NGX_OK)
-        after_head(leg);
+    if (leg->serial != serial || leg->state != PDROUTE_LEG_WAIT) return;
+    /* an end that came in one event with the head is told once */
+    if (leg->c->read->ready || leg->c->read->eof || leg->c->read->error) read_wait(leg);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- events */

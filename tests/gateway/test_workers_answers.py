@@ -34,6 +34,39 @@ def test_what_comes_behind_an_answer_is_nobodys(make_gateway):
             worker.close()
 
 
+class Dies(Answers):
+    """Sends what it has, and is gone in the same moment."""
+
+    def serve(self, s):
+        with s:
+            received = b""
+            while (piece := s.recv(65536)) and not (received := received + piece).rstrip().endswith(b"}"):
+                pass
+            s.sendall(self.answer)
+
+
+@pytest.mark.only("nginx", "python", "go")  # others pass the head on as it comes
+@pytest.mark.parametrize("rest", [b"", b"3"], ids=["head", "part of a chunk's length"])
+def test_a_server_that_dies_behind_its_head(rest, make_gateway):
+    """The end comes in one event with the head, and is told once: it is noticed at once all the same, and another server is asked."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
+    whole = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(event), event)
+    roles = {"prefill": Answers(SIZED), "decode": Dies(head + rest)}
+    good = Answers(whole)
+    try:
+        listed = [{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in roles.items()]
+        gw = make_gateway([*listed, {"role": "decode", "host": "127.0.0.1", "port": good.port}, {"role": "prefill", "host": "127.0.0.1", "port": Answers(SIZED).port}],
+                          config={"breaker_failures": 1000, "policy": "round_robin"})
+        for i in range(6):  # half of them come to the one that dies
+            got = httpx.post(gw.url + PATHS["chat"], json=body("chat", text=str(i), stream=True), timeout=10)
+            assert (got.status_code, got.content) == (200, event)
+        assert roles["decode"].connections > 0
+    finally:
+        for worker in [*roles.values(), good]:
+            worker.close()
+
+
 @pytest.mark.only("python", "go", "ext_proc", "ext_proc_both", "envoy_module")
 def test_no_descriptor_left(fleet, make_gateway):
     """The client is told that it is the gateway, no server is blamed, nothing stays booked, and it goes on, and ends, as ever."""
