@@ -791,6 +791,18 @@ static void usage_teaches_tokens_per_byte(void **state)
     }
     assert_in_range(d.prompt_tokens, 3900, 4100);
     assert_int_equal(fleet_stats(&f).prompt_tokens_reported, 30 * 4000);
+    /* counts that no prompt can have, of a server that is broken, teach nothing: what was learnt is for all servers */
+    static const uint64_t absurd[][2] = {{UINT64_MAX, 0}, {1 << 28, 0}, {4000, UINT64_MAX}};
+    for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
+        d = started(&f, &x, 8000, 7);
+        answer_with_usage(&f, &x, absurd[i][0], absurd[i][1]);
+    }
+    pdr_request q = fleet_request(&f);
+    pdr_init_struct(&d, sizeof d);
+    assert_int_equal(pdr_route(f.r, body, strlen(body), &q, NULL, &d, NULL), PDR_OK);
+    assert_in_range(d.prompt_tokens, 3900, 4100);
+    assert_int_equal(fleet_stats(&f).prompt_tokens_reported, 30 * 4000);
+    assert_int_equal(fleet_stats(&f).cached_tokens_reported, 0);
     fleet_close(&f);
 }
 
