@@ -57,7 +57,9 @@ static ngx_int_t header(ngx_http_pdroute_head_t *head, const u_char *name, size_
         head->content_length = n;
         return NGX_OK;
     case 17:
-        if (IS(name, name_len, "transfer-encoding") && contains(value, len, "chunked")) head->chunked = 1;
+        if (!IS(name, name_len, "transfer-encoding")) break;
+        if (!IS(value, len, "chunked")) return NGX_ERROR; /* another coding, that nobody asked for and nobody here undoes */
+        head->chunked = 1;
         break;
     case 10:
         if (!IS(name, name_len, "connection")) break;

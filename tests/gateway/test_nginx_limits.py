@@ -116,8 +116,9 @@ class ChunkedWorker(Listener):
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.mark.parametrize("pieces", [[OK + b"zz\r\n{}"], [OK, b"zz\r\n{}"], [OK + b"2\r\n{}xx5\r\n"], [OK + b"fffffffffffffffffff\r\n{}"]],
-                         ids=["at once", "later", "after a chunk", "huge"])
+@pytest.mark.parametrize("pieces", [[OK + b"zz\r\n{}"], [OK, b"zz\r\n{}"], [OK + b"2\r\n{}xx5\r\n"], [OK + b"fffffffffffffffffff\r\n{}"],
+                                    [OK.replace(b"chunked", b"gzip, chunked") + b"2\r\n{}\r\n0\r\n\r\n"]],
+                         ids=["at once", "later", "after a chunk", "huge", "another coding"])
 def test_bad_framing_is_a_502(pieces, make_gateway):
     worker = ChunkedWorker(pieces)
     gw = make_gateway([{"role": "both", "host": "127.0.0.1", "port": worker.port}], config={"hold": "off"})
