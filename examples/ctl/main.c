@@ -18,7 +18,7 @@ struct command {
 static const struct command commands[] = {
     {"create", "[--config FILE] [--force] [--restore]", "make a block file", cmd_create,
      "Makes the block file; one that exists and fits is left as it is.\n\n"
-     "  -c, --config FILE   configuration, JSON or YAML (docs/configuration); default: all defaults\n"
+     "  -c, --config FILE   configuration, JSON or YAML (members: pdr_config in pdroute.h); default: all defaults\n"
      "      --force         replace a block that is refused: another configuration, layout, or damage\n"
      "      --restore       keep what a block from before a reboot has learnt\n"},
     {"apply", "-f FILE [-f FILE …] [--prune]", "bring endpoints in line with files", cmd_apply,

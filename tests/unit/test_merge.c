@@ -210,6 +210,24 @@ static void places_are_of_one_text(void **state)
     assert_string_equal(merged(&m, prefill, event), "data: {\"index\":4,\"meta_info\":{\"input_token_logprobs\":[7]}}\n\n");
 }
 
+static void odd_indexes_in_streams(void **state)
+{
+    (void)state;
+    pdr_merge m;
+    static const char prefill[] = "data: {\"choices\":[{\"index\":0,\"logprobs\":null}]}\n\ndata: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[1,2]}},{\"index\":1,\"logprobs\":{\"tokens\":[3,4]}}]}\n\n";
+    pdr_merge_init(&m, PDR_API_COMPLETIONS, PDR_RESPONSE_SSE);
+    assert_string_equal(merged(&m, prefill, "data: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[9]}}]}\n\n"), "data: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[1,9]}}]}\n\n");
+    /* two in one event, of which one has its own already */
+    assert_string_equal(merged(&m, prefill, "data: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[9]}},{\"index\":1,\"logprobs\":{\"tokens\":[8]}}]}\n\n"),
+                        "data: {\"choices\":[{\"index\":0,\"logprobs\":{\"tokens\":[9]}},{\"index\":1,\"logprobs\":{\"tokens\":[3,8]}}]}\n\n");
+    static const char *const none[] = {"2000", "99999999999", "5x", "\"5\"", "-1"}; /* more than are kept apart, and no numbers */
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        char event[128];
+        sprintf(event, "data: {\"choices\":[{\"index\":%s,\"logprobs\":{\"tokens\":[9]}}]}\n\n", none[i]);
+        assert_string_equal(merged(&m, prefill, event), event);
+    }
+}
+
 static void room_is_asked_for(void **state)
 {
     (void)state;
@@ -329,6 +347,7 @@ int main(void)
         cmocka_unit_test(later_events_are_cheap),
         cmocka_unit_test(a_batch_is_read_once),
         cmocka_unit_test(places_are_of_one_text),
+        cmocka_unit_test(odd_indexes_in_streams),
         cmocka_unit_test(room_is_asked_for),
         cmocka_unit_test(who_needs_it),
         cmocka_unit_test(streams_end_in_their_own_format),
