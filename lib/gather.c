@@ -149,7 +149,8 @@ void pdr_gather_some_labels(pdr_gather *g, uint32_t node, char *out, size_t size
 
 int pdr_host_ok(const char *host)
 {
-    if (!*host) return 0;
+    const char *colon = strchr(host, ':');
+    if (!*host || (colon && !strchr(colon + 1, ':'))) return 0; /* a host with a port; IPv6 has two colons at least */
     for (; *host; host++) {
         char c = *host;
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:%", c)))

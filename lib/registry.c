@@ -75,6 +75,8 @@ static int terminated(const char *s, size_t cap) { return memchr(s, 0, cap) != N
 
 static int host_ok(const char *s)
 {
+    const char *colon = strchr(s, ':');
+    if (colon && !strchr(colon + 1, ':')) return 0; /* a host with a port; IPv6 has two at least */
     for (; *s; s++)
         if (!isalnum((unsigned char)*s) && !strchr(".-_:%", *s)) return 0;
     return 1;

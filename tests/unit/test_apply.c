@@ -447,6 +447,7 @@ static void long_names_stay_different(void **state)
     assert_string_equal(a, "short");
     assert_true(pdr_host_ok("fe80::1%eth0") && pdr_host_ok("a-b_c.example") && !pdr_host_ok("") &&
                 !pdr_host_ok("a/b") && !pdr_host_ok("a\"") && !pdr_host_ok("a\r\nb"));
+    assert_true(pdr_host_ok("::1") && pdr_host_ok("fd00::") && !pdr_host_ok("10.0.0.1:8998") && !pdr_host_ok("name:") && !pdr_host_ok(":1")); /* ports have a member of their own */
 }
 
 static void any_document(const char *text, size_t len)

@@ -86,6 +86,7 @@ static void what_is_no_server_is_refused(void **state)
         {"", 1, 1, 0, 0, "host \"\" is not a host name or address"},
         {"a b", 1, 1, 0, 0, "host \"a b\" is not a host name or address"},
         {"a/b", 1, 1, 0, 0, "host \"a/b\" is not a host name or address"},
+        {"10.0.0.1:8000", 1, 1, 0, 0, "host \"10.0.0.1:8000\" is not a host name or address"},
         {"2.2.2.2", 1, 1, 0, 0, "2.2.2.2 is the engine's fake bootstrap host and cannot be an endpoint"},
         {"a", 0, 1, 0, 0, "port 0 is not in 1..65535"},
         {"a", 65536, 1, 0, 0, "port 65536 is not in 1..65535"},
