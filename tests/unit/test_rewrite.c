@@ -202,6 +202,8 @@ static void wrong_arguments_are_refused(void **state)
     assert_int_equal(REWRITE(&e, &p, 0), PDR_E_VERSION);
     e = d, e.engine = 9;
     assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
+    e = d, e.outcome = PDR_HELD, e.room = 0; /* not to be sent: with room 0 a decode server waits for ever */
+    assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
     e = d, e.mode = 9;
     assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
     e = d, e.batch = 65536;
