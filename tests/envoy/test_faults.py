@@ -24,6 +24,8 @@ sys.path.insert(0, str(TOP / "tests/faults"))
 from preload import build  # noqa: E402
 
 LONG = bool(os.environ.get("PDROUTE_LONG"))
+# with AddressSanitizer its library is preloaded behind ours
+SANITIZER = {"ASAN_OPTIONS": ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))}
 LIBRARIES = {"own": "", "nghttp2": "libnghttp2.so.14"}
 ANSWERS = (200, 500, 502, 503, 504)
 
@@ -39,7 +41,7 @@ class Faulty(Picker):
     def __init__(self, directory, endpoints, preload, number, callers="own", **options):
         self.report, self.arm = directory / "report", directory / "arm"
         self.environment = {"LD_PRELOAD": str(preload), "PDR_FAIL_ERRNO": str(number), "PDR_FAIL_REPORT": str(self.report), "PDR_FAIL_ARM": str(self.arm),
-                            "PDR_FAIL_NOT": "localtime_r", "PDR_FAIL_CALLERS": LIBRARIES[callers]}
+                            "PDR_FAIL_NOT": "localtime_r", "PDR_FAIL_CALLERS": LIBRARIES[callers], **SANITIZER}
         super().__init__(directory, endpoints, **options)
 
     def at(self, number):
@@ -59,7 +61,7 @@ def by_name(fleet):
     return [{**each, "host": "%s.%s.%d" % (a, b, 256 * int(c) + int(d))} for each in endpoints_of(fleet) for a, b, c, d in [each["host"].split(".")]]
 
 
-def asked(port, sent, wait=20):
+def asked(port, sent, wait=40):
     """What came of one request: a status, "sent" (Envoy was told where it goes), "over" (its stream ended), or None: nothing in time."""
     try:
         with Call(port) as call:
@@ -96,7 +98,7 @@ def test_start(number, fleet, preload, tmp_path):
                 "--threads", "1", "--config", directory / "pdroute.json", "--block", directory / "block"]
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(line, stderr=log, env={**os.environ, "LD_PRELOAD": str(preload), "PDR_FAIL_AT": str(at), "PDR_FAIL_ERRNO": str(number),
-                                                              "PDR_FAIL_REPORT": str(report), "PDR_FAIL_NOT": "localtime_r"})
+                                                              "PDR_FAIL_REPORT": str(report), "PDR_FAIL_NOT": "localtime_r", **SANITIZER})
 
         def said():
             return (directory / "log").read_text()
@@ -131,7 +133,7 @@ if LONG:
 @pytest.mark.parametrize("callers,legs,dispatch", CASES, ids=["-".join(case) for case in CASES])
 def test_request(callers, legs, dispatch, fleet, preload, tmp_path):
     picker = Faulty(tmp_path, by_name(fleet) if legs == "curl" else endpoints_of(fleet), preload, errno.ENOMEM, callers, flags=["--dispatch", dispatch],
-                    config={"breaker_failures": 1, "breaker_open_ms": 30_000, "first_byte_timeout_ms": 3000, "idle_timeout_ms": 3000, "retry_max": 0})
+                    config={"breaker_failures": 1, "breaker_open_ms": 30_000, "first_byte_timeout_ms": 15_000, "idle_timeout_ms": 15_000, "retry_max": 0})
     good = "sent" if dispatch == "send" else 200
     sent = dumps(body("chat", text=text_of(20_000)))
     wrong, reached, missed, at = [], [], 0, 0
