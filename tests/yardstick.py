@@ -51,3 +51,6 @@ def late(since, until=float("inf")):
 
 def usual(since, until=float("inf")):
     return statistics.median(yardstick().between(since, until))
+
+
+yardstick()  # who asks how late it was must have measured before

@@ -13,8 +13,9 @@ import pytest
 from block import Block, make_block
 from hosts.host import endpoints_of
 from sglang_sim.harness import wait_for
-from table import Outcome
+from table import HOPS, Outcome, slack
 from traffic import PATHS, all_received, answer_text, body, error_of, events_of
+from yardstick import late
 
 FAST = {"breaker_open_ms": 200, "first_byte_timeout_ms": 600}
 
@@ -111,7 +112,7 @@ def test_client_leaves_in_a_stream(start_fleet, make_gateway):
     s.close()
     decode = fleet.decodes[0]
     assert wait_for(lambda: decode.requests()[0].disconnected, timeout=3)
-    assert decode.requests()[0].disconnected - left < 0.5
+    assert decode.requests()[0].disconnected - left < 0.05 + slack(left)
 
 
 @pytest.mark.needs("h2")
@@ -193,9 +194,9 @@ def test_all_prefills_down_and_back(fleet, make_gateway):
     assert wait_for(lambda: httpx.get(gw.url + "/readiness").status_code == 503, timeout=5)
     for worker in fleet.prefills:
         worker.heal("refuse")
-    back = time.monotonic()
-    assert wait_for(lambda: Outcome(gw, "chat", json.dumps(body("chat"))).status == 200, timeout=5, interval=0.05)
-    assert time.monotonic() - back < 1.5  # promised is a second; the machine may be loaded
+    back = time.time()
+    assert wait_for(lambda: Outcome(gw, "chat", json.dumps(body("chat"))).status == 200, timeout=30, interval=0.05)
+    assert time.time() - back < 1 + slack(back)
 
 
 def test_worker_restarts_behind_kept_connections(fleet, make_gateway):
@@ -218,7 +219,7 @@ def test_slow_prefill_holds_nobody_up(start_fleet, make_gateway):
         for i in range(10):
             began = time.monotonic()
             assert client.post(PATHS["chat"], json=body("chat", text=str(i))).status_code == 200
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 1 + HOPS * late(began)
     assert all(r.disconnected is None for r in all_received(fleet)), "a prefill leg was closed, not drained"
 
 
