@@ -1,25 +1,27 @@
 #!/usr/bin/env python3
 """Mutation testing: one small change in the code at a time (an operator, a constant, a condition, a statement left out); a test has to fail.
 
-    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all]
+    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all] [--jobs N]
 
 BUILD is a build directory with tests and fuzz drivers (cmake -DPDR_BUILD_TESTS=ON -DPDR_BUILD_FUZZ=ON). MODULE: scan, prompt, rewrite, room, exchange; all of them without one.
---sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one (hours). For each the one file is compiled and linked before the library, and the tests that
-concern the module run, the quickest first, until one fails. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
+--sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one. --jobs: so many at a time [2]. For each the one file is compiled and linked before the library, and the tests that
+concern the module run, the quickest first, until one fails, or takes five times the processor time that it takes without a change. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
 caller can tell apart, each with its reason; other survivors are printed, and the exit code is 1.
 """
 
 import argparse
+import concurrent.futures
 import hashlib
 import json
+import os
+import queue
 import re
-import resource
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ MODULES = {  # files, tests from the quickest on
     "prompt": (["lib/prompt.c", "lib/prompt_feed.h", "lib/prompt_take.h", "lib/prompt_walk.h", "lib/prompt_keys.h"], SCAN),
     "rewrite": (["lib/rewrite.c", "lib/engine_sglang.c", "lib/owned.c"], ["test_rewrite", "test_engine_sglang", "replay_rewrite", "test_arguments", "test_router"]),
     "room": (["lib/room.c"], ["test_router", "test_rewrite", "test_room"]),
-    "exchange": (["lib/exchange.c"], ["test_failures", "test_arguments", "replay_exchange", "test_router", "test_blame", "test_exchange"]),
+    "exchange": (["lib/exchange.c"], ["test_failures", "test_arguments", "test_router", "test_blame", "replay_exchange", "test_exchange"]),
 }
 SWAPS = [(r" == ", [" != "]), (r" != ", [" == "]), (r" <= ", [" < "]), (r" >= ", [" > "]), (r" < ", [" <= "]), (r" > ", [" >= "]), (r" && ", [" || "]), (r" \|\| ", [" && "]),
          (r" \+ ", [" - "]), (r" - ", [" + "]), (r" \* ", [" + "]), (r" / ", [" * "]), (r" % ", [" * "]), (r" << ", [" >> "]), (r" >> ", [" << "]), (r" & ", [" | "]), (r" \| ", [" & "]),
@@ -106,17 +108,29 @@ class Builder:
         return self.links[test]
 
     def run(self, test, objects, limit):
+        """Whether the test passes within so many seconds of processor time; and how many it took."""
         exe = self.work / test
         link = ["cc", "-o", str(exe), *self.test_objects(test), *map(str, objects), str(self.build / "lib/libpdroute.a"), *self.libraries]
         if subprocess.run(link, stderr=subprocess.DEVNULL).returncode:
-            return None
+            return None, 0
         arguments = [str(TOP / "fuzz/corpus" / test[7:])] if test.startswith("replay_") else []
-        try:
-            done = subprocess.run([str(exe), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit, cwd=self.work,
-                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)))
-            return done.returncode == 0
-        except subprocess.TimeoutExpired:
-            return False
+        child = subprocess.Popen(["prlimit", f"--cpu={limit}", f"--as={4 << 30}", str(exe), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.work)
+        timer = threading.Timer(60 + 20 * limit, child.kill)  # a test that sleeps for ever
+        timer.start()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        timer.cancel()
+        return child.returncode == 0, usage.ru_utime + usage.ru_stime
+
+    def fate(self, mutant, tests, limits):
+        """What becomes of one mutant: the test that kills it, "does not compile" or "survived"."""
+        name, _, _, _, mutated = mutant
+        (self.work / name).write_text(mutated)
+        objects = [self.compile(source) for source in including(name) if source in self.commands]
+        (self.work / name).write_text((TOP / name).read_text())
+        if None in objects:
+            return "does not compile"
+        return next((test for test in tests if self.run(test, objects, limits[test])[0] is False), "survived")
 
 
 def including(name):
@@ -153,35 +167,40 @@ def main():
     p.add_argument("--sample", type=int, default=40)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--all", action="store_true")
+    p.add_argument("--jobs", type=int, default=2)
     args = p.parse_args()
-    builder, kept, bad = Builder(args.build.resolve()), read_kept(), 0
+    builders, free, kept, bad = [Builder(args.build.resolve()) for _ in range(args.jobs)], queue.SimpleQueue(), read_kept(), 0
+    for builder in builders:
+        free.put(builder)
+
+    def one(mutant):
+        builder = free.get()
+        try:
+            return builder.fate(mutant, tests, limits)
+        finally:
+            free.put(builder)
+
     for module in args.modules or MODULES:
         files, tests = MODULES[module]
         every = [(name, *m) for name in files for m in mutants_of(name)]
         limits = {}
         for test in tests:  # all pass without a change, and take so long
-            begin = time.monotonic()
-            assert builder.run(test, [], 600), f"{test} fails without any mutation"
-            limits[test] = 15 + 10 * (time.monotonic() - begin)
+            passed, seconds = builders[0].run(test, [], 600)
+            assert passed, f"{test} fails without any mutation"
+            limits[test] = 2 + round(5 * seconds)
         chosen = every if args.all else sorted(every, key=lambda m: hashlib.sha256(f"{args.seed} {m[0]} {m[1]} {m[3]}".encode()).digest())[:args.sample]
         counts = {"killed": 0, "does not compile": 0, "kept": 0, "survived": 0}
-        for name, line, before, after, mutated in chosen:
-            (builder.work / name).write_text(mutated)
-            objects = [builder.compile(source) for source in including(name) if source in builder.commands]
-            (builder.work / name).write_text((TOP / name).read_text())
-            if None in objects:
-                counts["does not compile"] += 1
-                continue
-            if any(builder.run(test, objects, limits[test]) is False for test in tests):
-                counts["killed"] += 1
-            elif (name, before, after) in kept:
-                counts["kept"] += 1
-            else:
-                counts["survived"] += 1
-                bad += 1
-                print(f"FAIL {name}:{line} survives\n    {before}\n    {after}", flush=True)
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            for (name, line, before, after, _), fate in zip(chosen, pool.map(one, chosen)):
+                if fate == "survived" and (name, before, after) in kept:
+                    fate = "kept"
+                counts[fate if fate in counts else "killed"] += 1
+                if fate == "survived":
+                    bad += 1
+                    print(f"FAIL {name}:{line} survives\n    {before}\n    {after}", flush=True)
         print(f"{module}: {len(chosen)} of {len(every)} mutants: " + ", ".join(f"{n} {what}" for what, n in counts.items()), flush=True)
-    shutil.rmtree(builder.work)
+    for builder in builders:
+        shutil.rmtree(builder.work)
     print(f"{'0' if bad else '1'} passed, {bad} failed, 0 skipped")
     sys.exit(bad != 0)
 

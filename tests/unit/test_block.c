@@ -449,6 +449,71 @@ static void a_death_under_the_lock_is_repaired(void **state)
     munmap(shared, size);
 }
 
+/* Who dies just after a release's state has become a refusal leaves one that names no server: the servers may go, and its owner still hears of it. */
+static void a_death_while_a_place_is_taken_back_leaves_nothing_named(void **state)
+{
+    (void)state;
+    pdr_config   c = fleet_config();
+    pdr_decision first, d;
+    pdr_books    b;
+    fleet        f;
+    size_t       size = pdr_router_size(&c), n = 2;
+    uint64_t     ids[2], computed[32];
+    int          many = 0;
+    if (getenv("PDR_TEST_EMULATED")) {
+        puts("SKIP test_block: a death while a place is taken back, which the emulator's kernel interface cannot report");
+        skip();
+    }
+    fleet_open(&f, &c, 1, 1);
+    assert_int_equal(fleet_route(&f, 1000, 1, PDR_REQUEST_NO_HOLD, &first), PDR_OK);
+    for (uint32_t i = 2; fleet_route(&f, 1000, i, 0, &d) == PDR_OK && d.outcome != PDR_HELD; i++) {
+        assert_true(many < 32);
+        computed[many++] = d.booking;
+    }
+    assert_int_equal(d.outcome, PDR_HELD);
+    pdr_booking_done(f.r, first.booking, PDR_DONE_ALL, f.now);
+    for (int i = 0; i < many; i++) pdr_booking_done(f.r, computed[i], PDR_DONE_ALL, f.now);
+    assert_int_equal(pdr_tick(f.r, f.now), PDR_OK);
+    void *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(shared, MAP_FAILED);
+    memcpy(shared, f.mem, size); /* it means the same wherever it lies */
+    f.r = (pdr_router *)((char *)shared + ((char *)f.r - (char *)f.mem));
+    free(f.mem);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (pdr_books_take(&b, f.r, f.now)) _exit(1);
+        pdr_booking *k = pdr_booking_at(&b.ledger, d.booking);
+        if (!k || k->state != PDR_BOOKING_READY || k->prefill == PDR_NONE || k->decode == PDR_NONE) _exit(2);
+        k->refusal = PDR_E_NOT_FOUND; /* pdr_booking_withdraw() comes so far */
+        k->ready_ns = f.now;
+        k->state = PDR_BOOKING_REFUSED;
+        raise(SIGKILL);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    assert_int_equal(fleet_stats(&f).lock_recoveries, 1);
+    assert_int_equal(pdr_endpoint_remove(f.r, f.prefill[0], NULL), PDR_OK);
+    assert_int_equal(pdr_endpoint_remove(f.r, f.decode[0], NULL), PDR_OK);
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK); /* it says if somebody names a server that is gone */
+    pid = fork();
+    if (pid == 0) { /* a second death, and who names such a server is dropped, with the ticket */
+        if (pdr_books_take(&b, f.r, f.now)) _exit(1);
+        raise(SIGKILL);
+    }
+    waitpid(pid, &status, 0);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    assert_int_equal(pdr_released(f.r, f.lease, ids, &n), PDR_OK);
+    assert_int_equal(n, 1);
+    assert_int_equal(ids[0], d.booking);
+    assert_int_equal(pdr_ticket_take(f.r, d.booking, NULL, 0, f.now, &d, NULL), PDR_E_NOT_FOUND);
+    assert_int_equal(fleet_stats(&f).bookings, 0);
+    assert_int_equal(pdr_router_check(f.r, NULL), PDR_OK);
+    munmap(shared, size);
+}
+
 static void a_stopped_holder_blocks_nobody_for_long(void **state)
 {
     (void)state;
@@ -497,6 +562,7 @@ int main(void)
         cmocka_unit_test(threads_share_a_router),
         cmocka_unit_test(an_end_beside_a_holder_is_no_race),
         cmocka_unit_test(a_death_under_the_lock_is_repaired),
+        cmocka_unit_test(a_death_while_a_place_is_taken_back_leaves_nothing_named),
         cmocka_unit_test(a_stopped_holder_blocks_nobody_for_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
