@@ -269,7 +269,7 @@ static int write_body(request *r, int which, view *out)
     }
     bytes_put(&r->sent, body.data + at, end);
     if (r->sent.failed) return -1;
-    memcpy(r->body.data + at, r->sent.data, size);
+    if (size) memcpy(r->body.data + at, r->sent.data, size); /* nothing changes of a body that is no JSON */
     r->replaced = at + 1;
     r->kept = (view){r->sent.data + size, end};
     *out = (view){r->body.data, at + size};
@@ -279,7 +279,7 @@ static int write_body(request *r, int which, view *out)
 /* The client's body as it was. */
 static void restore_body(request *r)
 {
-    if (r->replaced) memcpy(r->body.data + r->replaced - 1, r->kept.data, r->kept.len);
+    if (r->replaced && r->kept.len) memcpy(r->body.data + r->replaced - 1, r->kept.data, r->kept.len);
     r->replaced = 0;
 }
 

@@ -67,6 +67,40 @@ def test_a_server_that_dies_behind_its_head(rest, make_gateway):
             worker.close()
 
 
+HTML = b"<!doctype html><title>It works</title>"
+STRANGE = {  # (type, bytes): 200, well framed, and neither an answer of the API nor a stream of events
+    "a page": (b"text/html", HTML), "text": (b"text/plain", b"OK"), "half of a JSON text": (b"application/json", JSON[:20]), "nothing": (b"application/json", b""),
+    "bytes": (b"application/octet-stream", bytes(range(256)) * 40), "no event in a stream": (b"text/event-stream", HTML)}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_a_200_that_is_no_answer_passes(make_gateway, stream):
+    """What a 200 contains is the server's business: decode's passes byte for byte, in one piece or in chunks, blames nobody, is not asked for again; prefill's is read to its end."""
+    workers = [Answers(SIZED), Answers(SIZED)]
+    try:
+        gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in zip(("prefill", "decode"), workers)], config={"breaker_failures": 1})
+        for name, (type, content) in STRANGE.items():
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: " + type + b"\r\n"
+            sized = head + b"Content-Length: %d\r\n\r\n%s" % (len(content), content)
+            chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + (b"%x\r\n%s\r\n" % (len(content), content) if content else b"") + b"0\r\n\r\n"
+            for answer in (sized, chunked):
+                workers[1].answer, before = answer, block_stats(gw)
+                got = httpx.post(gw.url + PATHS["chat"], json=body("chat", text=name, stream=stream), timeout=10)
+                assert (got.status_code, got.content) == (200, content), name
+                assert got.headers["content-type"].split(";")[0] == type.decode(), name
+                assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5), name
+                after = block_stats(gw)
+                assert (after["retried"], after["failed"], after["finished"]) == (before["retried"], before["failed"], before["finished"] + 1), name
+        workers[0].answer, workers[1].answer = head + b"Content-Length: %d\r\n\r\n%s" % (len(HTML), HTML), SIZED
+        got = httpx.post(gw.url + PATHS["chat"], json=body("chat", stream=stream), timeout=10)
+        assert (got.status_code, got.content) == (200, JSON)
+        states = [(each["name"], each["state"], each["failures"]) for each in gw.status()["targets_detail"]]
+        assert all(state == "ready" and failures == 0 for _, state, failures in states), states
+    finally:
+        for worker in workers:
+            worker.close()
+
+
 @pytest.mark.only("python", "go", "ext_proc", "ext_proc_both", "envoy_module")
 def test_no_descriptor_left(fleet, make_gateway):
     """The client is told that it is the gateway, no server is blamed, nothing stays booked, and it goes on, and ends, as ever."""

@@ -5,7 +5,7 @@
 
 BUILD is a build directory with tests and fuzz drivers (cmake -DPDR_BUILD_TESTS=ON -DPDR_BUILD_FUZZ=ON). MODULE: scan, prompt, rewrite, room, exchange; all of them without one.
 --sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one. --jobs: so many at a time [2]. For each the one file is compiled and linked before the library, and the tests that
-concern the module run, the quickest first, until one fails, or takes five times the processor time that it takes without a change. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
+concern the module run, the quickest first, until one fails, or takes five times the processor time that it takes without a change; test_exchange explores less than elsewhere. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
 caller can tell apart, each with its reason; other survivors are printed, and the exit code is 1.
 """
 
@@ -81,7 +81,6 @@ class Builder:
         self.work = Path(tempfile.mkdtemp(prefix="pdroute-mutants-"))
         shutil.copytree(TOP / "lib", self.work / "lib")
         self.commands = {}
-        self.links = {}
         for entry in json.loads((build / "compile_commands.json").read_text()):
             words = [w for w in shlex.split(entry["command"]) if not w.startswith("-W") and w not in ("ccache",)]
             self.commands.setdefault(str(Path(entry["file"]).relative_to(TOP)), words)
@@ -91,30 +90,36 @@ class Builder:
         out = self.work / (Path(source).name + ".o")
         words = self.commands[source]
         o = words.index("-o")
-        words = [w.replace(f"-I{TOP}/lib", f"-I{self.work}/lib") for w in words[:o]] + ["-O1", "-w", "-o", str(out), "-c", str(self.work / source)]
+        words = [w.replace(f"-I{TOP}/lib", f"-I{self.work}/lib") for w in words[:o]] + ["-O1", "-g0", "-w", "-o", str(out), "-c", str(self.work / source)]
         return out if subprocess.run(words, stderr=subprocess.DEVNULL).returncode == 0 else None
 
-    def test_objects(self, test):
-        if test not in self.links:
+    def bundle(self, tests):
+        """All tests as one object, its main() choosing by its first argument: a mutant is linked once."""
+        table = "".join(f"int main_{t}(int, char **);\n" for t in tests) + "#include <string.h>\nint main(int n, char **a) {\n"
+        table += "".join(f'    if (!strcmp(a[1], "{t}")) return main_{t}(n - 1, a + 1);\n' for t in tests) + "    return 99;\n}\n"
+        (self.work / "main.c").write_text(table)
+        parts = [self.work / "main.o"]
+        subprocess.run(["cc", "-O1", "-w", "-o", parts[0], "-c", self.work / "main.c"], check=True)
+        for test in tests:
             objects = []
-            sources = [f"fuzz/fuzz_{test[7:]}.c", "fuzz/driver.c"] if test.startswith("replay_") else [f"tests/unit/{test}.c"]
-            for source in sources:
-                out = self.work / f"{test}-{Path(source).name}.o"
+            for source in [f"fuzz/fuzz_{test[7:]}.c", "fuzz/driver.c"] if test.startswith("replay_") else [f"tests/unit/{test}.c"]:
+                objects.append(self.work / f"{test}-{Path(source).name}.o")
                 words = self.commands[source]
-                o = words.index("-o")
-                subprocess.run([w for w in words[:o] if not w.startswith("-fsanitize=fuzzer")] + ["-w", "-o", str(out), "-c", str(TOP / source)], check=True)
-                objects.append(str(out))
-            self.links[test] = objects
-        return self.links[test]
+                subprocess.run([w for w in words[:words.index("-o")] if not w.startswith("-fsanitize=fuzzer")] +
+                               ["-w", "-g0", "-DPDR_EXPLORE_LESS", "-o", objects[-1], "-c", TOP / source], check=True)
+            parts.append(self.work / f"{test}.o")
+            subprocess.run(["ld", "-r", "-o", parts[-1], *objects], check=True)
+            subprocess.run(["objcopy", "--redefine-sym", f"main=main_{test}", parts[-1]], check=True)
+            subprocess.run(["objcopy", f"--keep-global-symbol=main_{test}", parts[-1]], check=True)
+        subprocess.run(["ld", "-r", "-o", self.work / "tests.o", *parts], check=True)
 
-    def run(self, test, objects, limit):
+    def link(self, objects):
+        return subprocess.run(["cc", "-o", self.work / "tests", self.work / "tests.o", *objects, self.build / "lib/libpdroute.a", *self.libraries], stderr=subprocess.DEVNULL).returncode == 0
+
+    def run(self, test, limit):
         """Whether the test passes within so many seconds of processor time; and how many it took."""
-        exe = self.work / test
-        link = ["cc", "-o", str(exe), *self.test_objects(test), *map(str, objects), str(self.build / "lib/libpdroute.a"), *self.libraries]
-        if subprocess.run(link, stderr=subprocess.DEVNULL).returncode:
-            return None, 0
         arguments = [str(TOP / "fuzz/corpus" / test[7:])] if test.startswith("replay_") else []
-        child = subprocess.Popen(["prlimit", f"--cpu={limit}", f"--as={4 << 30}", str(exe), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.work)
+        child = subprocess.Popen(["prlimit", f"--cpu={limit}", f"--as={4 << 30}", str(self.work / "tests"), test, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.work)
         timer = threading.Timer(60 + 20 * limit, child.kill)  # a test that sleeps for ever
         timer.start()
         _, status, usage = os.wait4(child.pid, 0)
@@ -128,9 +133,9 @@ class Builder:
         (self.work / name).write_text(mutated)
         objects = [self.compile(source) for source in including(name) if source in self.commands]
         (self.work / name).write_text((TOP / name).read_text())
-        if None in objects:
+        if None in objects or not self.link(objects):
             return "does not compile"
-        return next((test for test in tests if self.run(test, objects, limits[test])[0] is False), "survived")
+        return next((test for test in tests if not self.run(test, limits[test])[0]), "survived")
 
 
 def including(name):
@@ -184,8 +189,11 @@ def main():
         files, tests = MODULES[module]
         every = [(name, *m) for name in files for m in mutants_of(name)]
         limits = {}
+        for builder in builders:
+            builder.bundle(tests)
+        assert builders[0].link([]), "the tests cannot be linked"
         for test in tests:  # all pass without a change, and take so long
-            passed, seconds = builders[0].run(test, [], 600)
+            passed, seconds = builders[0].run(test, 600)
             assert passed, f"{test} fails without any mutation"
             limits[test] = 2 + round(5 * seconds)
         chosen = every if args.all else sorted(every, key=lambda m: hashlib.sha256(f"{args.seed} {m[0]} {m[1]} {m[3]}".encode()).digest())[:args.sample]

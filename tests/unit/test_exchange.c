@@ -12,7 +12,7 @@
 #include <xxhash.h>
 
 enum { P = PDR_LEG_PREFILL, D = PDR_LEG_DECODE };
-enum { T0 = 1000000000, FIRST_BYTE = 100000, TOTAL = 10000000, DRAIN = 7000 };
+enum { LEASE = 5, T0 = 1000000000, FIRST_BYTE = 100000, TOTAL = 10000000, DRAIN = 7000 };
 enum { ANSWER_US = 200, IDLE_US = 50 }; /* of decisions */
 static int bounded; /* decisions have bounds of their own */
 
@@ -80,6 +80,10 @@ static const char *actions(void)
             at += (size_t)snprintf(text + at, sizeof text - at, ":%s", pdr_reason_name(a->reason));
         if (a->type == PDR_ACT_RESPOND || a->type == PDR_ACT_RELAY)
             at += (size_t)snprintf(text + at, sizeof text - at, ":%u", a->status);
+        /* what means nothing is 0 */
+        if (a->type != PDR_ACT_RESPOND && a->type != PDR_ACT_ABORT) assert_int_equal(a->reason, 0);
+        if (a->type != PDR_ACT_RESPOND && a->type != PDR_ACT_ABORT && a->type != PDR_ACT_RELAY) assert_int_equal(a->status, 0);
+        if (a->type > PDR_ACT_RELAY) assert_int_equal(a->leg, 0);
         if (a->type <= PDR_ACT_RELAY)
             at += (size_t)snprintf(text + at, sizeof text - at, "%s", a->leg == P ? "P" : "D");
     }
@@ -96,8 +100,12 @@ static void start_with(uint32_t retry_max, uint32_t mode)
     t.now = T0;
     t.n = PDR_MAX_ACTIONS;
     pdr_init_struct(&t.x, sizeof t.x);
-    assert_int_equal(pdr_exchange_start(&t.x, &d, 1, &t.rules, t.now, t.act, &t.n, &t.fx), PDR_OK);
+    assert_int_equal(pdr_exchange_start(&t.x, &d, LEASE, &t.rules, t.now, t.act, &t.n, &t.fx), PDR_OK);
     assert_string_equal(actions(), mode == PDR_MODE_SINGLE ? "sendD" : "sendP sendD");
+    assert_int_equal(t.x.mode, mode == PDR_MODE_SINGLE ? PDR_MODE_SINGLE : PDR_MODE_PD);
+    assert_int_equal(t.fx.leg[P].endpoint, mode == PDR_MODE_SINGLE ? PDR_NONE : 1);
+    assert_int_equal(t.fx.leg[D].endpoint, 11);
+    assert_int_equal(t.x.predicted_us, 5 + 20 + 3);
 }
 
 static void start(uint32_t retry_max) { start_with(retry_max, PDR_MODE_PD); }
@@ -131,6 +139,10 @@ static const char *reroute(uint64_t booking, uint32_t prefill, uint32_t decode)
     pdr_decision d = decision(booking, prefill, decode);
     t.n = PDR_MAX_ACTIONS;
     assert_int_equal(pdr_exchange_reroute(&t.x, &d, PDR_OK, &t.rules, t.now, t.act, &t.n, &t.fx), PDR_OK);
+    for (uint32_t leg = P; leg <= D; leg++)
+        if (t.n && t.x.leg_state[leg]) assert_int_equal(t.fx.leg[leg].endpoint, leg == P ? prefill : decode);
+    assert_int_equal(t.x.lease, LEASE); /* what lies behind the list of those excluded */
+    assert_int_equal(t.x.started_ns, T0);
     return actions();
 }
 static const char *no_route(int code, uint64_t retry_after_ms)
@@ -258,6 +270,7 @@ static void hanging_prefill_ends_at_the_deadline(void **state)
     SAYS(tick(FIRST_BYTE - 1), "");
     SAYS(tick(1), "cancelP cancelD route");
     SAYS(verdicts(), "SS");
+    assert_int_equal(t.fx.overran, 1u << P);
     SAYS(excluded(), "1 11");
     SAYS(reroute(101, 2, 12), "sendP sendD");
     SAYS(tick(FIRST_BYTE), "cancelP cancelD respond:prefill_timeout:504 finish");
@@ -315,10 +328,32 @@ static void pairs_are_crossed_when_nobody_else_is_there(void **state)
     for (int i = 0; i < 4; i++) SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_timeout:504 finish");
 
-    start(2); /* with a server in common nothing is left to cross */
+    start(3); /* who refused before is avoided all the while */
+    SAYS(failed(P, PDR_FAIL_CONNECT), "cancelD route");
+    SAYS(reroute(101, 3, 13), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(reroute(102, 2, 12), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(excluded(), "1 3 13 2 12");
+    for (int i = 0; i < 3; i++) SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(excluded(), "1 3 12");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(excluded(), "1 2 13");
+
+    start(2); /* with a server in common nothing is left to cross: a decode */
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(reroute(101, 2, 11), "sendP sendD");
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_timeout:504 finish");
+
+    start(2); /* or a prefill */
+    SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
+    SAYS(reroute(101, 1, 12), "sendP sendD");
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
@@ -329,8 +364,12 @@ static void prefill_500_is_told_at_once(void **state)
 {
     (void)state;
     start(1); /* decode hangs */
+    SAYS(head(P, 100), ""); /* an answer that is none yet */
+    SAYS(head(P, 199), "");
     SAYS(head(P, 500), "cancelP cancelD route");
     SAYS(verdicts(), "SS"); /* it may have lost its decode */
+    assert_int_equal(t.fx.leg[P].failure, 0); /* it answered, and that is HTTP */
+    assert_int_equal(t.fx.leg[P].status, 500);
     SAYS(excluded(), "1 11");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(excluded(), "1");
@@ -619,9 +658,17 @@ static void one_server(void **state)
     start_with(1, PDR_MODE_SINGLE);
     SAYS(head(D, 500), "cancelD route");
     SAYS(verdicts(), "-F");
+    assert_int_equal(t.fx.leg[D].failure, 0);
+    static const uint32_t no_answers[] = {0, 99, 302, 399, 600, 999};
+    for (size_t i = 0; i < sizeof no_answers / sizeof *no_answers; i++) {
+        start_with(1, PDR_MODE_SINGLE);
+        SAYS(head(D, no_answers[i]), "cancelD route");
+        assert_int_equal(t.fx.leg[D].failure, PDR_FAIL_PROTOCOL);
+    }
     start_with(0, PDR_MODE_SINGLE);
     SAYS(tick(FIRST_BYTE), "cancelD respond:decode_timeout:504 finish");
     SAYS(verdicts(), "-F");
+    assert_int_equal(t.fx.overran, 1u << D);
 }
 
 static void prefill_first_is_only_another_row(void **state)
@@ -676,6 +723,27 @@ static void arguments_are_checked_and_errors_change_nothing(void **state)
     assert_int_equal(pdr_exchange_step(&t.x, &ev, &t.rules, t.act, &t.n, &t.fx), PDR_E_NOSPACE);
     assert_int_equal(t.n, 3);
     assert_memory_equal(&before, &t.x, sizeof before);
+    assert_int_equal(pdr_exchange_step(&t.x, &ev, &t.rules, t.act, &t.n, &t.fx), PDR_OK); /* so many are enough */
+    SAYS(actions(), "cancelP cancelD route");
+    t.n = PDR_MAX_ACTIONS; /* an older caller's decision does not say when to come again */
+    d.retry_after_ms = 12345;
+    d.struct_size = offsetof(pdr_decision, retry_after_ms);
+    assert_int_equal(pdr_exchange_reroute(&t.x, &d, PDR_E_EXPIRED, &t.rules, T0, t.act, &t.n, &t.fx), PDR_OK);
+    SAYS(actions(), "respond:held_timeout:503 finish");
+    assert_int_equal(t.act[0].retry_after_ms, 0);
+    d = decision(101, 2, 12);
+    start(1);
+    for (int i = 0; i < 5; i++) { /* each that is missing, by itself; nobody else needs to be */
+        pdr_exchange               *x = i == 0 ? NULL : &t.x;
+        const pdr_exchange_rules   *rules = i == 1 ? NULL : &t.rules;
+        size_t                      one = 1, *n = i == 2 ? NULL : &one;
+        pdr_exchange_effects       *fx = i == 3 ? NULL : &t.fx;
+        pdr_action                 *out = i == 4 ? NULL : t.act;
+        assert_int_equal(pdr_exchange_start(x, &d, 1, rules, T0, out, n, fx), PDR_E_INVALID);
+        assert_int_equal(pdr_exchange_step(x, &ev, rules, out, n, fx), PDR_E_INVALID);
+        assert_int_equal(pdr_exchange_reroute(x, &d, PDR_OK, rules, T0, out, n, fx), PDR_E_INVALID);
+    }
+    assert_int_equal(pdr_exchange_start(&t.x, NULL, 1, &t.rules, T0, t.act, &t.n, &t.fx), PDR_E_INVALID);
     t.n = 0;
     assert_int_equal(pdr_exchange_step(NULL, &ev, &t.rules, t.act, &t.n, &t.fx), PDR_E_INVALID);
     assert_int_equal(pdr_exchange_step(&t.x, NULL, &t.rules, t.act, &t.n, &t.fx), PDR_E_INVALID);
@@ -934,16 +1002,18 @@ static void all_orders_prefill_first(void **state)
 #define SLOW
 #endif
 #endif
-#if defined(SLOW) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__aarch64__)
-enum { LARGEST = 0 };
+#if defined(PDR_EXPLORE_LESS) /* tests/tools/mutate.py, for each of its mutants */
+enum { LARGEST = 0, RETRIED = 1 };
+#elif defined(SLOW) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__aarch64__)
+enum { LARGEST = 0, RETRIED = 2 };
 #else
-enum { LARGEST = 1 };
+enum { LARGEST = 1, RETRIED = 2 };
 #endif
 
 static void all_orders_concurrent(void **state)
 {
     (void)state;
-    for (uint32_t retry_max = 0; retry_max <= 2; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 0);
+    for (uint32_t retry_max = 0; retry_max <= RETRIED; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 0);
     for (uint32_t retry_max = 0; retry_max <= LARGEST; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 1);
 }
 

@@ -35,4 +35,5 @@ class Gateway(ext_proc.Gateway):
 
     def environment(self):
         module = os.environ.get("PDROUTE_ENVOY_MODULE") or subprocess.run([HERE / "build"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1]
-        return {**os.environ, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(Path(module).parent)}
+        preload = os.environ.get("PDROUTE_ENVOY_PRELOAD")  # the runtime of the sanitizers that the module was built with (tests/labels/adapters)
+        return {**os.environ, **({"LD_PRELOAD": preload} if preload else {}), "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(Path(module).parent)}
