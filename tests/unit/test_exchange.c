@@ -143,6 +143,7 @@ static const char *reroute(uint64_t booking, uint32_t prefill, uint32_t decode)
         if (t.n && t.x.leg_state[leg]) assert_int_equal(t.fx.leg[leg].endpoint, leg == P ? prefill : decode);
     assert_int_equal(t.x.lease, LEASE); /* what lies behind the list of those excluded */
     assert_int_equal(t.x.started_ns, T0);
+    if (t.n) assert_true(!t.x.leg_status[P] && !t.x.leg_status[D]);
     return actions();
 }
 static const char *no_route(int code, uint64_t retry_after_ms)
@@ -210,6 +211,7 @@ static void decode_ends_first_and_prefill_is_drained(void **state)
     start(2);
     SAYS(head(D, 200), "");
     SAYS(body(D), "relay:200D");
+    assert_true(t.fx.prefill_us == 0 && t.fx.first_token_us == 0); /* no time has passed */
     SAYS(end(D), "drainP"); /* the client is served now */
     assert_int_equal(t.fx.release, 0);
     assert_int_equal(t.fx.result, PDR_RESULT_NONE);
@@ -328,17 +330,19 @@ static void pairs_are_crossed_when_nobody_else_is_there(void **state)
     for (int i = 0; i < 4; i++) SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_timeout:504 finish");
 
-    start(3); /* who refused before is avoided all the while */
+    start(4); /* who refused before is avoided all the while */
+    SAYS(failed(P, PDR_FAIL_CONNECT), "cancelD route");
+    SAYS(reroute(101, 4, 14), "sendP sendD");
     SAYS(failed(P, PDR_FAIL_CONNECT), "cancelD route");
     SAYS(reroute(101, 3, 13), "sendP sendD");
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
     SAYS(reroute(102, 2, 12), "sendP sendD");
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
-    SAYS(excluded(), "1 3 13 2 12");
+    SAYS(excluded(), "1 4 3 13 2 12");
     for (int i = 0; i < 3; i++) SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
-    SAYS(excluded(), "1 3 12");
+    SAYS(excluded(), "1 4 3 12");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
-    SAYS(excluded(), "1 2 13");
+    SAYS(excluded(), "1 4 2 13");
 
     start(2); /* with a server in common nothing is left to cross: a decode */
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
@@ -349,10 +353,8 @@ static void pairs_are_crossed_when_nobody_else_is_there(void **state)
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_timeout:504 finish");
 
-    start(2); /* or a prefill */
+    start(2); /* or a prefill, of a host that takes one which it was to avoid */
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
-    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
-    SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(reroute(101, 1, 12), "sendP sendD");
     SAYS(tick(FIRST_BYTE), "cancelP cancelD route");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
@@ -376,6 +378,7 @@ static void prefill_500_is_told_at_once(void **state)
     SAYS(no_route(PDR_E_NO_PAIR, 0), "route");
     SAYS(excluded(), "11");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_failed:502 finish");
+    assert_int_equal(t.act[0].retry_after_ms, 0);
 
     start(1); /* decode has answered, but nothing was sent yet: the answer is not trusted */
     head(D, 200);
@@ -457,6 +460,7 @@ static void request_errors_pass(void **state)
     start(2);
     SAYS(head(P, 422), "cancelD relay:422P");
     SAYS(verdicts(), "G-");
+    assert_int_equal(t.fx.leg[P].failure, 0);
     SAYS(body(P), "");
     SAYS(end(P), "finish");
     assert_int_equal(t.fx.result, PDR_RESULT_ANSWERED);
@@ -489,6 +493,7 @@ static void unavailable_with_retry_after_is_no_fault(void **state)
     t.retry_after_ms = 2000;
     SAYS(head(P, 503), "cancelP cancelD route");
     SAYS(verdicts(), "B-");
+    assert_int_equal(t.fx.leg[P].failure, 0);
     assert_int_equal(t.fx.leg[P].retry_after_ms, 2000);
     SAYS(excluded(), "1");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_failed:503 finish");
@@ -573,6 +578,23 @@ static void silence_is_borne_as_long_as_the_decision_says(void **state)
 static void a_stalled_answer_ends(void **state)
 {
     (void)state;
+    for (int old = 0; old < 2; old++) { /* an older caller's decision has no bounds, whatever lies behind it */
+        pdr_decision d = decision(100, 1, 11);
+        d.first_byte_us = d.answer_us = d.idle_us = 1;
+        if (old) d.struct_size = offsetof(pdr_decision, idle_us);
+        memset(&t, 0, sizeof t);
+        t.rules = rules_with(0);
+        t.now = T0;
+        t.n = PDR_MAX_ACTIONS;
+        pdr_init_struct(&t.x, sizeof t.x);
+        assert_int_equal(pdr_exchange_start(&t.x, &d, LEASE, &t.rules, t.now, t.act, &t.n, &t.fx), PDR_OK);
+        assert_true(pdr_exchange_deadline(&t.x) == T0 + (old ? FIRST_BYTE : 1000));
+        head(P, 200), end(P);
+        assert_true(pdr_exchange_deadline(&t.x) == T0 + (old ? TOTAL : 1000));
+        head(D, 200), body(D);
+        assert_true(pdr_exchange_deadline(&t.x) == T0 + (old ? TOTAL : 1000));
+    }
+
     start_bounded(1);
     head(P, 200);
     head(D, 200);
@@ -583,6 +605,7 @@ static void a_stalled_answer_ends(void **state)
     assert_int_equal(pdr_exchange_deadline(&t.x), last + IDLE_US * 1000);
     assert_string_equal(tick_with(20000, last), "cancelP cancelD abort:decode_timeout finish");
     assert_int_equal(t.fx.leg[D].verdict, PDR_VERDICT_FAILED);
+    assert_int_equal(t.fx.overran, 1u << D);
 
     start_bounded(1); /* a host that does not know is asked once, and no more */
     head(P, 200);
@@ -703,11 +726,13 @@ static void oldest_exclusion_makes_room(void **state)
     start(20);
     for (uint32_t i = 0; i < 10; i++) {
         failed(P, PDR_FAIL_CONNECT);
+        assert_int_equal(t.x.mode, PDR_MODE_PD); /* it lies behind the list */
         SAYS(reroute(101 + i, 2 + i, 11), "sendP sendD");
     }
     SAYS(excluded(), "3 4 5 6 7 8 9 10");
     head(D, 500);
     SAYS(excluded(), "5 6 7 8 9 10 11");
+    assert_int_equal(t.x.mode, PDR_MODE_PD);
 }
 
 static void arguments_are_checked_and_errors_change_nothing(void **state)

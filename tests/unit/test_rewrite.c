@@ -275,6 +275,41 @@ static void headers(void **state)
     for (size_t i = 0; i < sizeof free_ / sizeof *free_; i++)
         assert_int_equal(pdr_header_owned(free_[i], strlen(free_[i])), 0);
     assert_int_equal(pdr_header_owned(NULL, 0), 0);
+    assert_int_equal(pdr_header_owned("x-override-rid", sizeof "x-override" - 1), 0); /* what follows in memory is not the name's */
+    for (size_t len = 0; len < 4; len++) {                                            /* nor is it read: AddressSanitizer */
+        char *name = malloc(len + !len);
+        memcpy(name, "x-o", len);
+        assert_int_equal(pdr_header_owned(name, len), 0);
+        free(name);
+    }
+}
+
+/* As many edits as there may be, an insertion at the very front, and who does not want to know how much is needed. */
+static void limits_of_a_prompt(void **state)
+{
+    (void)state;
+    char body[64], tail[256];
+    size_t len, need = 77, n = PDR_MAX_SLICES;
+    pdr_slice slice[PDR_MAX_SLICES];
+    pdr_prompt p = marked("{^}", 0, body, &len);
+    pdr_decision d = decision();
+    p.edits = PDR_MAX_EDITS; /* all of them empty */
+    memset(p.edit, 0, sizeof p.edit);
+    assert_int_equal(pdr_rewrite_slices(&p, len, 3, slice, &n), PDR_OK);
+    p.edits++;
+    n = PDR_MAX_SLICES;
+    assert_int_equal(pdr_rewrite_slices(&p, len, 3, slice, &n), PDR_E_INVALID);
+    p.edits = 0;
+    p.insert_at = 0;
+    assert_int_equal(pdr_rewrite_slices(&p, len, 3, slice, &n), PDR_OK);
+    assert_int_equal(n, 2);
+    assert_int_equal(slice[0].source, 1);
+    assert_int_equal(slice[1].offset, 0);
+    assert_int_equal(slice[1].length, len);
+    assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 5, tail, sizeof tail, NULL), PDR_E_NOSPACE);
+    d.mode = 77;
+    assert_int_equal(pdr_rewrite_tail(&d, &p, PDR_LEG_DECODE, 0, tail, sizeof tail, &need), PDR_E_INVALID);
+    assert_int_equal(need, 77);
 }
 
 /* A client's member whose name is as long as an owned one's stays. */
@@ -297,6 +332,7 @@ int main(void)
         cmocka_unit_test(wrong_arguments_are_refused), cmocka_unit_test(headers),
         cmocka_unit_test(rooms_of_batches),
         cmocka_unit_test(only_these_names_are_owned),
+        cmocka_unit_test(limits_of_a_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
