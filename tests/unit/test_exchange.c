@@ -106,6 +106,7 @@ static void start_with(uint32_t retry_max, uint32_t mode)
     assert_int_equal(t.fx.leg[P].endpoint, mode == PDR_MODE_SINGLE ? PDR_NONE : 1);
     assert_int_equal(t.fx.leg[D].endpoint, 11);
     assert_int_equal(t.x.predicted_us, 5 + 20 + 3);
+    assert_true(t.x.prompt_tokens == 1000 && t.x.matched_tokens == 400);
 }
 
 static void start(uint32_t retry_max) { start_with(retry_max, PDR_MODE_PD); }
@@ -195,6 +196,7 @@ static void stream_is_relayed_from_its_first_byte(void **state)
     ev.usage = 1, ev.prompt_tokens = 1000, ev.cached_tokens = 300, ev.completion_tokens = 50;
     SAYS(feed(ev), "finish");
     SAYS(verdicts(), "-G");
+    assert_int_equal(t.fx.leg[D].failure, 0);
     assert_int_equal(t.fx.leg[D].usage, 1);
     assert_int_equal(t.fx.leg[D].completion_tokens, 50);
     assert_int_equal(t.fx.release, 1);
@@ -227,6 +229,21 @@ static void decode_ends_first_and_prefill_is_drained(void **state)
     SAYS(tick(1), "cancelP finish");
     SAYS(verdicts(), "S-");
     assert_int_equal(t.fx.result, PDR_RESULT_ANSWERED);
+
+    for (int most = 0; most < 3; most++) { /* nobody says how long: as long as a first byte may take, 30 s at most */
+        start(2);
+        t.rules.drain_timeout_ns = 0;
+        t.rules.first_byte_timeout_ns = most == 0 ? FIRST_BYTE : most == 1 ? 0 : UINT64_C(40000000000);
+        head(D, 200), body(D), end(D);
+        assert_true(pdr_exchange_deadline(&t.x) == t.now + (most == 0 ? FIRST_BYTE : UINT64_C(30000000000)));
+    }
+
+    start(2); /* the answer's time counts from the computed prompt */
+    t.now += 1000000;
+    head(P, 200), body(P), end(P);
+    t.now += 2000000;
+    head(D, 200), body(D), end(D);
+    assert_int_equal(t.fx.answer_us, 2000);
 
     start(2);
     head(D, 200), body(D), end(D);
@@ -498,6 +515,15 @@ static void unavailable_with_retry_after_is_no_fault(void **state)
     SAYS(excluded(), "1");
     SAYS(no_route(PDR_E_NO_PAIR, 0), "respond:prefill_failed:503 finish");
     assert_int_equal(t.act[0].retry_after_ms, 2000);
+
+    start(1); /* the next attempt's answer does not say what the first one's did */
+    t.retry_after_ms = 2000;
+    SAYS(head(P, 503), "cancelP cancelD route");
+    SAYS(reroute(101, 2, 11), "sendP sendD");
+    t.retry_after_ms = 0;
+    head(D, 200);
+    SAYS(body(D), "relay:200D");
+    assert_int_equal(t.act[0].retry_after_ms, 0);
 
     start(1);
     SAYS(head(P, 503), "cancelP cancelD route");
