@@ -597,6 +597,28 @@ static void spaces_between_integers_change_nothing(void **state)
         }
 }
 
+/* One space early in a list of many hundred bytes: what comes behind it has none, and the space is remembered all the same. */
+static void a_space_early_in_a_long_list_changes_nothing(void **state)
+{
+    static const char *const where[] = {"{\"messages\":[{\"role\":\"user\",\"content\":\"what is said before the list, long enough for a block\",\"a\":%s}]}",
+                                        "{\"messages\":[{\"role\":\"user\",\"content\":\"what is said before the list, long enough for a block\"}],\"tools\":[{\"enum\":%s}]}"};
+    char    body[2048], list[1200];
+    scanned first, other;
+    (void)state;
+    for (size_t w = 0; w < 2; w++)
+        for (int spaced = -1; spaced < 250; spaced += 1 + spaced / 8) { /* -1: none */
+            char *at = list;
+            for (int i = 0; i < 250; i++) at += sprintf(at, "%s%s%d", i ? "," : "[", i == spaced && i ? " " : "", i);
+            strcpy(at, "]");
+            snprintf(body, sizeof body, where[w], list);
+            scan_ok(body, PDR_API_CHAT, 64, spaced < 0 ? &first : &other);
+            if (spaced < 0) continue;
+            assert_int_equal(other.prompt.blocks, first.prompt.blocks);
+            assert_int_equal(other.prompt.prompt_bytes, first.prompt.prompt_bytes);
+            assert_memory_equal(other.hashes, first.hashes, first.prompt.blocks * sizeof *first.hashes);
+        }
+}
+
 static void message_stream_is_as_documented(void **state)
 {
     static const char body[] =
@@ -1019,6 +1041,7 @@ int main(void)
         cmocka_unit_test(token_chain_is_that_of_pdr_hash_tokens),
         cmocka_unit_test(spellings_that_mean_the_same),
         cmocka_unit_test(spaces_between_integers_change_nothing),
+        cmocka_unit_test(a_space_early_in_a_long_list_changes_nothing),
         cmocka_unit_test(message_stream_is_as_documented),
         cmocka_unit_test(next_turn_shares_every_full_block),
         cmocka_unit_test(salts_and_kinds_share_nothing),
