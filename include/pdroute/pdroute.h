@@ -481,7 +481,7 @@ PDR_API int pdr_wakeups(pdr_router *r, uint32_t *leases, size_t *n);
 PDR_API uint64_t pdr_decision_room(const pdr_decision *d, uint32_t i);
 /*
  * The text that goes in at prompt->insert_at for a leg, with its comma: ,"bootstrap_host":"…","bootstrap_port":8998,"bootstrap_room":17 . `pad_to`
- * pads it with trailing spaces to a fixed width, so that a retry can overwrite it in place (PDR_E_NOSPACE if longer than pad_to). buf gets at most cap bytes, *need the length. Empty for PDR_MODE_SINGLE. [pure] since 0.1
+ * pads it with trailing spaces to a fixed width, so that a retry can overwrite it in place (PDR_E_NOSPACE if longer than pad_to). buf gets at most cap bytes, *need the length. Empty for PDR_MODE_SINGLE; PDR_E_INVALID for a held decision: it has no room yet. [pure] since 0.1
  */
 PDR_API int pdr_rewrite_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t pad_to, char *buf, size_t cap, size_t *need);
 /* A piece of a rewritten body: bytes of the original (source 0) or of the tail (source 1). */

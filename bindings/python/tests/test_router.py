@@ -159,12 +159,16 @@ def test_route_batch(router, lease):
     bodies = [CHAT, b"{", bytearray(CHAT), b'{"messages":1', memoryview(CHAT)]
     found = router.route_batch(bodies, lease=lease)
     assert [type(each).__name__ for each in found] == ["Routed", "ParseError", "Routed", "ParseError", "Routed"]
-    rooms = {each.decision.room for each in found if isinstance(each, pdroute.Routed)}
-    assert len(rooms) == 3 and router.stats().bookings == 3
-    for each in found:
-        if isinstance(each, pdroute.Routed):
-            assert json.loads(each.rewrite(Leg.PREFILL))["bootstrap_room"] in rooms
-            each.done()
+    first, second, third = found[0], found[2], found[4]
+    assert third.held and not first.held and not second.held  # there are two prefill servers
+    assert len({first.decision.room, second.decision.room}) == 2 and router.stats().bookings == 3
+    with pytest.raises(pdroute.InvalidError):
+        third.rewrite(Leg.PREFILL)  # it has no room yet
+    for each in (first, second):
+        assert json.loads(each.rewrite(Leg.PREFILL))["bootstrap_room"] == each.decision.room
+        each.done()
+    assert third.take() and json.loads(third.rewrite(Leg.DECODE))["bootstrap_room"] == third.decision.room > 0
+    third.done()
     assert router.stats().bookings == 0
 
 
