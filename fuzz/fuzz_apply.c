@@ -1,6 +1,7 @@
 /* Any bytes as a document of pool and endpoints, twice over what the first time left behind. */
 #include "apply.h"
 #include "gather.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
               pool.bootstrap_port <= 65535);
         for (size_t i = 0; i < n; i++) {
             CHECK(list[i].struct_size == sizeof *list && list[i].port >= 1 && list[i].port <= 65535 &&
-                  pdr_host_ok(list[i].host));
+                  pdr_text_is_host(list[i].host));
             CHECK(list[i].role >= PDR_ROLE_PREFILL && list[i].role <= PDR_ROLE_BOTH && list[i].bootstrap_port <= 65535);
             CHECK(memchr(list[i].labels, 0, sizeof list[i].labels) && memchr(list[i].name, 0, sizeof list[i].name));
         }

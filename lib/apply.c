@@ -3,6 +3,7 @@
 #include "config.h"
 #include "gather.h"
 #include "k8s.h"
+#include "text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,7 +96,7 @@ static int read_url(pdr_gather *g, uint32_t node, const char *where, pdr_endpoin
             return fail_entry(g, node, where, "url has no port 1..65535 behind the colon");
         e->port = (uint32_t)number;
     }
-    if (!pdr_host_ok(host) || strlen(host) >= sizeof e->host)
+    if (!pdr_text_is_host(host) || strlen(host) >= sizeof e->host)
         return fail_entry(g, node, where, "url has no host name or address");
     memcpy(e->host, host, strlen(host) + 1);
     return PDR_OK;
@@ -111,7 +112,7 @@ static int read_host(pdr_gather *g, uint32_t node, const char *where, const char
         memmove(out, out + 1, len - 2);
         out[len - 2] = 0;
     }
-    return pdr_host_ok(out)
+    return pdr_text_is_host(out)
                ? PDR_OK
                : pdr_doc_fail(g->doc, node, g->err, PDR_E_PARSE, "%.100s: %s is no host name or address", where, what);
 }

@@ -147,18 +147,6 @@ void pdr_gather_some_labels(pdr_gather *g, uint32_t node, char *out, size_t size
     g->err = err;
 }
 
-int pdr_host_ok(const char *host)
-{
-    const char *colon = strchr(host, ':');
-    if (!*host || (colon && !strchr(colon + 1, ':'))) return 0; /* a host with a port; IPv6 has two colons at least */
-    for (; *host; host++) {
-        char c = *host;
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:%", c)))
-            return 0;
-    }
-    return 1;
-}
-
 void pdr_shorten(const char *text, char *out, size_t size)
 {
     uint64_t hash = 0xCBF29CE484222325u; /* FNV-1a */

@@ -41,8 +41,6 @@ int pdr_gather_labels(pdr_gather *g, uint32_t node, const char *where, const cha
 /* The same, but leaves out what does not fit or is no string. */
 void pdr_gather_some_labels(pdr_gather *g, uint32_t node, char *out, size_t size);
 
-/* Whether text can stand as a host in a URL, a header and a JSON string: letters, digits, ".-_:%". */
-int pdr_host_ok(const char *host);
 /* Copies text; if it does not fit, its beginning and a hash of the whole, so that different texts stay different. */
 void pdr_shorten(const char *text, char *out, size_t size);
 

@@ -1,6 +1,7 @@
 #include "k8s.h"
 
 #include "similar.h"
+#include "text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -530,7 +531,7 @@ static int read_pod(pdr_gather *g, uint32_t pod, const char *kind, uint32_t inde
     if (!selected(g, labels) || (*space && *g->pool.space && strcmp(space, g->pool.space))) return skip_pod(g);
     if (*phase && strcmp(phase, "Running")) return skip_pod(g);
     if (!*host) return skip_pod(g); /* it comes when the pod has been placed */
-    if (!*text_at(g, pod, "metadata.name") || !pdr_host_ok(host) || strlen(host) >= sizeof((pdr_endpoint *)0)->host) {
+    if (!*text_at(g, pod, "metadata.name") || !pdr_text_is_host(host) || strlen(host) >= sizeof((pdr_endpoint *)0)->host) {
         pdr_gather_warn(g, "%.100s: %s, left out", where,
                         *text_at(g, pod, "metadata.name") ? "status.podIP is no address" : "metadata.name is missing");
         return skip_pod(g);

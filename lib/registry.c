@@ -3,7 +3,6 @@
 #include "err.h"
 #include "text.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -73,15 +72,6 @@ static void unlink_name(const pdr_registry *g, uint32_t id)
 
 static int terminated(const char *s, size_t cap) { return memchr(s, 0, cap) != NULL; }
 
-static int host_ok(const char *s)
-{
-    const char *colon = strchr(s, ':');
-    if (colon && !strchr(colon + 1, ':')) return 0; /* a host with a port; IPv6 has two at least */
-    for (; *s; s++)
-        if (!isalnum((unsigned char)*s) && !strchr(".-_:%", *s)) return 0;
-    return 1;
-}
-
 /* Names go into logs, labels of metrics and terminals. What is not UTF-8 would come out as U+FFFD, and two such names as
  * the same series. */
 static int printable(const char *s)
@@ -102,8 +92,8 @@ int pdr_registry_validate(const pdr_endpoint *e, pdr_error *err)
     if (!printable(e->name)) return pdr_fail(err, PDR_E_INVALID, "the endpoint's name has a control character, or is not UTF-8");
     if (!printable(e->topology_host) || !printable(e->topology_rack) || !printable(e->topology_zone))
         return pdr_fail(err, PDR_E_INVALID, "the topology of endpoint \"%.64s\" has a control character, or is not UTF-8", e->name);
-    if (!e->host[0] || !host_ok(e->host)) return pdr_fail(err, PDR_E_INVALID, "host \"%.64s\" is not a host name or address", e->host);
-    if (!host_ok(e->bootstrap_host))
+    if (!pdr_text_is_host(e->host)) return pdr_fail(err, PDR_E_INVALID, "host \"%.64s\" is not a host name or address", e->host);
+    if (e->bootstrap_host[0] && !pdr_text_is_host(e->bootstrap_host))
         return pdr_fail(err, PDR_E_INVALID, "bootstrap_host \"%.64s\" is not a host name or address", e->bootstrap_host);
     /* SGLang takes this address for a fake KV transport: python/sglang/srt/disaggregation/utils.py, FAKE_BOOTSTRAP_HOST */
     if (!strcmp(e->host, "2.2.2.2") || !strcmp(e->bootstrap_host, "2.2.2.2"))

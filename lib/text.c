@@ -119,6 +119,18 @@ void pdr_text_plain(char *s)
     *out = 0;
 }
 
+int pdr_text_is_host(const char *s)
+{
+    const char *colon = strchr(s, ':');
+    if (!*s || (colon && !strchr(colon + 1, ':'))) return 0; /* a host with a port; IPv6 has two colons at least */
+    for (; *s; s++) {
+        char c = *s;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(".-_:%", c)))
+            return 0;
+    }
+    return 1;
+}
+
 int pdr_text_end(const struct pdr_text *t, size_t *need)
 {
     if (need) *need = t->len;

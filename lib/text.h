@@ -39,6 +39,9 @@ void pdr_text_label(struct pdr_text *t, const char *s, size_t n);
 /* In place: one line of UTF-8. Control characters (C0, DEL, C1: U+009B begins a terminal's command, too), line and
  * paragraph separators, and bytes that are not UTF-8 become '?'. */
 void pdr_text_plain(char *s);
+/* Whether text can stand as a host in a URL, a header and a JSON string: not empty, letters (of ASCII, whatever the locale), digits, ".-_:%"; one
+ * colon would be a host with a port, IPv6 has two at least. */
+int pdr_text_is_host(const char *s);
 /* What the public functions of the form (buf, cap, need) answer: PDR_OK, or PDR_E_NOSPACE if it did not fit and was not
  * just asked. */
 int pdr_text_end(const struct pdr_text *t, size_t *need);

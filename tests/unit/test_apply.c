@@ -1,6 +1,7 @@
 /* lib/apply.c, k8s.c, gather.c: own documents and Kubernetes objects → pool and endpoints. */
 #include "apply.h"
 #include "gather.h"
+#include "text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -445,9 +446,9 @@ static void long_names_stay_different(void **state)
     assert_memory_equal(a, b, 40);
     pdr_shorten("short", a, sizeof a);
     assert_string_equal(a, "short");
-    assert_true(pdr_host_ok("fe80::1%eth0") && pdr_host_ok("a-b_c.example") && !pdr_host_ok("") &&
-                !pdr_host_ok("a/b") && !pdr_host_ok("a\"") && !pdr_host_ok("a\r\nb"));
-    assert_true(pdr_host_ok("::1") && pdr_host_ok("fd00::") && !pdr_host_ok("10.0.0.1:8998") && !pdr_host_ok("name:") && !pdr_host_ok(":1")); /* ports have a member of their own */
+    assert_true(pdr_text_is_host("fe80::1%eth0") && pdr_text_is_host("a-b_c.example") && !pdr_text_is_host("") &&
+                !pdr_text_is_host("a/b") && !pdr_text_is_host("a\"") && !pdr_text_is_host("a\r\nb"));
+    assert_true(pdr_text_is_host("::1") && pdr_text_is_host("fd00::") && !pdr_text_is_host("10.0.0.1:8998") && !pdr_text_is_host("name:") && !pdr_text_is_host(":1")); /* ports have a member of their own */
 }
 
 static void any_document(const char *text, size_t len)
@@ -463,7 +464,7 @@ static void any_document(const char *text, size_t len)
         assert_in_range(list[i].port, 1, 65535);
         assert_in_range(list[i].role, PDR_ROLE_PREFILL, PDR_ROLE_BOTH);
         assert_in_range(list[i].bootstrap_port, 0, 65535);
-        assert_true(pdr_host_ok(list[i].host));
+        assert_true(pdr_text_is_host(list[i].host));
     }
 }
 

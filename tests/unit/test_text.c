@@ -3,6 +3,7 @@
 
 #include "pdroute/pdroute.h"
 
+#include <locale.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -80,6 +81,23 @@ static void numbers(void **state)
     }
 }
 
+/* One rule, by whichever door a host comes in: pdr_endpoint_put and pdr_apply_json ask here. */
+static void hosts(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"a", "A-z_0.9", "10.0.0.1", "::1", "fe80::1%eth0", ":::", "%"};
+    static const char *const bad[] = {"", ":", "a:1", "10.0.0.1:80", "[::1]", "a b", "a/b", "a@b::", "\xc3\xa4", "a\n", "a\"", "a\\", "a,b"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) assert_true(pdr_text_is_host(good[i]));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(pdr_text_is_host(bad[i]));
+    setlocale(LC_CTYPE, "de_DE.ISO-8859-1"); /* where letters are more; without it installed the plain one is asked twice */
+    for (int c = 1; c < 256; c++) {
+        char text[] = {'x', (char)c, ':', ':', 0};
+        int  plain = c < 128 && (strchr("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-_:%", c) != NULL);
+        assert_int_equal(pdr_text_is_host(text), plain);
+    }
+    setlocale(LC_CTYPE, "C");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -87,6 +105,7 @@ int main(void)
         cmocka_unit_test(json_strings),
         cmocka_unit_test(one_plain_line),
         cmocka_unit_test(numbers),
+        cmocka_unit_test(hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
