@@ -78,7 +78,7 @@ static void set_count(pdr_exchange *x, int which, uint32_t value)
 }
 
 #define DRAIN_TIMEOUT_NS UINT64_C(30000000000)
-#define USAGE_MOST       (1u << 28) /* tokens: more than the largest body has, and no server that counts so is believed */
+#define USAGE_MOST       (1u << 28) /* tokens: more than the largest body has, and no server that counts so, or more of it cached than there is, is believed */
 #define FIELD(type, member) (offsetof(type, member) + sizeof(((type *)0)->member))
 
 /* One call: everything happens on a copy, so that an error changes nothing. */
@@ -477,7 +477,7 @@ static void on_end(turn *t, const pdr_event *ev)
     if (was != LEG_ERROR) {
         pdr_exchange_leg *fx = &t->fx.leg[leg];
         judge(t, leg, PDR_VERDICT_GOOD, 0);
-        fx->usage = ev->usage == 1 && (ev->prompt_tokens | ev->cached_tokens | ev->completion_tokens) < USAGE_MOST;
+        fx->usage = ev->usage == 1 && (ev->prompt_tokens | ev->completion_tokens) < USAGE_MOST && ev->cached_tokens <= ev->prompt_tokens;
         if (fx->usage) {
             fx->prompt_tokens = ev->prompt_tokens;
             fx->cached_tokens = ev->cached_tokens;

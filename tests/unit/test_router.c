@@ -623,7 +623,10 @@ static void a_configured_cache_counts(void **state)
         answer_with_usage(&f, &x, 7900, d.matched_tokens);
     }
     assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 500);
-    pdr_decision d = started(&f, &x, 7900, 99); /* it has more than can be believed: an eighth more */
+    pdr_decision d = started(&f, &x, 7900, 98); /* more cached than there is: not believed */
+    answer_with_usage(&f, &x, 7900, 7901);
+    assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 500);
+    d = started(&f, &x, 7900, 99); /* it has more than was believed: an eighth more */
     answer_with_usage(&f, &x, 7900, d.matched_tokens + 7000);
     assert_int_equal(fleet_target(&f, f.prefill[0]).prefix_capacity, 563);
     e.kv_capacity = 128; /* a change of what is written down counts, and a very small one is a few blocks */
@@ -792,7 +795,7 @@ static void usage_teaches_tokens_per_byte(void **state)
     assert_in_range(d.prompt_tokens, 3900, 4100);
     assert_int_equal(fleet_stats(&f).prompt_tokens_reported, 30 * 4000);
     /* counts that no prompt can have, of a server that is broken, teach nothing: what was learnt is for all servers */
-    static const uint64_t absurd[][2] = {{UINT64_MAX, 0}, {1 << 28, 0}, {4000, UINT64_MAX}};
+    static const uint64_t absurd[][2] = {{UINT64_MAX, 0}, {1 << 28, 0}, {4000, UINT64_MAX}, {4000, 4001}, {0, 1}};
     for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
         d = started(&f, &x, 8000, 7);
         answer_with_usage(&f, &x, absurd[i][0], absurd[i][1]);
