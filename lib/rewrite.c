@@ -27,7 +27,7 @@ static int put_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t 
     if (leg != PDR_LEG_PREFILL && leg != PDR_LEG_DECODE) return PDR_E_INVALID;
     if (d->mode == PDR_MODE_PD) {
         if (!(engine = pdr_engine_get(d->engine)) || d->batch > PDR_ROOM_MAX_DRAW) return PDR_E_INVALID;
-        if (d->outcome == PDR_HELD) return PDR_E_INVALID; /* it has no room yet */
+        if (d->outcome == PDR_HELD || !d->room) return PDR_E_INVALID; /* held, dry, refused: with room 0 decode would wait for ever */
         if (p->members) PDR_TEXT_LITERAL(t, ",");
         engine->put_members(d, p, leg, t);
     } else if (d->mode != PDR_MODE_SINGLE) {

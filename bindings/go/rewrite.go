@@ -42,7 +42,8 @@ func RewriteSlices(prompt *Prompt, bodyLen, tailLen int, buf *[MaxSlices]Slice) 
 	return buf[:s.n], nil
 }
 
-// Rewrite is the body for a leg in one piece, appended to dst.
+// Rewrite is the body for a leg in one piece, appended to dst. ErrInvalid for a pair without a room: a decision that is
+// held, dry or was refused.
 func (d *Decision) Rewrite(dst []byte, prompt *Prompt, leg Leg, body []byte) ([]byte, error) {
 	s := newScratch()
 	defer s.free()

@@ -108,7 +108,7 @@ type RequestFlags uint32
 
 const (
 	RequestNoHold RequestFlags = C.PDR_REQUEST_NO_HOLD // send now or refuse
-	RequestDry    RequestFlags = C.PDR_REQUEST_DRY     // decide, book nothing, hold nothing
+	RequestDry    RequestFlags = C.PDR_REQUEST_DRY     // decide, book nothing, hold nothing: no room
 )
 
 // Request is what the caller knows beside the body.

@@ -202,3 +202,23 @@ func TestPlaceInTheQueue(t *testing.T) {
 		t.Fatalf("%+v %v", p, err)
 	}
 }
+
+// A dry decision has no room: a body with room 0 would make decode wait for ever.
+func TestDryIsNotRewritten(t *testing.T) {
+	r, lease := fleet(t, 1, 1)
+	var (
+		q = Request{API: APIChat, Lease: lease, NowNs: 1001 * second, Flags: RequestDry}
+		p Prompt
+		d Decision
+	)
+	body := []byte(`{"messages": [{"role": "user", "content": "x"}]}`)
+	if err := r.Route(body, &q, &p, &d); err != nil || d.Outcome != Send || d.Room != 0 {
+		t.Fatalf("%+v %v", d, err)
+	}
+	if _, err := d.Rewrite(nil, &p, LegDecode, body); !errors.Is(err, ErrInvalid) {
+		t.Fatal(err)
+	}
+	if _, err := d.RewriteTail(&p, LegPrefill, 0); !errors.Is(err, ErrInvalid) {
+		t.Fatal(err)
+	}
+}

@@ -204,6 +204,11 @@ static void wrong_arguments_are_refused(void **state)
     assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
     e = d, e.outcome = PDR_HELD, e.room = 0; /* not to be sent: with room 0 a decode server waits for ever */
     assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
+    e = d, e.room = 0; /* a dry one */
+    assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
+    assert_int_equal(pdr_rewrite_tail(&e, &p, PDR_LEG_DECODE, 0, out, sizeof out, &need), PDR_E_INVALID);
+    pdr_init_struct(&e, sizeof e); /* as a refusal leaves it */
+    assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
     e = d, e.mode = 9;
     assert_int_equal(REWRITE(&e, &p, 0), PDR_E_INVALID);
     e = d, e.batch = 65536;

@@ -125,7 +125,7 @@ class Routed:
         return address(d.decode_host, d.decode_port) if d.outcome == SEND else ""
 
     def rewrite(self, leg: int) -> bytes:
-        """The body for a leg, in one piece. InvalidError while it is held: it has no room yet."""
+        """The body for a leg, in one piece. InvalidError for a pair without a room: while it is held, and after RequestFlags.DRY."""
         return rewrite(self.decision, self.prompt, leg, self.body)
 
     def pieces(self, leg: int) -> list[memoryview]:

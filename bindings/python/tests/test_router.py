@@ -191,6 +191,9 @@ def test_scan_and_hashes(router, lease):
     decision = router.route_prompt(scanned.prompt, scanned.hashes, lease=lease)
     router.booking_done(decision.booking)
     again = router.route_prompt(scanned.prompt, scanned.hashes, lease=lease, flags=RequestFlag.DRY)
+    assert again.outcome == Outcome.SEND and again.room == 0  # nothing is booked, no room either
+    with pytest.raises(pdroute.InvalidError):
+        pdroute.rewrite(again, scanned.prompt, Leg.DECODE, LONG)
     assert again.prefill == decision.prefill and again.matched_tokens > 0
     other = router.route_prompt(scanned.prompt, scanned.hashes, lease=lease, flags=RequestFlag.DRY, exclude=[decision.prefill])
     assert other.prefill != decision.prefill
