@@ -108,6 +108,7 @@ int pdr_struct_in(void *dst, size_t known, const void *src, pdr_error *err)
     if (!src) return pdr_fail(err, PDR_E_INVALID, "a struct is NULL");
     memcpy(&size, src, sizeof size);
     if (size < sizeof size) return pdr_fail(err, PDR_E_VERSION, "struct_size is not set");
+    if (size > known + PDR_STRUCT_GROWTH) return pdr_fail(err, PDR_E_VERSION, "struct_size is %u, that of this struct is %zu", size, known);
     for (size_t i = known; i < size; i++)
         if (((const unsigned char *)src)[i])
             return pdr_fail(err, PDR_E_VERSION, "a field that this library version does not know is set (byte %zu)", i);

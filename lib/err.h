@@ -22,7 +22,10 @@ static inline int pdr_struct_ok(const void *s, size_t least)
     return size >= least;
 }
 
-/* Reads an input struct of the caller's size into `dst` (known bytes, rest zero). PDR_E_VERSION if bytes beyond what is known are set. */
+/* What a newer caller's struct may be longer than ours. No release will add so much at once; a size beyond it is no size but what lay in memory
+ * before, and nothing behind the struct may be read because of it. */
+#define PDR_STRUCT_GROWTH 4096
+/* Reads an input struct of the caller's size into `dst` (known bytes, rest zero). PDR_E_VERSION if bytes beyond what is known are set, or too many. */
 int pdr_struct_in(void *dst, size_t known, const void *src, pdr_error *err);
 /* Writes an output struct, no further than the caller's struct_size, which is kept. */
 int pdr_struct_out(void *dst, const void *src, size_t known, pdr_error *err);

@@ -9,8 +9,8 @@
  * Conventions
  *  - Functions return 0 (PDR_OK) or a negative PDR_E_* code. Details go to an optional caller-owned pdr_error.
  *    After an error nothing has changed, unless the function says otherwise.
- *  - Every public struct begins with `struct_size`: set it to sizeof(the struct) (pdr_init_struct() zeroes and sets it). Fields are only
- *    ever appended; a library reads no further than struct_size and writes no further than struct_size. Zero is the default.
+ *  - Every public struct begins with `struct_size`: set it to sizeof(the struct) (pdr_init_struct() zeroes and sets it). Fields are only ever
+ *    appended; a library reads and writes no further than struct_size. Zero is the default. What an input has behind the fields that the library knows must be zero, and at most 4096 bytes (PDR_E_VERSION).
  *  - Ownership words: *borrowed* (until return), *copied*, *owned by the router*, *caller's*.
  *  - Thread tags: [any] any number of threads and processes at once on one router; [exclusive] nobody else may use the router;
  *    [pure] touches no shared state; [object] one caller at a time per object.
@@ -51,7 +51,7 @@ PDR_API uint32_t    pdr_abi_version(void);
 enum {
     PDR_OK = 0,
     PDR_E_INVALID = -1,        /* an argument is wrong: a bug in the caller [500] */
-    PDR_E_VERSION = -2,        /* struct_size unknown or bytes set that this library does not know [500] */
+    PDR_E_VERSION = -2,        /* struct_size impossible or bytes set that this library does not know [500] */
     PDR_E_NOSPACE = -3,        /* the caller's buffer is too small; the needed size was written [500] */
     PDR_E_PARSE = -4,          /* text is not what it must be (JSON, metrics, config); offset and line say where [400] */
     PDR_E_TOO_LARGE = -5,      /* a size limit was passed (body, number of owned keys, batch) [413] */
@@ -400,7 +400,7 @@ PDR_API int pdr_body_member(const char *body, size_t len, const char *name, size
 PDR_API int pdr_hash_tokens(const uint32_t *ids, size_t count, uint64_t salt, const pdr_limits *limits, uint64_t *hashes, size_t cap, size_t *n);
 
 enum { PDR_REQUEST_NO_HOLD = 1u << 0, /* send now or refuse */
-       PDR_REQUEST_DRY = 1u << 1      /* decide, book nothing, hold nothing */ };
+       PDR_REQUEST_DRY = 1u << 1      /* decide, book nothing, hold nothing: no room, so no rewrite for a pair */ };
 
 /* What the caller knows beside the body. */
 typedef struct pdr_request {
@@ -481,7 +481,7 @@ PDR_API int pdr_wakeups(pdr_router *r, uint32_t *leases, size_t *n);
 PDR_API uint64_t pdr_decision_room(const pdr_decision *d, uint32_t i);
 /*
  * The text that goes in at prompt->insert_at for a leg, with its comma: ,"bootstrap_host":"…","bootstrap_port":8998,"bootstrap_room":17 . `pad_to`
- * pads it with trailing spaces to a fixed width, so that a retry can overwrite it in place (PDR_E_NOSPACE if longer than pad_to). buf gets at most cap bytes, *need the length. Empty for PDR_MODE_SINGLE; PDR_E_INVALID for a held decision: it has no room yet. [pure] since 0.1
+ * pads it with trailing spaces to a fixed width, so that a retry can overwrite it in place (PDR_E_NOSPACE if longer than pad_to). buf gets at most cap bytes, *need the length. Empty for PDR_MODE_SINGLE; PDR_E_INVALID for a decision without a room: held (it has none yet), dry, refused. [pure] since 0.1
  */
 PDR_API int pdr_rewrite_tail(const pdr_decision *d, const pdr_prompt *p, int leg, size_t pad_to, char *buf, size_t cap, size_t *need);
 /* A piece of a rewritten body: bytes of the original (source 0) or of the tail (source 1). */

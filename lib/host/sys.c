@@ -36,6 +36,8 @@ int pdr_host_fail_errno(pdr_error *err, const char *what, const char *path)
     return PDR_E_SYSTEM;
 }
 
+#define STRUCT_GROWTH 4096 /* as pdroute.h says: beyond it nothing behind the struct is read */
+
 int pdr_host_struct_in(void *dst, size_t known, const void *src, pdr_error *err)
 {
     uint32_t size;
@@ -43,6 +45,7 @@ int pdr_host_struct_in(void *dst, size_t known, const void *src, pdr_error *err)
     if (!src) return PDR_OK;
     memcpy(&size, src, sizeof size);
     if (size < sizeof size) return pdr_host_fail(err, PDR_E_VERSION, "struct_size is not set");
+    if (size > known + STRUCT_GROWTH) return pdr_host_fail(err, PDR_E_VERSION, "struct_size is %u, that of this struct is %zu", size, known);
     for (size_t i = known; i < size; i++)
         if (((const unsigned char *)src)[i])
             return pdr_host_fail(err, PDR_E_VERSION, "a field that this library version does not know is set");

@@ -12,9 +12,10 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 
-enum { NEWER = 24, GUARD = 64 };
+enum { NEWER = 24, GUARD = 64, GROWTH = 4096 /* as pdroute.h says */ };
 
 typedef int struct_call(void *context, void *s); /* one call that takes or fills the struct */
 
@@ -27,6 +28,32 @@ static inline void *sized(const void *from, size_t known, size_t size, int fill)
     memcpy(s, from, size < known ? size : known);
     memcpy(s, &n, size < sizeof n ? size : sizeof n);
     return s;
+}
+
+/* A size that no struct has is refused before anything behind the struct is read: there is no memory there. */
+static inline void check_not_read_behind(struct_call *call, void *context, const void *full, size_t known)
+{
+    static const uint32_t sizes[] = {UINT32_MAX, 1u << 31, 1u << 20};
+    const size_t          page = 65536; /* a multiple of any */
+    char                 *map = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(map, MAP_FAILED);
+    assert_int_equal(mprotect(map + page, page, PROT_NONE), 0);
+    char *s = map + page - known;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        memcpy(s, full, known);
+        memcpy(s, &sizes[i], sizeof sizes[i]);
+        assert_int_equal(call(context, s), PDR_E_VERSION);
+    }
+    munmap(map, 2 * page);
+    char *longest = sized(full, known, known + GROWTH + 1, 0);
+    assert_int_equal(call(context, longest), PDR_E_VERSION);
+    free(longest);
+    longest = sized(full, known, known + GROWTH, 0);
+    int code = call(context, longest);
+    free(longest);
+    longest = sized(full, known, known, 0);
+    assert_int_equal(code, call(context, longest));
+    free(longest);
 }
 
 /* `full` is a valid input; sizes below `least` are PDR_E_VERSION or PDR_E_INVALID, from `least` on missing fields count as zero. */
@@ -56,6 +83,7 @@ static inline void check_input(struct_call *call, void *context, const void *ful
         assert_int_equal(call(context, newer), PDR_E_VERSION);
         free(newer);
     }
+    check_not_read_behind(call, context, full, known);
     for (size_t size = 0; size < sizeof(uint32_t); size++) {
         newer = sized(full, known, known, 0);
         memset(newer, 0, sizeof(uint32_t));

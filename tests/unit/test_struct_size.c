@@ -356,7 +356,11 @@ static void exchanges(void **state)
     fleet                     f;
     fleet_open(&f, &c, 2, 1);
     pdr_decision d = dry(&f);
+    assert_int_equal(use_decision(&f, &d), PDR_E_INVALID); /* it has no room */
+    assert_int_equal(fleet_route(&f, 900, 1, 0, &d), PDR_OK);
     check_object(use_decision, &f, &d, sizeof d);
+    assert_int_equal(pdr_booking_done(f.r, d.booking, PDR_DONE_ALL, f.now), PDR_OK);
+    d = dry(&f);
     check_object(begin_with_decision, &f, &d, sizeof d);
     check_object(use_exchange, &f, &none, sizeof none);
     check_input(feed_event, &f, &ev, sizeof ev, sizeof(uint32_t));
