@@ -176,6 +176,13 @@ static const char *member_name(size_t i)
     return i < FIELDS + OTHERS ? others[i - FIELDS] : NULL;
 }
 
+const char *pdr_config_word(const pdr_config_field *field, uint64_t value)
+{
+    for (size_t i = 0; i < WORDS; i++)
+        if (words[i].offset == field->offset && words[i].value == value) return words[i].word;
+    return NULL;
+}
+
 static int is_word_field(const pdr_config_field *field)
 {
     for (size_t i = 0; i < WORDS; i++)

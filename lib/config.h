@@ -26,5 +26,7 @@ typedef struct pdr_config_field {
 /* The i-th field in the order of the struct, NULL after the last. */
 const pdr_config_field *pdr_config_field_at(size_t i);
 uint64_t                pdr_config_get(const pdr_config *config, const pdr_config_field *field);
+/* The word that stands for this value of the field in a document; NULL for a field of numbers. */
+const char *pdr_config_word(const pdr_config_field *field, uint64_t value);
 
 #endif

@@ -172,6 +172,8 @@ static pdr_rates rates_of(const pdr_config *c)
     return k;
 }
 
+static int no_out(pdr_error *err) { return pdr_fail(err, PDR_E_INVALID, "where to put the router (out) is NULL"); }
+
 int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t boot, pdr_router **out, pdr_error *err)
 {
     pdr_router *r = mem;
@@ -179,7 +181,8 @@ int pdr_router_init(void *mem, size_t size, const pdr_config *config, uint64_t b
     pdr_books   b;
     int         code = resolved(config, &c, err);
     if (code) return code;
-    if (!mem || !out || (uintptr_t)mem % 64) return pdr_fail(err, PDR_E_INVALID, "memory for a block is missing or not 64-byte aligned");
+    if (!out) return no_out(err);
+    if (!mem || (uintptr_t)mem % 64) return pdr_fail(err, PDR_E_INVALID, "memory for a block is missing or not 64-byte aligned");
     uint64_t offset[PDR_REGION_END + 1];
     lay_out(&c, offset);
     if (size < offset[PDR_REGION_END])
@@ -254,10 +257,20 @@ static int tables_agree(pdr_router *r, pdr_error *err)
     return PDR_OK;
 }
 
+static int differs(const pdr_config *there, const pdr_config *here, const pdr_config_field *f, pdr_error *err)
+{
+    if (!f) return pdr_fail(err, PDR_E_BLOCK_CONFIG, "block was made with another configuration");
+    uint64_t    was = pdr_config_get(there, f), is = pdr_config_get(here, f);
+    const char *word = pdr_config_word(f, was), *other = pdr_config_word(f, is);
+    if (word && other) return pdr_fail(err, PDR_E_BLOCK_CONFIG, "block was made with another configuration: %s is %s there, %s here", f->name, word, other);
+    return pdr_fail(err, PDR_E_BLOCK_CONFIG, "block was made with another configuration: %s is %llu there, %llu here", f->name, (unsigned long long)was,
+                    (unsigned long long)is);
+}
+
 int pdr_router_attach(void *mem, size_t size, const pdr_config *config, uint64_t boot, pdr_router **out, pdr_error *err)
 {
     pdr_router *r = mem;
-    int         code = check_header(r, size, err);
+    int         code = out ? check_header(r, size, err) : no_out(err);
     if (code) return code;
     if (r->boot != boot) return pdr_fail(err, PDR_E_BLOCK_BOOT, "block is from before the last boot of this system");
     if (config) {
@@ -271,9 +284,7 @@ int pdr_router_attach(void *mem, size_t size, const pdr_config *config, uint64_t
                                 r->config.tenant_header, c.tenant_header);
             for (size_t i = 0; (f = pdr_config_field_at(i)); i++)
                 if (strcmp(f->name, "seed") && pdr_config_get(&c, f) != pdr_config_get(&r->config, f)) break;
-            return pdr_fail(err, PDR_E_BLOCK_CONFIG, "block was made with another configuration: %s is %llu there, %llu here",
-                            f ? f->name : "a field", f ? (unsigned long long)pdr_config_get(&r->config, f) : 0,
-                            f ? (unsigned long long)pdr_config_get(&c, f) : 0);
+            return differs(&r->config, &c, f, err);
         }
     }
     code = tables_agree(r, err);
@@ -286,7 +297,7 @@ int pdr_router_restore(void *mem, size_t size, uint64_t boot, uint64_t seed, pdr
     pdr_router *r = mem;
     pdr_books   b;
     char        why[160];
-    int         code = check_header(r, size, err);
+    int         code = out ? check_header(r, size, err) : no_out(err);
     if (!code) code = tables_agree(r, err);
     if (code) return code;
     pdr_books_open(&b, r);

@@ -39,6 +39,11 @@ static void refusals_name_the_reason(void **state)
     assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_E_BLOCK_CONFIG);
     assert_non_null(strstr(err.message, "\"\" there, \"x-tenant-2\" here"));
     other = c;
+    other.policy = PDR_POLICY_LEAST_TOKENS; /* words, as in a document */
+    other.max_held = 0;
+    assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_E_BLOCK_CONFIG);
+    assert_non_null(strstr(err.message, "policy is default there, least_tokens here"));
+    other = c;
     other.seed = 1; /* seeds may differ */
     assert_int_equal(pdr_router_attach(f.mem, size, &other, 7, &r, &err), PDR_OK);
     f.r->layout++;
@@ -55,6 +60,13 @@ static void refusals_name_the_reason(void **state)
     f.r->magic[0] ^= 1;
     assert_int_equal(pdr_router_init(f.mem, size - 1, &c, 7, &r, &err), PDR_E_NOSPACE);
     assert_int_equal(pdr_router_init((char *)f.mem + 8, size, &c, 7, &r, &err), PDR_E_INVALID);
+    for (int i = 0; i < 3; i++) {
+        int none = i == 0   ? pdr_router_init(f.mem, size, &c, 7, NULL, &err)
+                   : i == 1 ? pdr_router_attach(f.mem, size, NULL, 7, NULL, &err)
+                            : pdr_router_restore(f.mem, size, 8, 1, NULL, &err);
+        assert_int_equal(none, PDR_E_INVALID);
+        assert_string_equal(err.message, "where to put the router (out) is NULL");
+    }
     c.max_bookings = 1 << 25;
     assert_int_equal(pdr_router_size(&c), 0);
     fleet_close(&f);
