@@ -4,7 +4,8 @@
  * Held requests are looked at in the queue's order. Each gets the pair of least cost, where work that this pass has planned for at a target counts as
  * wait. It goes if its target has nothing outstanding and nothing is planned there before it; else its work is planned there and it stays: a request that
  * waits for its holder blocks nobody. Into a step opened in this very pass further small ones are batched: when m requests are in it, one more delays them by
- * its own time beyond the fixed part, and saves the fixed part for itself, everybody behind it, and as many again who come meanwhile.
+ * its own time beyond the fixed part, and saves the fixed part for itself, everybody behind it, and as many again who come meanwhile. Where other gateways send, too, their
+ * requests share the step.
  */
 #include "router_record.h"
 #include "router_replay.h"
@@ -104,7 +105,12 @@ static inline int takes(const pdr_books *b, uint32_t w, const pdr_prefill_terms 
     if (!step->requests) return gate_open(b, w);
     uint64_t base = base_us(b, t), more = x->work > base ? x->work - base : 0;
     if (step->tokens + x->uncached > b->r->config.hold_window_tokens) return 0;
-    return more * step->requests < PDR_AND_THOSE_WHO_COME * (base + (base * b->queue_q10 >> 10));
+    uint64_t loss = more * step->requests, gain = PDR_AND_THOSE_WHO_COME * (base + (base * b->queue_q10 >> 10)), crowd = b->registry.head->crowd_q10;
+    if (__builtin_expect(crowd > 2 * PDR_CROWD_ALONE, 0)) { /* half of the others' requests are in that step, half in the one before it: they lose as well, and pay most of the fixed part */
+        loss = loss * (crowd / 2) / PDR_CROWD_ALONE;
+        gain = gain * PDR_CROWD_ALONE / (crowd / 2);
+    }
+    return loss < gain;
 }
 
 /* Targets that something could still go to in this pass; *through_ns: when the next of the others should be through. */

@@ -287,9 +287,45 @@ static void prices_are_learnt_beside_others(void **state)
     fleet_close(&f);
 }
 
+/* Six are held for one server; how many of them go into the step that opens when it becomes free, where it has `there` requests for one of ours. */
+static uint32_t into_one_step(uint32_t there)
+{
+    pdr_config   c = fleet_config();
+    fleet        f;
+    pdr_decision d;
+    c.hold_max_wait_ms = 600000;
+    fleet_open(&f, &c, 1, 1);
+    uint32_t mine = f.lease, went = 0;
+    assert_int_equal(pdr_lease_open(f.r, "busy", f.now, &f.lease, NULL), PDR_OK);
+    assert_int_equal(fleet_route(&f, 8000, 99, 0, &d), PDR_OK);
+    assert_int_equal(d.outcome, PDR_SEND);
+    uint32_t gone = f.lease;
+    f.lease = mine;
+    for (int i = 0; i < 2000; i++) report(&f, 0, there);
+    for (uint32_t s = 0; s < 6; s++) {
+        assert_int_equal(fleet_route(&f, 400, s, 0, &d), PDR_OK);
+        assert_int_equal(d.outcome, PDR_HELD);
+    }
+    assert_int_equal(pdr_lease_break(f.r, gone, f.now), PDR_OK);
+    went = (uint32_t)fleet_stats(&f).released;
+    fleet_close(&f);
+    return went;
+}
+
+/* Who shares a step with others delays them as well, and they pay for most of it. One other has the step before, so that is as alone. */
+static void steps_are_shared_with_others(void **state)
+{
+    (void)state;
+    assert_int_equal(into_one_step(1), 6);
+    assert_int_equal(into_one_step(2), 6);
+    assert_in_range(into_one_step(8), 2, 4);
+    assert_in_range(into_one_step(60), 1, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(others_are_known_by_reports), cmocka_unit_test(homes_are_worth_what_is_found_there), cmocka_unit_test(gateways_agree),
-                                       cmocka_unit_test(home_while_others_send_too), cmocka_unit_test(held_ones_go_home), cmocka_unit_test(prices_are_learnt_beside_others)};
+                                       cmocka_unit_test(home_while_others_send_too), cmocka_unit_test(held_ones_go_home), cmocka_unit_test(prices_are_learnt_beside_others),
+                                       cmocka_unit_test(steps_are_shared_with_others)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -372,7 +372,7 @@ static play *recording(void)
     play *t = start(PDR_POLICY_DEFAULT, 0);
     for (int i = 0; i < 300; i++) step(t);
     begin(t);
-    for (int i = 0; i < 600; i++) {
+    for (int i = 0; i < 900; i++) {
         step(t);
         if (i % 16 == 0) drain(t);
     }
