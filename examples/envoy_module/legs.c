@@ -155,6 +155,36 @@ static void begin_answer(request *r, module_leg *l)
     CALLBACK(http_send_response_headers)(r->filter, headers, n, false);
 }
 
+/*
+ * This process cannot go on: no server is blamed. The client gets an answer, or, if that has begun, an error event in a stream, and its connection breaks: it must not
+ * take what it has for all there is.
+ */
+static void break_answer(request *r, const char *code, const char *sentence)
+{
+    char event[1200];
+    size_t need = 0;
+
+    if (r->destroyed || r->complete) return;
+    r->complete = 1;
+    request_metadata(r, 0);
+    if (r->sse && pdr_error_event(r->job.api, 502, code, sentence, event, sizeof event, &need) == PDR_OK)
+        CALLBACK(http_send_response_data)(r->filter, (abi_text){event, need}, false);
+    if (!r->destroyed) CALLBACK(http_filter_reset_stream)(r->filter, ABI_RESET_LOCAL, text_of(code));
+}
+
+static void give_up(request *r, const char *message)
+{
+    if (!r->answered) {
+        gate_give_up(&r->job, message);
+        return;
+    }
+    gate_log("error", "%s", message);
+    (void)snprintf(r->job.why, sizeof r->job.why, "gateway_overloaded");
+    r->gone = 1; /* its end is no good one */
+    gate_client_gone(&r->job);
+    break_answer(r, "gateway_overloaded", message);
+}
+
 /* What was collected and may go. */
 static view take(request *r, module_leg *l)
 {
@@ -172,6 +202,10 @@ static void end_answer(request *r)
     for (int i = 0; i < 2; i++) {
         if (r->legs[i].streaming && r->legs[i].ended) body = take(r, &r->legs[i]);
     }
+    if (gate_lost(&r->job)) {
+        give_up(r, NO_MEMORY);
+        return;
+    }
     r->complete = 1;
     CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, true);
 }
@@ -185,7 +219,8 @@ static void pass_on(request *r, module_leg *l)
     if (!l->streaming) begin_answer(r, l);
     if (r->destroyed) return;
     const view body = take(r, l);
-    if (body.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, false);
+    if (gate_lost(&r->job)) give_up(r, NO_MEMORY);
+    else if (body.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, false);
 }
 
 /* Envoy closes the prefill leg with the client's request: the end of the answer waits a little for it. */
@@ -215,7 +250,7 @@ static void leg_failed(module_leg *l, uint32_t detail)
 
     leg_reset(l);
     if (detail == PDR_FAIL_CONNECT && gate_lacks_sockets()) {
-        gate_give_up(&l->r->job, "the gateway cannot open a connection: Envoy has no descriptor left");
+        give_up(l->r, "the gateway cannot open a connection: Envoy has no descriptor left");
         return;
     }
     gate_log("error", "%s %s: %s", l->which == PDR_LEG_PREFILL ? "prefill" : "decode", l->which == PDR_LEG_PREFILL ? p->prefill_host : p->decode_host, text[detail]);
@@ -304,7 +339,7 @@ static void op_send(gate_job *job, int which)
     else gate_address(address, sizeof address, d->decode_host, d->decode_port, 1);
     choose_headers(r);
     if (r->chosen.failed || write_body(r, which, &body)) {
-        gate_give_up(job, "out of memory");
+        gate_give_up(job, NO_MEMORY);
         return;
     }
     headers[n++] = (abi_header){":method", 7, r->method.data, r->method.len};
@@ -321,8 +356,7 @@ static void op_send(gate_job *job, int which)
     restore_body(r);
     if (rc != 0) {
         l->open = 0;
-        if (rc == ABI_NO_CLUSTER) gate_give_up(job, "the cluster for requests to servers is not there");
-        else leg_failed(l, PDR_FAIL_CONNECT);
+        gate_give_up(job, rc == ABI_NO_CLUSTER ? "the cluster for requests to servers is not there" : "Envoy cannot begin a request to a server");
     }
 }
 
@@ -355,19 +389,12 @@ static void op_respond(gate_job *job, unsigned status, const char *code, const c
 static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
 {
     request *r = request_of(job);
-    char event[1200];
-    size_t need = 0;
 
     if (r->destroyed || r->complete) return;
     for (int i = 0; i < 2; i++) {
         if (r->legs[i].streaming) pass_on(r, &r->legs[i]);
     }
-    if (r->destroyed) return;
-    r->complete = 1;
-    request_metadata(r, 0);
-    if (r->sse && pdr_error_event(job->api, 502, pdr_reason_name(reason), sentence, event, sizeof event, &need) == PDR_OK)
-        CALLBACK(http_send_response_data)(r->filter, (abi_text){event, need}, false);
-    if (!r->destroyed) CALLBACK(http_filter_reset_stream)(r->filter, ABI_RESET_LOCAL, text_of(pdr_reason_name(reason)));
+    break_answer(r, pdr_reason_name(reason), sentence);
 }
 
 static void op_finished(gate_job *job)
@@ -444,6 +471,11 @@ EXPORT void HOOK(http_filter_http_stream_headers)(abi_filter f, request *r, uint
             l->retry_after_ms = retry_after_ms(value.data, value.len, time(NULL));
         }
     }
+    if (l->headers.failed) {
+        give_up(r, NO_MEMORY);
+        request_leave(r);
+        return;
+    }
     if (l->which == PDR_LEG_DECODE) {
         r->response_read = (l->json || l->sse) && !l->encoded;
         pdr_init_struct(&r->response, sizeof r->response);
@@ -496,6 +528,10 @@ EXPORT void HOOK(http_filter_http_stream_data)(abi_filter f, request *r, uint64_
     request_enter(r);
     if (l->which == PDR_LEG_DECODE || l->status >= 300) {
         for (size_t i = 0; i < n && l->collected.len < COLLECT_MAX; i++) bytes_put(&l->collected, data[i].ptr, data[i].length);
+        if (l->collected.failed || l->collected.len >= COLLECT_MAX) {
+            give_up(r, l->collected.failed ? NO_MEMORY : "an answer that has to be kept is longer than what is taken");
+            goto out;
+        }
     }
     if (l->which == PDR_LEG_PREFILL && l->status == 200 && r->job.whole) {
         for (size_t i = 0; i < n; i++) whole_keep(r->job.whole, (view){data[i].ptr, data[i].length});

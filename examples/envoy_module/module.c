@@ -23,7 +23,7 @@ enum { EVENT_TICK = 1 };
 static pthread_mutex_t threads_lock = PTHREAD_MUTEX_INITIALIZER;
 static thread *threads; /* all that there are */
 static _Thread_local thread *mine;
-static pthread_once_t ticker_once = PTHREAD_ONCE_INIT;
+static int ticking; /* the thread that ticks is there; with threads_lock */
 static module_config *configs; /* of Envoy's main thread */
 
 /* ----------------------------------------------------------------------------------------------------------- threads */
@@ -64,16 +64,27 @@ static void *ticker(void *unused)
     return NULL;
 }
 
-static void start_ticker(void)
+/* 0: without ticks no deadline would be kept */
+static int start_ticker(void)
 {
     pthread_t id;
-    if (pthread_create(&id, NULL, ticker, NULL) == 0) (void)pthread_detach(id);
+
+    (void)pthread_mutex_lock(&threads_lock);
+    if (!ticking && pthread_create(&id, NULL, ticker, NULL) == 0) {
+        ticking = 1;
+        (void)pthread_detach(id);
+    }
+    const int there = ticking;
+    (void)pthread_mutex_unlock(&threads_lock);
+    return there;
 }
 
-/* Who passes ticks on; NULL: nobody has to. */
+/* Who passes ticks on: r, or the next one that can; NULL: nobody has to. */
 static void set_pacer(thread *t, request *r)
 {
-    void *scheduler = r ? CALLBACK(http_filter_scheduler_new)(r->filter) : NULL, *old;
+    void *scheduler = NULL, *old;
+
+    while (r && !(scheduler = CALLBACK(http_filter_scheduler_new)(r->filter))) r = r->next;
 
     (void)pthread_mutex_lock(&t->lock);
     old = t->scheduler;
@@ -92,8 +103,15 @@ static thread *this_thread(module_config *config)
 
     for (t = mine; t && t->config != config; t = t->next_here) continue;
     if (t) return t;
+    if (!start_ticker()) {
+        gate_log("error", "the thread that looks at deadlines cannot be started");
+        return NULL;
+    }
     t = calloc(1, sizeof *t);
-    if (!t) return NULL;
+    if (!t) {
+        gate_log("error", "no memory for a thread's use of the block");
+        return NULL;
+    }
     pdr_init_struct(&err, sizeof err);
     (void)snprintf(name, sizeof name, "envoy %ld/%u", (long)getpid(), __atomic_fetch_add(&number, 1, __ATOMIC_RELAXED));
     if (gate_open(&t->gate, &module_ops, config->used, name, &err) != PDR_OK) {
@@ -103,7 +121,6 @@ static thread *this_thread(module_config *config)
     }
     t->config = config;
     (void)pthread_mutex_init(&t->lock, NULL);
-    (void)pthread_once(&ticker_once, start_ticker);
     (void)pthread_mutex_lock(&threads_lock);
     t->next = threads;
     threads = t;
@@ -151,7 +168,10 @@ EXPORT void *HOOK(http_filter_config_new)(void *envoy, abi_text name, abi_text t
     const char *p = text.ptr, *end = text.ptr + text.length;
 
     (void)envoy, (void)name;
-    if (!c) return NULL;
+    if (!c) {
+        gate_log("emerg", "no memory for the configuration");
+        return NULL;
+    }
     (void)snprintf(c->cluster, sizeof c->cluster, "servers");
     c->body_timeout_ms = GATE_BODY_TIMEOUT_MS;
     while (p < end) {
@@ -206,6 +226,7 @@ EXPORT void HOOK(http_filter_per_route_config_destroy)(void *config)
 
 void request_enter(request *r)
 {
+    if (!r->t->pacer) set_pacer(r->t, r->t->requests); /* it could not be had before */
     r->locks++;
 }
 
@@ -328,7 +349,7 @@ static int local(request *r)
     return 1;
 }
 
-/* The subset hint of a data plane, a text or a list of them. -1: nobody may serve the request */
+/* The subset hint of a data plane, a text or a list of them. -1: nobody may serve the request, 1: it was answered */
 static int restrict_servers(request *r)
 {
     const abi_text space = {SUBSET_SPACE, sizeof SUBSET_SPACE - 1}, key = {SUBSET_KEY, sizeof SUBSET_KEY - 1};
@@ -341,10 +362,14 @@ static int restrict_servers(request *r)
         for (size_t i = 0; i < n; i++) {
             if (CALLBACK(http_get_metadata_list_string)(r->filter, ABI_DYNAMIC_METADATA, space, key, i, &text)) subset_put(&addresses, (view){text.ptr, text.length});
         }
-        rc = subset_apply(&r->job, (view){addresses.data, addresses.len});
+        if (!addresses.failed) rc = subset_apply(&r->job, (view){addresses.data, addresses.len});
     } else if (CALLBACK(http_get_metadata_string)(r->filter, ABI_DYNAMIC_METADATA, space, key, &text)) {
         subset_put(&addresses, (view){text.ptr, text.length});
-        rc = subset_apply(&r->job, (view){addresses.data, addresses.len});
+        if (!addresses.failed) rc = subset_apply(&r->job, (view){addresses.data, addresses.len});
+    }
+    if (addresses.failed) {
+        gate_give_up(&r->job, NO_MEMORY);
+        rc = 1;
     }
     bytes_free(&addresses);
     return rc;
@@ -354,8 +379,9 @@ static void start(request *r)
 {
     const view body = {r->body.data ? r->body.data : "", r->body.len};
     r->started = 1;
-    if (restrict_servers(r)) {
-        gate_refuse(&r->job, &r->t->gate, PDR_E_NO_PAIR, SUBSET_NOBODY);
+    const int restricted = restrict_servers(r);
+    if (restricted) {
+        if (restricted < 0) gate_refuse(&r->job, &r->t->gate, PDR_E_NO_PAIR, SUBSET_NOBODY);
         return;
     }
     gate_start(&r->job, &r->t->gate, r->job.api, body, r->content_type.len && memmem(r->content_type.data, r->content_type.len, "json", 4) != NULL);
@@ -369,14 +395,26 @@ static void expect_body(request *r, view length)
     if (n <= EXPECT_MAX) (void)bytes_reserve(&r->body, n + TAIL_ROOM);
 }
 
-static void read_head(request *r)
+/* -1: it was answered */
+static int read_head(request *r)
 {
     const size_t n = CALLBACK(http_get_headers_size)(r->filter, ABI_REQUEST_HEADERS);
     abi_header headers[HEADERS_MAX];
     view in, name, value;
 
-    if (n > HEADERS_MAX || !CALLBACK(http_get_headers)(r->filter, ABI_REQUEST_HEADERS, headers)) return;
+    if (n > HEADERS_MAX) {
+        refuse(r, 431, "bad_request", "the request has too many headers", NULL);
+        return -1;
+    }
+    if (n == 0 || !CALLBACK(http_get_headers)(r->filter, ABI_REQUEST_HEADERS, headers)) {
+        gate_give_up(&r->job, "Envoy does not show the request's headers");
+        return -1;
+    }
     for (size_t i = 0; i < n; i++) pair_put(&r->head, headers[i].key, headers[i].key_length, headers[i].value, headers[i].value_length);
+    if (r->head.failed) {
+        gate_give_up(&r->job, NO_MEMORY);
+        return -1;
+    }
     for (in = (view){r->head.data, r->head.len}; pair_next(&in, &name, &value);) {
         if (view_is(name, ":path")) r->target = value;
         else if (view_is(name, ":method")) r->method = value;
@@ -384,6 +422,7 @@ static void read_head(request *r)
         else if (view_is(name, "content-length")) expect_body(r, value);
         gate_header(&r->job, name, value);
     }
+    return 0;
 }
 
 EXPORT int HOOK(http_filter_request_headers)(abi_filter f, request *r, bool end);
@@ -392,10 +431,12 @@ EXPORT int HOOK(http_filter_request_headers)(abi_filter f, request *r, bool end)
     (void)f;
     request_enter(r);
     r->begun_ns = pdr_host_now_ns();
-    read_head(r);
     r->head_only = end ? 1 : 0;
+    if (read_head(r)) {
+        request_leave(r);
+        return ABI_HEADERS_STOP;
+    }
     if (view_is(r->method, "CONNECT")) refuse(r, 405, "method_not_allowed", "this gateway is no tunnel", "GET, POST");
-    else if (!r->target.len) refuse(r, 431, "bad_request", "the request has too many headers", NULL);
     else if (gate_target(&r->job, r->target, &r->plain, &r->path, &r->target) == 0 && !local(r) && end) start(r);
     request_leave(r);
     return ABI_HEADERS_STOP;
@@ -409,8 +450,9 @@ EXPORT int HOOK(http_filter_request_body)(abi_filter f, request *r, bool end)
     size_t size = 0;
 
     request_enter(r);
-    if (!r->started && !r->answered && chunks) {
-        if (n && CALLBACK(http_get_body_chunks)(f, ABI_RECEIVED_REQUEST_BODY, chunks)) {
+    if (!r->started && !r->answered) {
+        const int shown = n == 0 || (chunks && CALLBACK(http_get_body_chunks)(f, ABI_RECEIVED_REQUEST_BODY, chunks));
+        if (n && shown) {
             for (size_t i = 0; i < n; i++) {
                 size += chunks[i].length;
                 if (r->body.len + chunks[i].length <= r->t->gate.config.max_body + 1) bytes_put(&r->body, chunks[i].ptr, chunks[i].length);
@@ -419,7 +461,8 @@ EXPORT int HOOK(http_filter_request_body)(abi_filter f, request *r, bool end)
             }
         }
         if (size) (void)CALLBACK(http_drain_body)(f, ABI_RECEIVED_REQUEST_BODY, size);
-        if (r->body.failed) refuse(r, 503, "internal_error", "out of memory", NULL);
+        if (!shown) gate_give_up(&r->job, chunks ? "Envoy does not show the request's body" : NO_MEMORY);
+        else if (r->body.failed) gate_give_up(&r->job, NO_MEMORY);
         else if (r->body.len > r->t->gate.config.max_body) gate_refuse(&r->job, &r->t->gate, PDR_E_TOO_LARGE, "the body is larger than what is taken");
         else if (end) start(r);
     }

@@ -70,6 +70,8 @@ struct request {
     unsigned head_only : 1, started : 1, answered : 1, complete : 1, gone : 1, destroyed : 1, response_read : 1, sse : 1;
 };
 
+#define NO_MEMORY "the gateway is out of memory"
+
 extern const gate_ops module_ops;
 void request_enter(request *r);
 void request_leave(request *r);

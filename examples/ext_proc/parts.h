@@ -24,6 +24,7 @@ void response_body(call *c, const message *m);
 void response_trailers(call *c);
 void response_event(call *c, uint32_t type);
 void response_begin(call *c, int json, int sse, int encoded);
+void response_lost(call *c);
 int response_broken(const call *c, view chunk);
 void response_flush(call *c);
 

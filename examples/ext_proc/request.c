@@ -134,6 +134,10 @@ void call_start(call *c)
         reply_echo(c);
         return;
     }
+    if (c->subset.failed) {
+        gate_give_up(&c->job, "out of memory");
+        return;
+    }
     if (c->subset_given && subset_apply(&c->job, (view){c->subset.data, c->subset.len})) {
         gate_refuse(&c->job, &c->w->gate, PDR_E_NO_PAIR, SUBSET_NOBODY);
         return;

@@ -30,11 +30,22 @@ static void mirror_event(call *c, uint32_t type)
     gate_event(&c->job, type, PDR_LEG_PREFILL, &detail);
 }
 
+/* The conversation ends without its end: the client must not take what it has for all there is. */
+void response_lost(call *c)
+{
+    if (c->over || c->answered) return;
+    c->answered = 1;
+    gate_log("error", "out of memory in the middle of an answer");
+    gate_client_gone(&c->job);
+    grpc_finish(&c->grpc, GRPC_UNAVAILABLE); /* Envoy resets the client's stream */
+}
+
 /* A piece of Envoy's decode answer, on its way to the client. */
 static void pass_piece(call *c, view piece, int end)
 {
     const view body = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read, piece, end);
-    if (body.len || end || !c->job.whole) reply_body(c, 1, body, end);
+    if (gate_lost(&c->job)) response_lost(c);
+    else if (body.len || end || !c->job.whole) reply_body(c, 1, body, end);
 }
 
 /* What came of the answer's body before its head was let pass. */
@@ -164,6 +175,10 @@ void response_body(call *c, const message *m)
     if (c->response_read) (void)pdr_response_feed(&c->response, m->body.data ? m->body.data : "", m->body.len);
     gate_piece(&c->job);
     if ((c->response_held || c->response_masked) && m->body.len) bytes_put_view(&c->held_body, m->body);
+    if (c->held_body.failed) {
+        response_lost(c);
+        return;
+    }
     if (c->response_held) {
         /* when its head passes */
     } else if (c->response_masked) {
@@ -190,6 +205,10 @@ void response_trailers(call *c)
     if (!c->response_end) response_event(c, PDR_EV_END);
     if (c->job.whole && !c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) {
         const view rest = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read, (view){"", 0}, 1);
+        if (gate_lost(&c->job)) {
+            response_lost(c);
+            return;
+        }
         if (rest.len) reply_body(c, 1, rest, 0);
     }
     reply_response_trailers(c);

@@ -36,7 +36,10 @@ static char *read_file(const char *path, size_t *len)
         n = fread(text.data + text.len, 1, 65536, f);
         text.len += n;
     } while (n);
-    if (ferror(f) || text.failed) gate_log("emerg", "cannot read \"%s\"", path);
+    if (ferror(f) || text.failed) {
+        gate_log("emerg", "cannot read \"%s\"%s", path, text.failed ? ": out of memory" : "");
+        bytes_free(&text);
+    }
     (void)fclose(f);
     *len = text.len;
     return text.data;

@@ -64,7 +64,7 @@ void gate_decided(gate_job *job)
     job->decided = 1;
     job->attempts++;
     job->last_byte_ns = job->longest_gap_ns = 0;
-    whole_decided(&job->whole, &job->decision, &job->prompt);
+    whole_decided(job->whole, &job->decision, &job->prompt);
     job->gate->ops->decided(job);
 }
 
@@ -80,6 +80,7 @@ static int scan(gate_job *job, int json_type, pdr_error *err)
         return PDR_OK;
     }
     rc = pdr_scan(job->body.data, job->body.len, job->api, &g->limits, &job->prompt, g->hashes, g->config.max_blocks, err);
+    if (rc == PDR_OK && whole_asked(&job->whole, &job->prompt)) rc = PDR_E_SYSTEM;
     if (rc != PDR_OK || job->prompt.blocks == 0) return rc;
     size = job->prompt.blocks * sizeof *job->hashes;
     job->hashes = malloc(size); /* for a retry, or when a held request is taken */

@@ -120,6 +120,11 @@ void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *d
 void gate_piece(gate_job *job);
 /* What of decode's answer may go to the client, when `piece` of it came: `piece` itself, unless it takes prefill's as well. */
 view gate_pass(gate_job *job, unsigned status, int sse, int json, view piece, int end);
+/* Memory for that ran out: what has not gone to the client is lost, and the answer must break. */
+static inline int gate_lost(const gate_job *job)
+{
+    return job->whole && job->whole->lost;
+}
 /* The client left, in whatever state. */
 void gate_client_gone(gate_job *job);
 /* Nothing refers to the job any more; frees what it holds. Its exchange must not have begun, or be finished. */

@@ -16,11 +16,11 @@ uint32_t gate_api(view path)
 int gate_target(gate_job *job, view target, bytes *scratch, view *path, view *sent)
 {
     *sent = target;
-    if (gate_path(target, scratch, path)) {
+    if (gate_path(target, scratch, path) && !scratch->failed) {
         gate_refuse(job, job->gate, PDR_E_PARSE, "the path is malformed");
         return -1;
     }
-    job->api = gate_api(*path);
+    if (!scratch->failed) job->api = gate_api(*path);
     if (job->api != PDR_API_OTHER) *sent = gate_path_target(target, scratch, path);
     if (!scratch->failed) return 0;
     gate_give_up(job, "out of memory");

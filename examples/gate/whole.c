@@ -3,20 +3,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-void whole_decided(whole **w, const pdr_decision *decision, const pdr_prompt *prompt)
+int whole_asked(whole **w, const pdr_prompt *prompt)
 {
-    if (!(prompt->flags & PDR_PROMPT_RETURN_LOGPROB)) return;
-    if (!*w && !(*w = calloc(1, sizeof **w))) return;
-    (*w)->wanted = prompt->api != PDR_API_OTHER && pdr_merge_wanted(decision, prompt);
-    (*w)->ended = 0;
-    (*w)->prefill.len = 0;
+    if (prompt->flags & PDR_PROMPT_RETURN_LOGPROB && !*w) return (*w = calloc(1, sizeof **w)) ? 0 : -1;
+    return 0;
+}
+
+void whole_decided(whole *w, const pdr_decision *decision, const pdr_prompt *prompt)
+{
+    if (!w) return;
+    w->wanted = prompt->api != PDR_API_OTHER && pdr_merge_wanted(decision, prompt);
+    w->ended = 0;
+    w->prefill.len = 0;
 }
 
 void whole_keep(whole *w, view piece)
 {
     if (!w->wanted) return;
     if (w->prefill.len + piece.len <= WHOLE_TEXT_MAX) bytes_put_view(&w->prefill, piece);
-    if (w->prefill.len + piece.len > WHOLE_TEXT_MAX || w->prefill.failed) w->wanted = 0;
+    else w->wanted = 0;
+    if (w->prefill.failed) w->lost = 1;
 }
 
 void whole_prefill_ended(whole *w, int good)
@@ -43,6 +49,7 @@ static view as_it_is(whole *w, view piece)
     bytes_put_view(&w->out, (view){w->rest.data, w->rest.len});
     bytes_put_view(&w->out, piece);
     w->rest.len = 0;
+    if (w->out.failed) w->lost = 1;
     return (view){w->out.data, w->out.len};
 }
 
@@ -56,6 +63,10 @@ view whole_pass(whole *w, uint32_t api, uint32_t kind, view piece, int end)
         pdr_merge_init(&w->state, api, kind);
     }
     if (piece.len) bytes_put_view(&w->rest, piece);
+    if (w->rest.failed || w->lost) {
+        w->lost = 1;
+        return (view){"", 0};
+    }
     ready = end ? w->rest.len : kind == PDR_RESPONSE_SSE ? whole_events((view){w->rest.data, w->rest.len}, known) : 0;
     if (ready == 0) return (view){"", 0};
     w->out.len = 0;
@@ -63,6 +74,7 @@ view whole_pass(whole *w, uint32_t api, uint32_t kind, view piece, int end)
     if (bytes_reserve(&w->out, need) ||
         pdr_merge_text(&w->state, w->prefill.data, w->prefill.len, w->rest.data, ready, w->out.data, w->out.cap, &need) != PDR_OK) {
         w->wanted = 0;
+        if (w->out.failed) w->lost = 1;
         return as_it_is(w, (view){"", 0});
     }
     w->rest.len -= ready;

@@ -6,6 +6,7 @@ stays booked, and no server is blamed for what this process lacked. PDROUTE_LONG
 """
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -61,19 +62,25 @@ def by_name(fleet):
     return [{**each, "host": "%s.%s.%d" % (a, b, 256 * int(c) + int(d))} for each in endpoints_of(fleet) for a, b, c, d in [each["host"].split(".")]]
 
 
-def asked(port, sent, wait=40):
-    """What came of one request: a status, "sent" (Envoy was told where it goes), "over" (its stream ended), or None: nothing in time."""
+def asked(port, sent, wait=40, complete=None, **head):
+    """What came of one request: a status, "sent" (Envoy was told where it goes), "over" (its stream ended), or None: nothing in time. `complete` is asked about a whole answer."""
     try:
         with Call(port) as call:
-            call.headers(body_mode=FULL)
+            call.headers(body_mode=FULL, **head)
             call.body(sent, end=True)
             end = time.monotonic() + wait
             while time.monotonic() < end:
+                pieces = [m.streamed_immediate_response.body_response for m in call.messages if m.HasField("streamed_immediate_response")]
                 for m in call.messages:
                     if m.HasField("immediate_response"):
                         return m.immediate_response.status.code
                     if m.HasField("streamed_immediate_response") and m.streamed_immediate_response.HasField("headers_response"):
-                        return next(int(h.raw_value or h.value) for h in m.streamed_immediate_response.headers_response.headers.headers if h.key == ":status")
+                        status = next(int(h.raw_value or h.value) for h in m.streamed_immediate_response.headers_response.headers.headers if h.key == ":status")
+                        if not complete or status != 200:
+                            return status
+                        if any(p.end_of_stream for p in pieces):
+                            text = b"".join(p.body for p in pieces)
+                            return 200 if complete(text) else f"less than an answer: {text[:200]}"
                     if m.request_body.response.body_mutation.streamed_response.end_of_stream:
                         return "sent"
                 if call.ended or call.reset is not None:
@@ -125,24 +132,34 @@ def test_start(number, fleet, preload, tmp_path):
     assert not wrong, "\n".join(wrong)
 
 
-CASES = [("own", "peer", "send"), ("own", "curl", "send"), ("own", "curl", "both"), ("nghttp2", "peer", "send")]
+# what is in both legs' answers, of servers that a subset hint names: kept, put together, and never less than that
+LOGPROBS = {"text": text_of(3_000, 3), "return_logprob": True, "logprob_start_len": 0, "sampling_params": {"max_new_tokens": 5, "temperature": 0}}
+CASES = [("own", "peer", "send"), ("own", "curl", "send"), ("own", "curl", "both"), ("nghttp2", "peer", "send"), ("own", "peer", "both, logprobs")]
 if LONG:
     CASES += [("own", "peer", "both"), ("nghttp2", "curl", "both")]
 
 
 @pytest.mark.parametrize("callers,legs,dispatch", CASES, ids=["-".join(case) for case in CASES])
 def test_request(callers, legs, dispatch, fleet, preload, tmp_path):
+    dispatch, logprobs = dispatch.split(",")[0], "logprobs" in dispatch
     picker = Faulty(tmp_path, by_name(fleet) if legs == "curl" else endpoints_of(fleet), preload, errno.ENOMEM, callers, flags=["--dispatch", dispatch],
                     config={"breaker_failures": 1, "breaker_open_ms": 30_000, "first_byte_timeout_ms": 15_000, "idle_timeout_ms": 15_000, "retry_max": 0})
     good = "sent" if dispatch == "send" else 200
-    sent = dumps(body("chat", text=text_of(20_000)))
+    sent, more = dumps(LOGPROBS if logprobs else body("chat", text=text_of(20_000))), {}
+    if logprobs:
+        more = {"path": "/generate", "metadata": [("envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset", ",".join(w.name for w in fleet.decodes))],
+                "complete": lambda text: json.loads(text)["meta_info"]["input_token_logprobs"]}
     wrong, reached, missed, at = [], [], 0, 0
+
+    def ask():
+        return asked(picker.grpc_port, sent, **more)
+
     try:
-        assert asked(picker.grpc_port, sent) == good, picker.log()
+        assert ask() == good, picker.log()
         while missed < 4 and at < 3000 and len(wrong) < 8:
             at += 1 if callers == "own" or LONG else 3
             picker.at(at)
-            got = asked(picker.grpc_port, sent)
+            got = ask()
             picker.at(0)
             hit = picker.hit()
             missed = 0 if hit else missed + 1
@@ -153,7 +170,7 @@ def test_request(callers, legs, dispatch, fleet, preload, tmp_path):
             if picker.process.poll() is not None:
                 wrong.append(f"call {at} ({hit}): it died, {picker.process.returncode}: {picker.log()[-500:]}")
                 break
-            if not wait_for(lambda: asked(picker.grpc_port, sent) == good or picker.process.poll() is not None, timeout=10):
+            if not wait_for(lambda: ask() == good or picker.process.poll() is not None, timeout=10):
                 wrong.append(f"call {at} ({hit}): the next one fails as well: {picker.log()[-500:]}")
             if not wait_for(lambda: picker.stats()["bookings"] == 0, timeout=10):
                 wrong.append(f"call {at} ({hit}): still booked")

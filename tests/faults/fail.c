@@ -46,9 +46,14 @@ enum { RANGES = 32 };
 static struct {
     uintptr_t   begin[RANGES], end[RANGES];
     int         ranges, armed, error, shorten, trace;
-    long        at, calls;
+    long        at, calls, blocks, maps;
     const char *report, *callers, *arm, *not;
 } fault;
+
+#ifdef WITHIN
+static _Thread_local int started; /* the module has begun this thread */
+static int of_started;            /* calls of those threads count, and no others */
+#endif
 
 static void tell(const char *format, ...)
 {
@@ -103,7 +108,11 @@ __attribute__((constructor)) static void begin(void)
     fault.shorten = getenv("PDR_FAIL_SHORT") != NULL;
     fault.trace = getenv("PDR_FAIL_TRACE") != NULL;
     find_callers();
+#ifdef WITHIN
+    of_started = getenv("PDR_FAIL_STARTED") != NULL;
+#else
     unsetenv("LD_PRELOAD"); /* not for its children */
+#endif
     fault.armed = 1;
 }
 
@@ -115,6 +124,9 @@ __attribute__((destructor)) static void end(void)
 
 static int is_ours(const void *caller)
 {
+#ifdef WITHIN
+    return caller && started == of_started;
+#endif
     for (int i = 0; i < fault.ranges; i++)
         if ((uintptr_t)caller >= fault.begin[i] && (uintptr_t)caller < fault.end[i]) return 1;
     return 0;
@@ -128,12 +140,16 @@ static void look_for_number(void)
     if (!syscall(SYS_unlinkat, AT_FDCWD, fault.arm, 0) && syscall(SYS_read, fd, text, sizeof text - 1) > 0) {
         fault.at = atol(text);
         fault.calls = 0;
+        if (fault.at < 0) tell("kept %ld %ld\n", fault.blocks, fault.maps);
     }
     syscall(SYS_close, fd);
 }
 
 static int its_turn(const char *name, const void *caller)
 {
+#ifdef WITHIN
+    if (fault.arm) look_for_number(); /* every thread does */
+#endif
     if (!fault.armed || !is_ours(caller) || (fault.not && !strcmp(fault.not, name))) return 0;
     if (fault.arm) look_for_number();
     long n = __atomic_add_fetch(&fault.calls, 1, __ATOMIC_RELAXED);
@@ -161,23 +177,37 @@ static ssize_t bytes(const char *name, const void *caller, size_t n)
 
 #define HERE __builtin_return_address(0)
 
+#ifdef WITHIN /* what calls `name` comes to __wrap_name, which calls __real_name */
+#define NAME(name) __wrap_##name
+#define REAL(name, result, parameters)                                             \
+    result __real_##name parameters;                                               \
+    result __wrap_##name parameters;
+#define FIND(name, result, parameters) result (*real) parameters = __real_##name;
+#else
+#define NAME(name) name
+#define REAL(name, result, parameters)
+#define FIND(name, result, parameters)                                             \
+    static result (*real) parameters;                                              \
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);
+#endif
+
 #define WRAP(type, bad, name, parameters, arguments)                               \
-    type name parameters                                                           \
+    REAL(name, type, parameters)                                                   \
+    type NAME(name) parameters                                                     \
     {                                                                              \
-        static type(*real) parameters;                                             \
         if (fails(#name, HERE)) return bad;                                        \
-        if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                      \
+        FIND(name, type, parameters)                                               \
         return real arguments;                                                     \
     }
 
 #define WRAP_BYTES(name, parameters, arguments)                                    \
-    ssize_t name parameters                                                        \
+    REAL(name, ssize_t, parameters)                                                \
+    ssize_t NAME(name) parameters                                                  \
     {                                                                              \
-        static ssize_t(*real) parameters;                                          \
         ssize_t may = bytes(#name, HERE, n);                                       \
         if (may < 0) return -1;                                                    \
         n = (size_t)may;                                                           \
-        if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                      \
+        FIND(name, ssize_t, parameters)                                            \
         return real arguments;                                                     \
     }
 
@@ -240,46 +270,47 @@ WRAP(void *, NULL, cJSON_ParseWithLength, (const char *s, size_t n), (s, n))
 WRAP(void *, NULL, cJSON_ParseWithLengthOpts, (const char *s, size_t n, const char **at, int z), (s, n, at, z))
 
 #define WRAP_OPEN(name)                                                            \
-    int name(const char *p, int flags, ...)                                        \
+    REAL(name, int, (const char *p, int flags, ...))                               \
+    int NAME(name)(const char *p, int flags, ...)                                  \
     {                                                                              \
-        static int (*real)(const char *, int, ...);                                \
         mode_t  mode = 0;                                                          \
         va_list args;                                                              \
         va_start(args, flags);                                                     \
         if (flags & (O_CREAT | O_TMPFILE)) mode = va_arg(args, mode_t);            \
         va_end(args);                                                              \
         if (fails(#name, HERE)) return -1;                                         \
-        if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name);                      \
+        FIND(name, int, (const char *, int, ...))                                  \
         return real(p, flags, mode);                                               \
     }
 
 WRAP_OPEN(open)
 WRAP_OPEN(open64)
 
-int fcntl(int fd, int op, ...)
+REAL(fcntl, int, (int fd, int op, ...))
+int NAME(fcntl)(int fd, int op, ...)
 {
-    static int (*real)(int, int, ...);
     va_list args;
     va_start(args, op);
     void *arg = va_arg(args, void *);
     va_end(args);
     if (fails("fcntl", HERE)) return -1;
-    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "fcntl");
+    FIND(fcntl, int, (int, int, ...))
     return real(fd, op, arg);
 }
 
-int ioctl(int fd, unsigned long op, ...)
+REAL(ioctl, int, (int fd, unsigned long op, ...))
+int NAME(ioctl)(int fd, unsigned long op, ...)
 {
-    static int (*real)(int, unsigned long, ...);
     va_list args;
     va_start(args, op);
     void *arg = va_arg(args, void *);
     va_end(args);
     if (fails("ioctl", HERE)) return -1;
-    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "ioctl");
+    FIND(ioctl, int, (int, unsigned long, ...))
     return real(fd, op, arg);
 }
 
+#ifndef WITHIN
 void *dlopen(const char *p, int flags) /* a module: its calls count from now on */
 {
     static void *(*real)(const char *, int);
@@ -289,8 +320,35 @@ void *dlopen(const char *p, int flags) /* a module: its calls count from now on 
     find_callers();
     return got;
 }
+#endif
 
-#ifdef OVER_SANITIZER
+#ifdef WITHIN
+static void kept(long *what, int more) { (void)__atomic_add_fetch(what, more, __ATOMIC_RELAXED); }
+static void *block(void *p)
+{
+    if (p) kept(&fault.blocks, 1);
+    return p;
+}
+REAL(malloc, void *, (size_t n))
+REAL(calloc, void *, (size_t n, size_t each))
+REAL(realloc, void *, (void *old, size_t n))
+REAL(aligned_alloc, void *, (size_t to, size_t n))
+REAL(mmap, void *, (void *at, size_t n, int prot, int flags, int fd, off_t from))
+void *__wrap_malloc(size_t n) { return fails("malloc", HERE) ? NULL : block(__real_malloc(n)); }
+void *__wrap_calloc(size_t n, size_t each) { return fails("calloc", HERE) ? NULL : block(__real_calloc(n, each)); }
+void *__wrap_aligned_alloc(size_t to, size_t n) { return fails("aligned_alloc", HERE) ? NULL : block(__real_aligned_alloc(to, n)); }
+void *__wrap_realloc(void *old, size_t n)
+{
+    void *p = fails("realloc", HERE) ? NULL : __real_realloc(old, n);
+    return old ? p : block(p);
+}
+void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
+{
+    void *p = fails("mmap", HERE) ? MAP_FAILED : __real_mmap(at, n, prot, flags, fd, from);
+    if (p != MAP_FAILED && !(flags & MAP_FIXED)) kept(&fault.maps, 1);
+    return p;
+}
+#elif defined(OVER_SANITIZER)
 WRAP(void *, MAP_FAILED, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t from), (at, n, prot, flags, fd, from))
 #else
 void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
@@ -300,7 +358,8 @@ void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
 }
 #endif
 
-void *mremap(void *old, size_t before, size_t n, int flags, ...)
+REAL(mremap, void *, (void *old, size_t before, size_t n, int flags, ...))
+void *NAME(mremap)(void *old, size_t before, size_t n, int flags, ...)
 {
     va_list args;
     va_start(args, flags);
@@ -310,7 +369,8 @@ void *mremap(void *old, size_t before, size_t n, int flags, ...)
     return (void *)syscall(SYS_mremap, old, before, n, flags, to);
 }
 
-#ifdef OVER_SANITIZER
+#ifdef WITHIN
+#elif defined(OVER_SANITIZER)
 WRAP(void *, NULL, malloc, (size_t n), (n))
 WRAP(void *, NULL, calloc, (size_t n, size_t each), (n, each))
 WRAP(void *, NULL, realloc, (void *old, size_t n), (old, n))
