@@ -72,6 +72,18 @@ static uint32_t envoy_failure(const message *m, int from_server)
     return PDR_FAIL_RESET;
 }
 
+/* 0: no status of HTTP. Envoy passes on what servers say, of any length. */
+static unsigned status_of(view v)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < v.len; i++) {
+        if (v.data[i] < '0' || v.data[i] > '9' || i == 3) return 0;
+        n = n * 10 + (unsigned)(v.data[i] - '0');
+    }
+    return n >= 100 ? n : 0;
+}
+
 static void read_response_head(call *c, const message *m, uint32_t *failed)
 {
     view in = m->headers;
@@ -79,8 +91,7 @@ static void read_response_head(call *c, const message *m, uint32_t *failed)
     header h;
 
     while (header_next(&in, &h) > 0) {
-        if (view_is(h.name, ":status")) c->response_status = (unsigned)strtoul((char[4]){h.value.len > 0 ? h.value.data[0] : '0',
-            h.value.len > 1 ? h.value.data[1] : '0', h.value.len > 2 ? h.value.data[2] : '0', 0}, NULL, 10);
+        if (view_is(h.name, ":status")) c->response_status = status_of(h.value);
         else if (view_is(h.name, "content-type")) {
             json = view_mentions(h.value, "application/json");
             sse = view_mentions(h.value, "text/event-stream");
@@ -89,6 +100,7 @@ static void read_response_head(call *c, const message *m, uint32_t *failed)
         else if (view_is(h.name, "retry-after")) c->retry_after_ms = retry_after_ms(h.value.data, h.value.len, time(NULL));
     }
     *failed = envoy_failure(m, from_server);
+    if (*failed == 0 && c->response_status == 0) *failed = PDR_FAIL_PROTOCOL;
     response_begin(c, json, sse, encoded);
 }
 

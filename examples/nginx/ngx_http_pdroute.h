@@ -280,6 +280,7 @@ struct ngx_http_pdroute_leg_s {
     unsigned body_seen : 1;  /* PDR_EV_BODY was reported */
     unsigned complete : 1;   /* answer was read to its end */
     unsigned keepalive : 1;
+    unsigned broken : 1;     /* nothing more can be sent: what has come is read, and is not followed by another request */
     unsigned read_usage : 1; /* feed the body to `response` */
     unsigned drain : 1;      /* DRAIN was asked for before there was a head */
     unsigned preread : 1;    /* relay: u->buffer has `read_len` bytes already */

@@ -185,6 +185,7 @@ static ngx_int_t parse_one(u_char *p, u_char *last, ngx_http_pdroute_head_t *hea
     if (eol == NULL) return NGX_AGAIN;
     if (eol - p < 12 || ngx_memcmp(p, "HTTP/1.", 7) != 0 || p[8] != ' ') return NGX_ERROR;
     if (p[9] < '1' || p[9] > '9' || p[10] < '0' || p[10] > '9' || p[11] < '0' || p[11] > '9') return NGX_ERROR;
+    if (p[12] != ' ' && p[12] != '\r' && p[12] != '\n') return NGX_ERROR; /* p[12] is there: p + 12 <= eol */
     head->status = (ngx_uint_t)((p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0'));
     head->close = p[7] == '0';
     p = eol + 1;

@@ -94,6 +94,21 @@ void ngx_http_pdroute_leg_fail(ngx_http_pdroute_leg_t *leg, uint32_t detail)
 
 /* ------------------------------------------------------------------------------------------------- connect and send */
 
+/*
+ * The server takes no more of the request. What it said before that (a refusal of a body that it did not read, mostly)
+ * lies in the socket, in front of the error: whoever reads finds the one or the other.
+ */
+static void cannot_send(ngx_http_pdroute_leg_t *leg)
+{
+    ngx_event_t *rev = leg->c->read;
+
+    leg->broken = 1;
+    if (leg->c->write->timer_set) ngx_del_timer(leg->c->write);
+    rev->ready = 1;
+    rev->pending_eof = 1; /* else nginx waits for an event before it reads */
+    ngx_post_event(rev, &ngx_posted_events);
+}
+
 /* What is left of a chain of one buffer in memory. */
 static ngx_chain_t *send_one(ngx_connection_t *c, ngx_chain_t *cl)
 {
@@ -120,7 +135,7 @@ static void send_request(ngx_http_pdroute_leg_t *leg)
             leg->keepalive = 0;
             ngx_http_pdroute_leg_release(leg);
         } else {
-            ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
+            cannot_send(leg);
         }
         return;
     }
@@ -235,7 +250,7 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
     leg->started = ngx_current_msec;
     leg->state = PDROUTE_LEG_CONNECT;
     leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
-        leg->drain = 0;
+        leg->drain = leg->broken = 0;
     leg->c = NULL;
     if (job->r == NULL) { /* the client left between decision and sending */
         leg->state = PDROUTE_LEG_DONE;
@@ -349,7 +364,7 @@ void ngx_http_pdroute_leg_complete(ngx_http_pdroute_leg_t *leg, ngx_uint_t clean
 {
     if (leg->complete) return;
     leg->complete = 1;
-    leg->keepalive = clean && !leg->head.close;
+    leg->keepalive = clean && !leg->head.close && !leg->broken;
     if (leg->state == PDROUTE_LEG_DRAIN) ngx_http_pdroute_leg_release(leg);
     ngx_http_pdroute_job_event(leg->job, PDR_EV_END, leg, 0);
 }

@@ -81,6 +81,19 @@ static void report(ngx_http_pdroute_leg_t *leg, uint32_t detail)
     ngx_post_event(&leg->failed, &ngx_posted_events);
 }
 
+/*
+ * A server that answers before it has read the request, and closes, resets the connection behind its answer. The
+ * upstream code, which takes an error of the socket for a failed connect, is not to find it.
+ */
+static void take_error(ngx_http_pdroute_leg_t *leg)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    if (leg->out == NULL && leg->head.status == NGX_HTTP_OK) return;
+    if (getsockopt(leg->c->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error) leg->broken = 1;
+}
+
 /* First what the leg has read already; and no end of file that the upstream code would act upon. */
 static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
 {
@@ -102,7 +115,7 @@ static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
         return n;
     }
     if (n == NGX_AGAIN) return n;
-    if (n == 0 && r->upstream->length == -1) { /* its end is the end of the connection */
+    if (n == 0 && r->upstream->length == -1 && !leg->broken) { /* its end is the end of the connection */
         job->in_relay = 1;
         if (job->merge && ngx_http_pdroute_merge_pass(r, leg, buf, buf, 1) != NGX_OK) report(leg, PDR_FAIL_PROTOCOL);
         ngx_http_pdroute_leg_complete(leg, 0);
@@ -437,6 +450,7 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     c->read->ready = 1; /* the upstream code begins to read at once */
     if (c->write->timer_set) ngx_del_timer(c->write);
     ngx_http_pdroute_job_event(job, PDR_EV_SENT, leg, 0);
+    take_error(leg);
     ngx_http_upstream_init(r);
     if (leg->serial != serial) return; /* it is over already */
     if (c->data != r) { /* a call failed before nginx took the connection: it has answered 500, and will tell nobody */

@@ -165,6 +165,16 @@ def test_response_passes_and_is_read(picker, fleet):
     assert wait_for(lambda: picker.stats()["cached_tokens_reported"] == before["cached_tokens_reported"] + 64, timeout=5)
 
 
+@pytest.mark.parametrize("status", ["2000", "99", "", "20x", "+20"])
+def test_a_status_that_is_none(status, start_picker, start_fleet):
+    """Envoy passes on what servers say. No client could read it: it is the server's failure."""
+    picker = start_picker(start_fleet(prefill=1, decode=1, speed=0), config={"retry_max": 2**32 - 1})
+    with Call(picker.grpc_port) as call:
+        ask(call, dumps(body("chat", stream=True)))
+        call.send(response_headers={"headers": {"headers": [{"key": ":status", "raw_value": status.encode()}, {"key": "x-envoy-upstream-service-time", "raw_value": b"1"}]}})
+        assert call.immediate().status.code == 502
+
+
 def test_answer_to_a_head_that_was_not_shown(picker):
     """The data plane refused a request by itself: the conversation begins with its answer, and with how bodies are shown."""
     with Call(picker.grpc_port) as call:

@@ -1,12 +1,13 @@
 """Answers of servers that are odd and yet must not reach a client as something else; and a gateway that has no descriptor left."""
 
 import resource
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 from conftest import block_stats
-from listener import Answers
+from listener import Answers, Listener, read_head
 from sglang_sim.harness import wait_for
 from traffic import PATHS, body, error_of
 
@@ -32,6 +33,85 @@ def test_what_comes_behind_an_answer_is_nobodys(make_gateway):
     finally:
         for worker in workers:
             worker.close()
+
+
+SIZE = b"Content-Length: %d\r\n" % len(JSON)
+CODED = HEAD + b"Transfer-Encoding: chunked\r\n"
+FORMS = {  # of one answer
+    "interim answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + SIZED, "bare line ends": (HEAD + SIZE + b"\r\n").replace(b"\r\n", b"\n") + JSON,
+    "no reason": SIZED.replace(b" OK", b""), "an empty reason": SIZED.replace(b"OK", b""), "a long reason": SIZED.replace(b"OK", b"o" * 3000),
+    "zeros in front": HEAD + b"Content-Length: 000%d\r\n\r\n%s" % (len(JSON), JSON), "many headers": HEAD + b"X-A: b\r\n" * 90 + SIZE + b"\r\n" + JSON,
+    "chunks": CODED + b"\r\n000%x;%s\r\n%s\r\n000\r\n%s\r\n" % (len(JSON), b"e" * 3000, JSON, b"X-T: v\r\n" * 50)}
+NO_ANSWER = {
+    "lengths that differ": HEAD + SIZE + b"Content-Length: 1\r\n\r\n" + JSON, "a negative length": HEAD + b"Content-Length: -2\r\n\r\n" + JSON,
+    "a signed length": HEAD + b"Content-Length: +2\r\n\r\n" + JSON, "an enormous length": HEAD + b"Content-Length: 99999999999999999999\r\n\r\n" + JSON,
+    "a blank in a name": HEAD + b"Content-Length : 2\r\n\r\n" + JSON, "another coding": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "no size": CODED + b"\r\nx\r\n" + JSON + b"\r\n0\r\n\r\n", "a large size": CODED + b"\r\n10000000000000000\r\n" + JSON,
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n" + JSON, "HTTP/2": SIZED.replace(b"HTTP/1.1", b"HTTP/2"),
+    "two digits": SIZED.replace(b"200", b"20"), "four digits": SIZED.replace(b"200", b"2000"), "a status below 100": SIZED.replace(b"200", b"099"), "half a head": HEAD}
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_forms_of_an_answer(role, make_gateway):
+    """What HTTP allows is an answer; what is none is never passed on."""
+    workers = {"prefill": Answers(SIZED), "decode": Answers(SIZED, after=0.2)}  # so that prefill's counts
+    bad = workers[role] = Ends(SIZED)
+    try:
+        gw = make_gateway([{"role": name, "host": "127.0.0.1", "port": worker.port} for name, worker in workers.items()],
+                          config={"retry_max": 4294967295, "breaker_failures": 1000000, "breaker_error_permille": 1000, "hold": "off"})
+        for name, bad.answer in FORMS.items():
+            got = httpx.post(gw.url + PATHS["chat"], json=body("chat", text=name), timeout=20)
+            assert (got.status_code, got.content) == (200, JSON), name
+        workers["decode"].after = 30
+        for name, bad.answer in NO_ANSWER.items():
+            got = httpx.post(gw.url + PATHS["chat"], json=body("chat", text=name), timeout=20)
+            assert got.status_code == 502 and set(error_of(got)) and JSON not in got.content, (name, got.status_code, got.content)
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+class Refuses(Listener):
+    """Answers as soon as it has a head, and closes with the body unread: the system resets the connection behind the answer."""
+
+    def serve(self, s):
+        with s:
+            if read_head(s):
+                s.sendall(REFUSAL)
+
+
+REFUSED = b'{"error":{"message":"said by the server itself"}}'
+REFUSAL = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(REFUSED), REFUSED)
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_refusal_before_the_body_is_read(role, make_gateway):
+    """It is the answer, although the rest of the request cannot be sent any more."""
+    workers = {"prefill": Answers(SIZED), "decode": Answers(SIZED, after=30)}
+    workers[role] = Refuses()
+    try:
+        gw = make_gateway([{"role": name, "host": "127.0.0.1", "port": worker.port} for name, worker in workers.items()], config={"breaker_failures": 1})
+        for size in 3 * (100_000, 5_000_000):
+            got = httpx.post(gw.url + PATHS["chat"], json=body("chat", text="word " * (size // 5)), timeout=20)
+            assert (got.status_code, got.content) == (413, REFUSED), size
+        assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5) and block_stats(gw)["failed"] == 0
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+class Ends(Answers):
+    """Ends the connection behind each answer."""
+
+    def serve(self, s):
+        with s:
+            received = b""
+            while (piece := s.recv(65536)) and not (received := received + piece).rstrip().endswith(b"}"):
+                pass
+            s.sendall(self.answer)
+            s.shutdown(socket.SHUT_WR)
+            while s.recv(65536):
+                pass
 
 
 class Dies(Answers):
