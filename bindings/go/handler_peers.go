@@ -1,12 +1,14 @@
 package pdroute
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -30,13 +32,41 @@ func (p *peers) init(o *HandlerOptions) {
 	p.dialer = net.Dialer{Timeout: o.ConnectTimeout}
 }
 
+// patient is a connection that takes what the server takes no more. A server that refuses a body without reading it
+// says so before it closes: that is there to be read, where net/http gives up with the first write that fails. Who
+// reads then finds the answer or the error.
+type patient struct {
+	net.Conn
+	deaf atomic.Bool
+}
+
+func (c *patient) Write(p []byte) (int, error) {
+	if c.deaf.Load() {
+		return len(p), nil
+	}
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		c.deaf.Store(true)
+		return len(p), nil
+	}
+	return n, err
+}
+
+func (p *peers) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := p.dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &patient{Conn: c}, nil
+}
+
 func (p *peers) get(scheme, addr string) *peer {
 	key := scheme + "://" + addr
 	found, ok := p.all.Load(key)
 	if !ok {
 		fresh := new(peer)
 		t := &fresh.transport // no proxy, whatever the environment says
-		t.DialContext = p.dialer.DialContext
+		t.DialContext = p.dial
 		t.TLSClientConfig = p.options.TLS
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{} // no HTTP/2
 		t.TLSHandshakeTimeout = p.options.ConnectTimeout
