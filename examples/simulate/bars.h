@@ -85,6 +85,8 @@ typedef struct bars_bar {
     double half;         /* of the value's 95 % interval; NaN: not known */
     double bound;        /* what no policy could be below (bound.h); NaN: not known */
     int    held;
+    char   peer[128];    /* who it is compared with, and its setting; empty: nobody */
+    double ours, other;  /* the two figures themselves; NaN: none */
 } bars_bar;
 
 typedef struct bars_list {
@@ -94,6 +96,10 @@ typedef struct bars_list {
 
 /* value <= limit, said in a sentence. */
 void bars_say(bars_list *l, double value, double half, double limit, const char *form, ...) __attribute__((format(printf, 5, 6)));
+/* Whom the last bar said compares with: the figures themselves. */
+void bars_beside(bars_list *l, double ours, double other, const bars_cell *peer);
+/* The bars that do not hold as rows of a Markdown table: value, limit, ours, the best peer's figure, who that is and with what setting, and what no policy could be below. -1: not written. */
+int  bars_write_missed(const bars_list *l, const char *file);
 /* How low any policy could get in the last bar said: the bound (BARS_TTFT: on the mean; _LONGEST, _P99, _TPOT) of our runs with this tag, over what the bar divides by;
  * BARS_GOODPUT: `over` less the bound. */
 void bars_bound(bars_list *l, const bars_plan *p, const bars_regime *g, const char *policy, const char *settings, const char *tag, int local, int figure, double over);

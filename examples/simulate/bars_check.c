@@ -62,10 +62,42 @@ void bars_say(bars_list *l, double value, double half, double limit, const char 
     va_end(a);
     b->value = value;
     b->half = half;
-    b->bound = NAN;
+    b->bound = b->ours = b->other = NAN;
+    b->peer[0] = 0;
     b->limit = limit;
     b->held = value <= limit; /* an unknown value has not held */
     if (!b->held) l->failed++;
+}
+
+void bars_beside(bars_list *l, double ours, double other, const bars_cell *peer)
+{
+    bars_bar *b = &l->bar[l->n - 1];
+    b->ours = ours;
+    b->other = other;
+    if (peer->seeds) snprintf(b->peer, sizeof b->peer, "%s%s%s", peer->policy, *peer->settings ? ":" : "", peer->settings);
+}
+
+/* A figure, or that there is none. */
+static void put_figure(FILE *f, double v) { fprintf(f, isnan(v) ? " – |" : " %.3f |", v); }
+
+int bars_write_missed(const bars_list *l, const char *file)
+{
+    FILE *f = fopen(file, "w");
+    if (!f) return -1;
+    fputs("| missed bar | value | at most | no policy below | ours | best peer | which, with what setting |\n|---|---|---|---|---|---|---|\n", f);
+    for (size_t i = 0; i < l->n; i++) {
+        const bars_bar *b = &l->bar[i];
+        if (b->held) continue;
+        fprintf(f, "| %s |", b->text);
+        put_figure(f, b->value);
+        put_figure(f, b->limit);
+        put_figure(f, b->bound);
+        put_figure(f, b->ours);
+        put_figure(f, b->other);
+        fprintf(f, " %s%s%s |\n", *b->peer ? "`" : "", *b->peer ? b->peer : "–", *b->peer ? "`" : "");
+    }
+    int bad = ferror(f);
+    return fclose(f) || bad ? -1 : 0;
 }
 
 void bars_bound(bars_list *l, const bars_plan *p, const bars_regime *g, const char *policy, const char *settings, const char *tag, int local, int figure, double over)
@@ -108,19 +140,21 @@ static void ratio(bars_list *l, const bars_cell *ours, const bars_cell *other, i
     size_t n = ours->seeds < other->seeds ? ours->seeds : other->seeds;
     for (size_t i = 0; i < n; i++) v[i] = ours->value[figure][i] / other->value[figure][i];
     bars_say(l, ours->mean[figure] / other->mean[figure], bars_half_width(v, n), limit, "%s: %s", name, text);
+    bars_beside(l, ours->mean[figure], other->mean[figure], other);
 }
 
-/* The least mean of a figure over all peers of a kind that ran with all seeds. */
-static double least(const bars_plan *p, const bars_regime *g, unsigned kind, int figure, int sign, size_t seeds)
+/* Of all peers of a kind that ran with all seeds the one whose mean of a figure is least (sign 1) or most (-1). */
+static bars_cell least(const bars_plan *p, const bars_regime *g, unsigned kind, int figure, int sign, size_t seeds)
 {
-    double best = NAN;
+    bars_cell best = {0};
     for (size_t i = 0; i < peer_grid_n; i++) {
         const peer_setting *s = &peer_grid[i];
         bars_cell           c;
         if (!(s->kind & kind) || s->local) continue;
         c = bars_cell_of(p, g, s->policy, s->settings, "");
-        if (c.seeds >= seeds && !(sign * c.mean[figure] >= sign * best)) best = c.mean[figure];
+        if (c.seeds >= seeds && (!best.seeds || !(sign * c.mean[figure] >= sign * best.mean[figure]))) best = c;
     }
+    if (!best.seeds) best.mean[figure] = NAN;
     return best;
 }
 
@@ -131,9 +165,10 @@ void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, c
     ratio(l, ours, &immediate, BARS_TTFT, 1 - g->ahead_immediate, "mean TTFT over the best immediate peer's", g->name);
     bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TTFT, immediate.mean[BARS_TTFT]);
     if (!isnan(g->goodput_more)) {
-        double best = least(p, g, PEER_IMMEDIATE, BARS_GOODPUT, -1, seeds);
-        bars_say(l, best - ours->mean[BARS_GOODPUT], NAN, -g->goodput_more, "%s: goodput behind the best immediate peer's", g->name);
-        bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_GOODPUT, best);
+        bars_cell best = least(p, g, PEER_IMMEDIATE, BARS_GOODPUT, -1, seeds);
+        bars_say(l, best.mean[BARS_GOODPUT] - ours->mean[BARS_GOODPUT], NAN, -g->goodput_more, "%s: goodput behind the best immediate peer's", g->name);
+        bars_beside(l, ours->mean[BARS_GOODPUT], best.mean[BARS_GOODPUT], &best);
+        bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_GOODPUT, best.mean[BARS_GOODPUT]);
     }
     ratio(l, ours, &queue, BARS_TTFT, 1 - g->ahead_queue, "mean TTFT over the best queue peer's", g->name);
     bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TTFT, queue.mean[BARS_TTFT]);
@@ -146,9 +181,11 @@ void bars_check_regime(bars_list *l, const bars_plan *p, const bars_regime *g, c
         bars_bound(l, p, g, ours_local->policy, ours_local->settings, "", 1, BARS_TTFT, local.mean[BARS_TTFT]);
     }
     bars_say(l, ours->mean[BARS_P99] / immediate.mean[BARS_P99], NAN, 1 + g->behind_p99, "%s: p99 over the best immediate peer's", g->name);
+    bars_beside(l, ours->mean[BARS_P99], immediate.mean[BARS_P99], &immediate);
     bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_P99, immediate.mean[BARS_P99]);
-    double tpot = least(p, g, PEER_IMMEDIATE | PEER_QUEUE, BARS_TPOT, 1, seeds);
-    bars_say(l, ours->mean[BARS_TPOT] / tpot, NAN, 1.05, "%s: mean TPOT over the best peer's", g->name);
-    bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TPOT, tpot);
+    bars_cell tpot = least(p, g, PEER_IMMEDIATE | PEER_QUEUE, BARS_TPOT, 1, seeds);
+    bars_say(l, ours->mean[BARS_TPOT] / tpot.mean[BARS_TPOT], NAN, 1.05, "%s: mean TPOT over the best peer's", g->name);
+    bars_beside(l, ours->mean[BARS_TPOT], tpot.mean[BARS_TPOT], &tpot);
+    bars_bound(l, p, g, ours->policy, ours->settings, "", 0, BARS_TPOT, tpot.mean[BARS_TPOT]);
     bars_say(l, ours->mean[BARS_REFUSED], NAN, 0, "%s: requests refused", g->name);
 }

@@ -11,7 +11,7 @@
 enum { TRACES = 3, SCREEN_LIMIT = 5000 };
 
 struct program {
-    const char *traces, *ours, *ours_settings, *local_settings, *only, *report, *json;
+    const char *traces, *ours, *ours_settings, *local_settings, *only, *report, *json, *missed;
     size_t      seeds, limit;
     int         quick;
     const bars_regime *now; /* the one that is being run */
@@ -34,6 +34,7 @@ static const char usage[] =
     "  --ours NAME[:settings]   the policy that is ours (pdroute: the library)\n"
     "  --ours-local SETTINGS    its settings for the comparisons with decode-only on both sides (pdroute: alone=1)\n"
     "  --report FILE     the page with all regimes    --json FILE   the bars as JSON\n"
+    "  --missed FILE     the bars that do not hold as a table in Markdown: ours, the best peer and its setting, what no policy could be below; anew after each regime\n"
     "  --threads N       (one per processor)          --quiet       no progress\n";
 
 static int say(const char *what) { return fprintf(stderr, "simulate-bars: %s\n", what), -1; }
@@ -43,11 +44,14 @@ static int wanted(const struct program *p, const bars_regime *g) { return (!p->q
 /* A trace is read once; NULL with a message. */
 static const sim_trace *trace_of(struct program *p, const bars_regime *g)
 {
-    char path[4096], why[256];
+    char path[4096], why[256] = "";
     for (size_t i = 0; i < p->trace_n; i++)
         if (!strcmp(p->trace_file[i], g->file)) return &p->trace[i];
     snprintf(path, sizeof path, "%s/%s", p->traces, g->file);
-    if (p->trace_n == TRACES || sim_trace_read(&p->trace[p->trace_n], path, g->window, why, sizeof why)) return say(why), NULL;
+    if (p->trace_n == TRACES || sim_trace_read(&p->trace[p->trace_n], path, g->window, why, sizeof why)) {
+        fprintf(stderr, "simulate-bars: %s: %s\n", path, why);
+        return NULL;
+    }
     p->trace_file[p->trace_n] = g->file;
     return &p->trace[p->trace_n++];
 }
@@ -224,6 +228,7 @@ static void check_variations(struct program *p)
     if (peer[1].seeds && peer[1].mean[BARS_TTFT] < peer[0].mean[BARS_TTFT]) peer[0] = peer[1];
     bars_say(&p->list, own.mean[BARS_TTFT] / peer[0].mean[BARS_TTFT], NAN, 1, "%s, 8 gateways, 8 blocks: mean TTFT over the best peer's (%s %s)", knee()->name, peer[0].policy,
              peer[0].settings);
+    bars_beside(&p->list, own.mean[BARS_TTFT], peer[0].mean[BARS_TTFT], &peer[0]);
     bars_bound(&p->list, &p->plan, knee(), p->ours, p->ours_settings, "8 gateways, 8 blocks", 0, BARS_TTFT, peer[0].mean[BARS_TTFT]);
 }
 
@@ -384,6 +389,7 @@ static int run_regime(struct program *p, const bars_regime *g)
     }
     print_bars(p, first);
     fflush(stdout);
+    if (p->missed && bars_write_missed(&p->list, p->missed)) return say("the table of missed bars could not be written");
     return p->json ? write_json(p) : 0;
 }
 
@@ -403,7 +409,7 @@ static int options(struct program *p, int argc, char **argv)
 {
     static const struct option longs[] = {
         {"traces", 1, 0, 't'}, {"seeds", 1, 0, 's'}, {"quick", 0, 0, 'q'}, {"only", 1, 0, 'o'}, {"ours", 1, 0, 'u'}, {"ours-local", 1, 0, 'l'},
-        {"report", 1, 0, 'r'}, {"json", 1, 0, 'j'}, {"threads", 1, 0, 'T'}, {"quiet", 0, 0, 'Q'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
+        {"report", 1, 0, 'r'}, {"json", 1, 0, 'j'}, {"missed", 1, 0, 'm'}, {"threads", 1, 0, 'T'}, {"quiet", 0, 0, 'Q'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0}};
     static char ours[128];
     int         o;
     while ((o = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
@@ -413,6 +419,7 @@ static int options(struct program *p, int argc, char **argv)
         else if (o == 'o') p->only = optarg;
         else if (o == 'r') p->report = optarg;
         else if (o == 'j') p->json = optarg;
+        else if (o == 'm') p->missed = optarg;
         else if (o == 'l') p->local_settings = optarg;
         else if (o == 'T') p->plan.threads = (unsigned)strtoul(optarg, NULL, 10);
         else if (o == 'Q') p->plan.quiet = 1;

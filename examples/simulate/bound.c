@@ -258,13 +258,29 @@ int sim_bound_alone(double *work, size_t n, double fixed, sim_bound *out)
     return 0;
 }
 
+/*
+ * The same with steps' fixed parts: a step has at most batch_tokens of a prompt or of many, so each token carries at least that part of one. Replaces work[]. No prompt is known to be alone in its steps then,
+ * so what each takes alone is left to the bound without this; of every figure the better one holds.
+ */
+static int bound_of_steps(const double *at, double *work, const double *tokens, size_t n, double speed, const sim_costs *c, sim_bound *out)
+{
+    sim_bound b;
+    for (size_t i = 0; i < n; i++) work[i] += tokens[i] * c->prefill_base / c->batch_tokens;
+    if (sim_bound_work(at, work, n, speed, 0, &b)) return -1;
+    out->mean = fmax(out->mean, b.mean);
+    out->longest = fmax(out->longest, b.longest);
+    out->p99 = fmax(out->p99, b.p99);
+    out->goodput = fmin(out->goodput, b.goodput);
+    return 0;
+}
+
 int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int local, sim_bound *out)
 {
     sim_scaling  scaling = o->scaling;
     sim_schedule s;
     sim_costs    c;
     struct seen  seen = {0};
-    double      *at, *work, tpot = 0, answers = 0, speed = o->prefills + (local ? o->decodes : 0);
+    double      *at, *work, *tokens, tpot = 0, answers = 0, speed = o->prefills + (local ? o->decodes : 0);
     int          bad = 0;
     scaling.seed = seed;
     if (sim_schedule_make(&s, t, &scaling)) return -1;
@@ -272,7 +288,8 @@ int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int lo
     if (o->slow < o->prefills || (local && o->slow < o->prefills + o->decodes)) speed += o->slow_speed - 1;
     at = calloc(s.n + 1, sizeof *at);
     work = calloc(s.n + 1, sizeof *work);
-    bad = !at || !work;
+    tokens = calloc(s.n + 1, sizeof *tokens);
+    bad = !at || !work || !tokens;
     for (size_t i = 0; !bad && i < s.n; i++)
         if (s.arrivals[i].out > 1) tpot += sim_decode_seconds(&c, 1, s.arrivals[i].in) * 1e3, answers++;
     if (!bad && t->closed) bad = work_alone(&s, &c, local, work) || sim_bound_alone(work, s.n, c.prefill_base, out);
@@ -280,13 +297,15 @@ int sim_bound_of(const sim_trace *t, const sim_options *o, uint64_t seed, int lo
         const sim_arrival *a = &s.arrivals[i];
         double             m = cached(&seen, a, t->block);
         at[i] = (double)a->at * 1e-9;
+        tokens[i] = a->in - m;
         work[i] = sim_chunk_seconds(&c, a->in - m, m);
         bad = see(&seen, a->blocks, a->n) || (local && a->follow_n && see(&seen, a->follow, a->follow_n));
     }
-    if (!bad && !t->closed) bad = sim_bound_work(at, work, s.n, speed, c.prefill_base, out);
+    if (!bad && !t->closed) bad = sim_bound_work(at, work, s.n, speed, c.prefill_base, out) || (!local && bound_of_steps(at, work, tokens, s.n, speed, &c, out));
     if (!bad) out->tpot = answers > 0 ? tpot / answers : 0;
     free(at);
     free(work);
+    free(tokens);
     free(seen.flag);
     sim_schedule_free(&s);
     return bad;

@@ -1,7 +1,7 @@
 /*
  * How low any policy could get, on the arrivals of one run: a relaxation of the cluster of which every run of it is a feasible, worse schedule.
  *
- * All workers that compute prompts are one server with the speed of all together, which may leave a prompt and come back at no cost; steps have no fixed part; there is one cache,
+ * All workers that compute prompts are one server with the speed of all together, which may leave a prompt and come back at no cost; of a step's fixed part each token carries what it carries in a full step, and with decode-only nothing; there is one cache,
  * endless, free to read, and whoever arrives first computes what he shares with later ones (who serves a later one first only moves that work: what the later one computed counts
  * for the earlier). Nothing waits for transfer, decode, network or knowledge; sizes are known. In that model the means below cannot be undercut:
  *   - shortest remaining work first is optimal for the mean of one preemptive server;

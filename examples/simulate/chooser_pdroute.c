@@ -11,6 +11,7 @@
  *   scrapes=0       loads are not put in                index=N       entries of the prefix index
  *   cache=0         nobody told the library of a host tier: prefill endpoints are put with their HBM only
  *   transfer=X      transfers as the library believes them, times X (1)
+ *   join=S          the last prefill server is put S seconds after the beginning: it joins cold (0: it is there from the beginning)
  *   whole=1         clients want whole answers, not streams: first tokens are not told  tick=MS       milliseconds between pdr_tick()s, as the gateways' (100)
  */
 #include "chooser.h"
@@ -43,7 +44,9 @@ typedef struct driver {
     size_t         cap;
     uint32_t      *held, held_n, held_cap; /* ids */
     int            scrapes, whole;
-    int64_t        tick_ns;
+    int64_t        tick_ns, join_ns; /* > 0: the server that joins is not there yet */
+    uint32_t       joins;            /* which */
+    const char    *settings;
     pdr_candidate *candidates;
 } driver;
 
@@ -114,35 +117,47 @@ static int configure(const sim_gateway *g, const char *settings, uint32_t worker
     return 0;
 }
 
-static int put_workers(driver *s, const char *settings, char *why, size_t cap)
+static int put_worker(driver *s, uint32_t i, char *why, size_t cap)
 {
     const sim_costs  *k = sim_costs_of(s->g);
-    uint32_t          prefills, decodes;
+    uint32_t          prefills, decodes, id;
     const sim_worker *w = sim_workers(s->g, &prefills, &decodes);
+    pdr_endpoint      e;
     pdr_error         err;
     pdr_init_struct(&err, sizeof err);
-    for (uint32_t i = 0; i < s->n; i++) {
-        pdr_endpoint e;
-        uint32_t     id;
-        pdr_init_struct(&e, sizeof e);
-        snprintf(e.host, sizeof e.host, "worker%u", i);
-        e.port = 30000;
-        e.role = w[i].prefill ? PDR_ROLE_PREFILL : sim_setting(settings, "both", 0) != 0 ? PDR_ROLE_BOTH : PDR_ROLE_DECODE;
-        if (!w[i].prefill && sim_setting(settings, "alone", 0) != 0) e.flags |= PDR_ENDPOINT_ALONE;
-        e.kv_capacity = w[i].prefill && sim_setting(settings, "cache", 1) != 0 ? k->cache_tokens : k->kv_tokens;
-        e.max_running = w[i].prefill ? 0 : k->max_running;
-        if (w[0].rack != w[s->n - 1].rack || w[0].zone != w[s->n - 1].zone) { /* a topology is known */
-            snprintf(e.topology_host, sizeof e.topology_host, "h%u", w[i].host);
-            snprintf(e.topology_rack, sizeof e.topology_rack, "r%u", w[i].rack);
-            snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", w[i].zone);
-        }
-        if (pdr_endpoint_put(s->r, &e, now(s), &id, &err)) {
-            snprintf(why, cap, "%s", err.message);
-            return -1;
-        }
-        s->endpoint_of[i] = id;
-        s->worker_of[id] = i;
+    pdr_init_struct(&e, sizeof e);
+    snprintf(e.host, sizeof e.host, "worker%u", i);
+    e.port = 30000;
+    e.role = w[i].prefill ? PDR_ROLE_PREFILL : sim_setting(s->settings, "both", 0) != 0 ? PDR_ROLE_BOTH : PDR_ROLE_DECODE;
+    if (!w[i].prefill && sim_setting(s->settings, "alone", 0) != 0) e.flags |= PDR_ENDPOINT_ALONE;
+    e.kv_capacity = w[i].prefill && sim_setting(s->settings, "cache", 1) != 0 ? k->cache_tokens : k->kv_tokens;
+    e.max_running = w[i].prefill ? 0 : k->max_running;
+    if (w[0].rack != w[s->n - 1].rack || w[0].zone != w[s->n - 1].zone) { /* a topology is known */
+        snprintf(e.topology_host, sizeof e.topology_host, "h%u", w[i].host);
+        snprintf(e.topology_rack, sizeof e.topology_rack, "r%u", w[i].rack);
+        snprintf(e.topology_zone, sizeof e.topology_zone, "z%u", w[i].zone);
     }
+    if (pdr_endpoint_put(s->r, &e, now(s), &id, &err)) {
+        snprintf(why, cap, "%s", err.message);
+        return -1;
+    }
+    s->endpoint_of[i] = id;
+    s->worker_of[id] = i;
+    return 0;
+}
+
+static int put_workers(driver *s, char *why, size_t cap)
+{
+    uint32_t prefills, decodes;
+    (void)sim_workers(s->g, &prefills, &decodes);
+    s->joins = prefills - 1;
+    s->join_ns = (int64_t)(sim_setting(s->settings, "join", 0) * 1e9);
+    if (s->join_ns > 0 && prefills < 2) {
+        snprintf(why, cap, "join: there must be a prefill server beside the one that joins");
+        return -1;
+    }
+    for (uint32_t i = 0; i < s->n; i++)
+        if ((s->join_ns <= 0 || i != s->joins) && put_worker(s, i, why, cap)) return -1;
     return 0;
 }
 
@@ -164,7 +179,7 @@ static void destroy(void *self)
 
 static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
 {
-    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", "wait", "ageing", NULL};
+    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", "wait", "ageing", "join", NULL};
     uint32_t   prefills, decodes;
     pdr_config c;
     pdr_error  err;
@@ -173,6 +188,7 @@ static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
     if (sim_settings_known(settings, known, why, cap)) return NULL;
     driver *s = must(calloc(1, sizeof *s));
     s->g = g;
+    s->settings = settings;
     (void)sim_workers(g, &prefills, &decodes);
     s->n = prefills + decodes;
     s->scrapes = sim_setting(settings, "scrapes", 1) != 0;
@@ -194,7 +210,7 @@ static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
         snprintf(why, cap, "%s", err.message);
         goto fail;
     }
-    if (put_workers(s, settings, why, cap)) goto fail;
+    if (put_workers(s, why, cap)) goto fail;
     for (uint32_t i = 0; i < s->gateways; i++)
         if (pdr_lease_open(s->r, "gateway", now(s), &s->leases[i], &err)) {
             snprintf(why, cap, "%s", err.message);
@@ -393,7 +409,7 @@ static void scraped(void *self, uint32_t worker, const sim_load *load)
 {
     driver  *s = self;
     pdr_load l;
-    if (!s->scrapes) return;
+    if (!s->scrapes || (s->join_ns > 0 && worker == s->joins)) return;
     pdr_init_struct(&l, sizeof l);
     l.have = PDR_LOAD_RUNNING | PDR_LOAD_WAITING | PDR_LOAD_KV_USED | PDR_LOAD_WAITING_TOKENS | PDR_LOAD_PREFILL_SPEED;
     l.running = load->running;
@@ -409,6 +425,11 @@ static void scraped(void *self, uint32_t worker, const sim_load *load)
 static void tick(void *self)
 {
     driver *s = self;
+    char    why[200];
+    if (s->join_ns > 0 && sim_now(s->g) >= s->join_ns) {
+        s->join_ns = 0;
+        if (put_worker(s, s->joins, why, sizeof why)) fprintf(stderr, "simulate: pdroute: %s\n", why), exit(1);
+    }
     for (uint32_t i = 0; i < s->gateways; i++) pdr_lease_renew(s->r, s->leases[i], now(s));
     pdr_tick(s->r, now(s));
     take_released(s);
@@ -417,7 +438,7 @@ static void tick(void *self)
 
 const sim_chooser sim_pdroute = {
     .name = "pdroute",
-    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1,whole=0,tick=100",
+    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1,join=0,whole=0,tick=100",
     .about = "the library itself, with its defaults (docs/scheduling.md)",
     .own_books = 1,
     .create = create,

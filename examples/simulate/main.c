@@ -346,15 +346,16 @@ static int write_json(const program *p, const cJSON *all)
 static void print_table(const cJSON *summary)
 {
     const cJSON *s;
-    printf("%-44s %5s %8s %7s %7s %7s %7s %8s %7s %8s %6s %6s %7s\n", "policy", "seeds", "TTFT s", "+-95%", "p50", "p99", "max", "TPOT ms", "good2s", "goodscal", "hit", "CoV", "refused");
+    printf("%-44s %5s %8s %7s %7s %7s %7s %7s %8s %7s %8s %6s %6s %6s %7s %7s\n", "policy", "seeds", "TTFT s", "+-95%", "p50", "p90", "p99", "max", "TPOT ms", "good2s", "goodscal", "hit", "ideal",
+           "CoV", "TB", "refused");
     cJSON_ArrayForEach(s, summary) {
         char        name[64];
         const char *settings = cJSON_GetObjectItem(s, "settings")->valuestring;
         snprintf(name, sizeof name, "%s%s%s", cJSON_GetObjectItem(s, "policy")->valuestring, *settings ? ":" : "", settings);
-        printf("%-44s %5.0f %8.3f %7.3f %7.3f %7.2f %7.1f %8.2f %7.3f %8.3f %6.3f %6.3f %7.1f\n", name, sim_number(s, "seeds"), sim_number(s, "ttft_mean.mean"),
-               sim_number(s, "ttft_mean.high") - sim_number(s, "ttft_mean.mean"), sim_number(s, "ttft_p50.mean"), sim_number(s, "ttft_p99.mean"), sim_number(s, "ttft_max.mean"),
-               sim_number(s, "tpot_mean.mean"), sim_number(s, "goodput_2s_50ms.mean"), sim_number(s, "goodput_scaled_50ms.mean"), sim_number(s, "hit.mean"),
-               sim_number(s, "prefill_cov.mean"), sim_number(s, "refused.mean"));
+        printf("%-44s %5.0f %8.3f %7.3f %7.3f %7.3f %7.2f %7.1f %8.2f %7.3f %8.3f %6.3f %6.3f %6.3f %7.3f %7.1f\n", name, sim_number(s, "seeds"), sim_number(s, "ttft_mean.mean"),
+               sim_number(s, "ttft_mean.high") - sim_number(s, "ttft_mean.mean"), sim_number(s, "ttft_p50.mean"), sim_number(s, "ttft_p90.mean"), sim_number(s, "ttft_p99.mean"),
+               sim_number(s, "ttft_max.mean"), sim_number(s, "tpot_mean.mean"), sim_number(s, "goodput_2s_50ms.mean"), sim_number(s, "goodput_scaled_50ms.mean"), sim_number(s, "hit.mean"),
+               sim_number(s, "hit_of_ideal.mean"), sim_number(s, "prefill_cov.mean"), sim_number(s, "bytes_transferred.mean") / 1e12, sim_number(s, "refused.mean"));
     }
 }
 

@@ -152,6 +152,41 @@ static void more_workers_are_no_worse(void **state)
     sim_trace_free(&t);
 }
 
+/* In steps of 128 tokens most of the time is the fixed part: the bound knows, and no run is below it. With decode-only there are no such steps. */
+static void steps_have_a_fixed_part(void **state)
+{
+    static const char *const policy[] = {"reference-held", "round_robin", "pdroute"};
+    sim_trace   t = {0};
+    sim_options o;
+    sim_bound   large, small, local, local_large;
+    char        why[256];
+    double      least = INFINITY;
+    (void)state;
+    sim_options_default(&o);
+    assert_int_equal(sim_trace_make(&t, "synthetic:chat,n=400", why, sizeof why), 0);
+    o.prefills = 3;
+    o.scaling.rate = 4;
+    assert_int_equal(sim_bound_of(&t, &o, 1, 0, &large), 0);
+    assert_int_equal(sim_bound_of(&t, &o, 1, 1, &local_large), 0);
+    o.batch_tokens = 128;
+    assert_int_equal(sim_bound_of(&t, &o, 1, 0, &small), 0);
+    assert_int_equal(sim_bound_of(&t, &o, 1, 1, &local), 0);
+    assert_memory_equal(&local, &local_large, sizeof local);
+    for (size_t i = 0; i < sizeof policy / sizeof *policy; i++) {
+        sim_result x;
+        assert_int_equal(sim_run(&t, &o, sim_chooser_named(policy[i]), "", 1, NULL, &x), 0);
+        cJSON *j = sim_result_json(&x, &o, &t, policy[i], "", 1);
+        assert_true(sim_number(j, "ttft.mean") >= small.mean && sim_number(j, "ttft.p99") >= small.p99 && sim_number(j, "ttft.max") >= small.longest);
+        assert_true(sim_number(j, "goodput.2s_50ms") <= small.goodput);
+        least = fmin(least, sim_number(j, "ttft.mean"));
+        cJSON_Delete(j);
+        sim_result_free(&x);
+    }
+    print_message("bound %.3f s in large steps, %.3f s in small ones, least %.3f s\n", large.mean, small.mean, least);
+    assert_true(small.mean > 1.5 * large.mean && small.longest > 1.5 * large.longest);
+    sim_trace_free(&t);
+}
+
 static void each_alone(void **state)
 {
     double    work[] = {3, .5, 1.9, 1};
@@ -203,6 +238,7 @@ int main(void)
         cmocka_unit_test(many_workers_are_no_single_fast_one),  cmocka_unit_test(no_schedule_is_better),
         cmocka_unit_test(late_ones_are_counted_exactly),        cmocka_unit_test(ninety_nine_of_a_hundred),
         cmocka_unit_test(more_workers_are_no_worse),            cmocka_unit_test(each_alone),
+        cmocka_unit_test(steps_have_a_fixed_part),
         cmocka_unit_test(a_closed_loop_has_what_each_takes_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

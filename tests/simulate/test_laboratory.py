@@ -125,6 +125,47 @@ def test_ageing_and_patience_can_be_set(simulate):
     assert bounded["refused"] > 0 and bounded["ttft"]["max"] < 40 < usual["ttft"]["max"]
 
 
+@pytest.mark.parametrize("prefill, decode, copies", [(5, 3, 1), (24, 16, 4), (150, 106, 16), (600, 424, 64)])
+def test_fleets_of_8_to_1024_workers(simulate, prefill, decode, copies):
+    """Renamed copies of a trace over more workers: all are served, and a copy finds its own prefixes, not another's."""
+    run = only(simulate("--trace", "synthetic:chat,n=150,seed=5", "--prefill", prefill, "--decode", decode, "--copies", copies, "--rate", 2, "--policy", "pdroute"))
+    assert run["requests"] == run["finished"] == 150 * copies
+    assert 0.5 < run["hit"]["of_ideal"] <= 1.0001
+
+
+@pytest.mark.parametrize("scrape", [0.05, 0.5, 5])
+@pytest.mark.parametrize("books", ["shared", "own"])
+def test_reports_may_be_rare(simulate, scrape, books):
+    """On one block reports add little to the books; to gateways of their own blocks they are all there is to see of each other."""
+    base = ("--trace", "synthetic:chat,n=600,seed=11", "--prefill", 4, "--decode", 4, "--rate", 2, "--gateways", 3, "--books", books, "--policy", "pdroute:index=262144")
+    run, none = only(simulate(*base, "--scrape", scrape)), only(simulate(*base, "--scrape", 0))
+    assert run["finished"] == run["requests"] == 600
+    assert run["ttft"]["mean"] < (1.1 if books == "shared" else 1.5) * none["ttft"]["mean"]
+
+
+def test_another_cost_model_ranks_the_same(simulate):
+    """Llama-70B's figures instead of Qwen3-32B's: held is ahead of the same price at once, and that of round robin, at a load of the same height."""
+    for model, rate in (("qwen32b", 3), ("llama70b", 1.5)):
+        runs = json.loads(simulate("--trace", "synthetic:chat,n=1200,seed=3", "--prefill", 4, "--decode", 4, "--rate", rate, "--model", model, "--policy", "pdroute", "--policy", "pdroute:hold=0",
+                                   "--policy", "round_robin"))["runs"]
+        held, once, robin = (r["ttft"]["mean"] for r in runs)
+        assert held < once < robin, (model, held, once, robin)
+
+
+def test_a_server_joins_cold(simulate):
+    """The fourth of four prefill servers is put when all are busy, a third of the requests are there and many held, knowing nothing: it takes its share, and nobody is lost."""
+    base = ("--trace", "synthetic:chat,n=1500,seed=3", "--decode", 4, "--rate", 3)
+    four = only(simulate(*base, "--prefill", 4, "--policy", "pdroute"))
+    three = only(simulate(*base, "--prefill", 3, "--policy", "pdroute"))
+    joined = only(simulate(*base, "--prefill", 4, "--policy", "pdroute:join=50"))
+    never = only(simulate(*base, "--prefill", 4, "--policy", "pdroute:join=1000000"))
+    assert joined["finished"] == never["finished"] == 1500 and joined["refused"] == 0
+    assert never["ttft"]["mean"] == pytest.approx(three["ttft"]["mean"], rel=0.1)  # reports come at other moments
+    assert four["ttft"]["mean"] < joined["ttft"]["mean"] < three["ttft"]["mean"]
+    assert joined["load"]["prefill_cov"] < never["load"]["prefill_cov"] / 2  # .12; .58 if it had nothing to do
+    assert "must be a prefill server" in simulate(*base, "--prefill", 1, "--policy", "pdroute:join=5", ok=False)
+
+
 def test_bad_options_are_named(simulate):
     assert "no such policy" in simulate("--trace", "synthetic:chat", "--policy", "nobody", ok=False)
     assert "unknown or empty setting" in simulate("--trace", "synthetic:chat", "--policy", "pdroute:nothing=1", ok=False)
