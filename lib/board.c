@@ -124,16 +124,20 @@ static void renew_decode(const pdr_registry *g, uint32_t at, uint32_t target)
     pdr_board_head   *h = &g->head->board;
     const pdr_target *t = &g->targets[target];
     decode_line       x = decode_of(h, t);
-    uint64_t          others = g->infos[target].d_foreign_requests;
+    uint64_t          others = g->infos[target].d_foreign_requests, was = b->step_us.v[at];
+    const int         guard = t->guarded != 0, only_step = b->over_us[at] == x.over && b->room[at] == x.room && (b->guarded[at / 64] >> at % 64 & 1) == (uint64_t)guard;
     change_step(b, at, x.step);
-    set_bit(b->guarded, at, t->guarded != 0);
     h->ours += (uint64_t)t->d_requests - b->ours[at];
     h->others += others - b->others[at];
     b->ours[at] = t->d_requests;
     b->d_picked[at] = t->d_last_pick;
     b->others[at] = others;
+    if (__builtin_expect(only_step, 1)) {
+        pdr_near_step(g, t, was, x.step);
+        return;
+    }
     pdr_near_stale(g, t);
-    if (b->over_us[at] == x.over && b->room[at] == x.room) return;
+    set_bit(b->guarded, at, guard);
     b->over_us[at] = x.over;
     b->room[at] = x.room;
     group_limits(g, at / PDR_BOARD_GROUP);

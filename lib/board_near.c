@@ -29,7 +29,7 @@ void pdr_near_fill(const pdr_registry *g)
     const pdr_near          *n = &g->near;
     const pdr_registry_head *h = g->head;
     if (!pdr_near_known(g)) return;
-    for (uint32_t i = 0; i <= pdr_near_all(n); i++) n->groups[i] = (pdr_near_group){.room = INT64_MIN, .stale = 1};
+    for (uint32_t i = 0; i <= pdr_near_all(n); i++) n->groups[i] = (pdr_near_group){.room = INT64_MIN, .stale = PDR_NEAR_STALE_ALL};
     for (int kind = 0; kind < KINDS; kind++) {
         for (uint32_t i = 0; i < h->decode_n; i++) {
             uint32_t group = group_of(n, &g->targets[g->decode[i]], kind);
@@ -54,7 +54,28 @@ void pdr_near_fill(const pdr_registry *g)
 static inline void stale(pdr_near_group *x)
 {
     x->room = INT64_MIN;
-    x->stale = 1;
+    x->stale = PDR_NEAR_STALE_ALL;
+}
+
+static inline void step_changed(pdr_near_group *x, uint64_t was, uint64_t is)
+{
+    if (x->stale) return; /* then the least is found again anyway */
+    if (is <= x->step) {
+        x->step = is;
+    } else if (was <= x->step) {
+        x->room = INT64_MIN;
+        x->stale = PDR_NEAR_STALE_STEP;
+    }
+}
+
+void pdr_near_step(const pdr_registry *g, const pdr_target *t, uint64_t was, uint64_t is)
+{
+    const pdr_near *n = &g->near;
+    if (was == is || !pdr_near_known(g)) return;
+    if (t->host < n->stride) step_changed(&n->groups[t->host], was, is);
+    if (t->rack < n->stride) step_changed(&n->groups[pdr_near_rack(n, t->rack)], was, is);
+    step_changed(&n->groups[t->zone < n->stride ? pdr_near_zone(n, t->zone) : pdr_near_nowhere(n)], was, is);
+    step_changed(&n->groups[pdr_near_all(n)], was, is);
 }
 
 void pdr_near_stale(const pdr_registry *g, const pdr_target *t)
@@ -74,7 +95,11 @@ void pdr_near_renew(const pdr_registry *g, uint32_t group)
     const uint32_t  *member = g->near.members + x->first;
     uint64_t         step = PDR_BOARD_STEP_MOST, odd = 0;
     int64_t          room = INT64_MAX - 1;
-    if (group == pdr_near_all(&g->near)) {
+    if (x->stale == PDR_NEAR_STALE_STEP && group != pdr_near_all(&g->near)) {
+        for (uint32_t k = 0, n = x->n; k < n; k++) step = b->step_us.v[member[k]] < step ? b->step_us.v[member[k]] : step;
+        odd = x->odd;
+        room = x->roomy;
+    } else if (group == pdr_near_all(&g->near)) {
         for (uint32_t i = 0, k = 0; i < x->n; i += PDR_BOARD_GROUP, k++) {
             step = b->step_us.least[k] < step ? b->step_us.least[k] : step;
             room = b->least_room[k] < room ? b->least_room[k] : room;
@@ -91,6 +116,7 @@ void pdr_near_renew(const pdr_registry *g, uint32_t group)
     }
     x->odd = odd || step >= PDR_BOARD_STEP_MOST;
     x->step = step;
+    x->roomy = room;
     x->room = x->odd || !x->n ? INT64_MIN : room;
     x->stale = 0;
 }

@@ -2,7 +2,7 @@
  * Decode servers by place: of each host, rack and zone, of those without a zone and of all, the least step and how much room there is at least, so that what decoding near a prefill
  * server costs is known without looking at every one (waits_near.h).
  *
- * Made anew with the board when the lists change, O(decodes + groups); a change of one server marks its groups stale, O(1), and a stale one is found again when it is asked for, O(its
+ * Made anew with the board when the lists change, O(decodes + groups); a change of one server marks its groups stale, O(1), if their least may be another one now, and a stale one is found again when it is asked for, O(its
  * members). Nothing is kept or marked where no topology is known. Called with the router's lock held; positions are those of the decode list.
  */
 #ifndef PDR_BOARD_NEAR_H
@@ -19,9 +19,13 @@ typedef struct pdr_near_group {
     int64_t  room;          /* tokens of KV cache left, the least, below INT64_MAX; INT64_MIN: step alone does not say what it costs, for one of the reasons below or as there is nobody */
     uint64_t look, cost;    /* what it cost in that look, where its members had to be asked */
     uint32_t first, n;      /* its members */
-    uint32_t stale;         /* step, room and odd are to be found again */
+    uint32_t stale;         /* PDR_NEAR_STALE_*: what is to be found again */
     uint32_t odd;           /* a limit is passed or a guard is set: its members are to be asked */
+    int64_t  roomy;         /* room as it was found, while the step is stale */
+    uint64_t reserved;      /* a cache line each */
 } pdr_near_group;
+
+enum { PDR_NEAR_STALE_STEP = 1, PDR_NEAR_STALE_ALL = 2 /* room and odd, too */ };
 
 typedef struct pdr_near {
     pdr_near_group *groups; /* hosts, racks, zones (max_endpoints each), those without a zone, all */
@@ -35,6 +39,8 @@ void     pdr_near_open(pdr_near *n, void *at, uint32_t endpoints);
 int      pdr_near_known(const struct pdr_registry *g);
 void     pdr_near_fill(const struct pdr_registry *g);
 void     pdr_near_stale(const struct pdr_registry *g, const struct pdr_target *t);
+/* Of a decode server the step changed, and nothing else: only groups whose least it was are stale. */
+void     pdr_near_step(const struct pdr_registry *g, const struct pdr_target *t, uint64_t was, uint64_t is);
 /* Finds a stale group's numbers again. */
 void     pdr_near_renew(const struct pdr_registry *g, uint32_t group);
 /* First thing that does not follow from the targets, as a sentence in why; 0 if all does. */

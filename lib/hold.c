@@ -277,7 +277,7 @@ static uint32_t rank_all(const pdr_hold *h, const pdr_order *o, int wide)
 {
     const pdr_turns_now now = {o->ageing_us, TIME_MOST_US, o->now_ns, pdr_board_time(o->now_ns, 0)};
     const uint32_t      n = h->head->lanes;
-    pdr_turns_of(&h->first, n, &now, h->turn.v, wide);
+    pdr_turns_of(&h->first, n, &now, &h->turn, wide);
     memcpy(h->ranked, h->active, n * sizeof *h->ranked);
     return n;
 }
@@ -302,6 +302,8 @@ static uint32_t rank_each(const pdr_hold *h, const pdr_order *o)
         turn[n] = turn_of(&r);
         ranked[n++] = active[i];
     }
+    for (uint32_t i = 0; i < n / PDR_LEAST_OF; i++) pdr_groups_renew(&h->turn, i, (int)h->head->wide);
+    if (n % PDR_LEAST_OF) pdr_turns_end(&h->turn, n, (int)h->head->wide);
     return n;
 }
 
@@ -312,8 +314,7 @@ static __attribute__((noinline)) void rank_lanes(const pdr_hold *h, uint64_t age
     uint32_t        n = alike ? rank_all(h, &o, wide) : rank_each(h, &o);
     h->head->ranks = n;
     h->head->ranked = h->head->pass;
-    for (; n % PDR_LEAST_OF; n++) h->turn.v[n] = PDR_LEAST_NOBODY;
-    for (uint32_t i = 0; i < n / PDR_LEAST_OF; i++) pdr_groups_renew(&h->turn, i, wide);
+    h->head->behind = PDR_NONE;
 }
 
 /* Of those whose turn is in the same instant, the first in full. */
@@ -348,19 +349,28 @@ static inline uint32_t first_turn(const pdr_hold *h, uint64_t ageing_us, uint64_
     return group * PDR_LEAST_OF + (uint32_t)__builtin_ctz(h->turn.mask[group]);
 }
 
-/* When the one that is next in a lane is due. */
-static __attribute__((noinline)) uint64_t next_turn(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, const pdr_lane *l)
+/* One of the ranked was looked at: when is the one behind it due? Asked only when somebody else is looked at, for the last look of a pass it is not known. */
+static __attribute__((noinline)) void next_in_lane(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns, uint32_t at)
 {
-    const pdr_order o = order_of(h, ageing_us, now_ns);
-    pdr_rank        r = rank_of(h, &o, l, l->cursor);
-    return turn_of(&r);
+    const pdr_lane *l = &h->lanes[h->ranked[at]];
+    uint64_t        turn = PDR_LEAST_NOBODY;
+    if (l->cursor != PDR_NONE) {
+        const pdr_order o = order_of(h, ageing_us, now_ns);
+        pdr_rank        r = rank_of(h, &o, l, l->cursor);
+        turn = turn_of(&r);
+    }
+    h->turn.v[at] = turn;
+    pdr_groups_renew(&h->turn, at / PDR_LEAST_OF, (int)h->head->wide);
 }
 
 uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
 {
     pdr_hold_head *d = h->head;
     uint32_t       at = PDR_NONE;
-    if (d->ranked == d->pass) at = first_turn(h, ageing_us, now_ns);
+    if (d->ranked == d->pass) {
+        if (d->behind != PDR_NONE) next_in_lane(h, ageing_us, now_ns, d->behind);
+        at = first_turn(h, ageing_us, now_ns);
+    }
     if (at == PDR_NONE) { /* for the first time, after a change, or those of the next priority */
         rank_lanes(h, ageing_us, now_ns);
         at = first_turn(h, ageing_us, now_ns);
@@ -370,8 +380,7 @@ uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns)
     uint32_t  slot = l->pass == d->pass ? l->cursor : l->first;
     l->pass = d->pass;
     l->cursor = h->slots[slot].next;
-    h->turn.v[at] = l->cursor == PDR_NONE ? PDR_LEAST_NOBODY : next_turn(h, ageing_us, now_ns, l);
-    pdr_groups_renew(&h->turn, at / PDR_LEAST_OF, (int)d->wide);
+    d->behind = at;
     d->looked_at = slot;
     return slot;
 }

@@ -69,7 +69,7 @@ typedef struct pdr_hold_head {
     uint32_t ranks, looked_at; /* lanes ranked, all of one priority; the slot that pdr_hold_next() gave last */
     uint32_t lanes, lane_free, tenants, buckets; /* active ones; free list; accounts with held requests; power of two */
     uint64_t unlike;         /* lanes in use of another priority than 0 */
-    uint32_t wide, pad;      /* pdr_least_is_wide(), where the last pass was begun */
+    uint32_t wide, behind;   /* pdr_least_is_wide(), where the last pass was begun; the lane, by its place in turn[], of which one was looked at and the next one's turn is not known: PDR_NONE */
     uint64_t longest_us;     /* that anybody has waited so far */
     pdr_account account[PDR_TENANTS];
 } pdr_hold_head;

@@ -20,6 +20,13 @@ pdr_least pdr_least_portable(const uint64_t v[PDR_LEAST_OF])
     return (pdr_least){least, mask};
 }
 
+uint32_t pdr_below_portable(const uint64_t v[PDR_LEAST_OF], uint64_t most)
+{
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < PDR_LEAST_OF; i++) mask |= (uint32_t)(v[i] <= most) << i;
+    return mask;
+}
+
 pdr_rested pdr_rested_portable(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask)
 {
     pdr_rested best = {0, PDR_LEAST_OF};
@@ -34,5 +41,6 @@ pdr_rested pdr_rested_portable(const uint32_t last[PDR_LEAST_OF], uint32_t now, 
 
 #if !defined(__x86_64__)
 pdr_rested pdr_rested_avx2(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask) { return pdr_rested_portable(last, now, most, mask); }
+uint32_t pdr_below_avx2(const uint64_t v[PDR_LEAST_OF], uint64_t most) { return pdr_below_portable(v, most); }
 pdr_least pdr_least_avx2(const uint64_t v[PDR_LEAST_OF]) { return pdr_least_portable(v); } /* never called */
 #endif

@@ -19,6 +19,11 @@ int       pdr_least_is_wide(void);
 pdr_least pdr_least_avx2(const uint64_t v[PDR_LEAST_OF]);
 pdr_least pdr_least_portable(const uint64_t v[PDR_LEAST_OF]);
 
+/* A bit for each that is not more than `most`, which is at most PDR_LEAST_NOBODY. */
+uint32_t pdr_below_avx2(const uint64_t v[PDR_LEAST_OF], uint64_t most);
+uint32_t pdr_below_portable(const uint64_t v[PDR_LEAST_OF], uint64_t most);
+static inline uint32_t pdr_below(const uint64_t v[PDR_LEAST_OF], uint64_t most, int wide) { return wide ? pdr_below_avx2(v, most) : pdr_below_portable(v, most); }
+
 /* Of sixteen counters' values at which somebody was picked, those in the mask: who was not for longest by `now`, of equal ones the first. Counters may wrap; longer than `most` is `most`. */
 typedef struct pdr_rested { uint32_t since, at; } pdr_rested;
 pdr_rested pdr_rested_avx2(const uint32_t last[PDR_LEAST_OF], uint32_t now, uint32_t most, uint32_t mask);

@@ -137,12 +137,27 @@ int pdr_room_reserve(struct pdr_room_state *s, struct pdr_room_walk *w, uint32_t
     return walk_draw(w, count, begin + span, first_room, first_counter);
 }
 
+/* One room whatever its rank, if nobody else takes one at the same time. */
+static int next_room(struct pdr_room_state *s, uint64_t *first_room, uint64_t *first_counter)
+{
+    uint64_t begin = __atomic_load_n(&s->counter, __ATOMIC_RELAXED), number = begin;
+    if (begin >= END) return 0;
+    uint64_t room = pdr_room_at(s->key, begin);
+    if (!room || !__atomic_compare_exchange_n(&s->counter, &begin, begin + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        return 0;
+    *first_room = room;
+    *first_counter = number;
+    return 1;
+}
+
 int pdr_room_alloc(struct pdr_room_state *s, uint32_t dp_size, uint32_t rank, uint32_t count, uint64_t *first_room,
                    uint64_t *first_counter)
 {
     struct pdr_room_walk w;
     uint64_t room = 0, number = 0, begin;
 
+    if (count == 1 && dp_size < 2 && (rank == PDR_NONE || !rank) && next_room(s, first_room, first_counter))
+        return PDR_OK;
     if (!count || count > PDR_ROOM_MAX_DRAW || dp_size > PDR_ROOM_MAX_DP) return PDR_E_INVALID;
     if (rank != PDR_NONE && rank >= (dp_size ? dp_size : 1)) return PDR_E_INVALID;
 

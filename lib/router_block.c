@@ -44,7 +44,7 @@ static void lay_out(const pdr_config *c, uint64_t *offset)
         [PDR_REGION_LOOKUPS] = pdr_registry_lookups_size(c->max_endpoints),
         [PDR_REGION_NEAR] = pdr_near_size(c->max_endpoints, c->max_targets),
         [PDR_REGION_LOG] = sizeof(pdr_log_head),
-        [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_record),
+        [PDR_REGION_RECORDS] = (uint64_t)c->log_entries * sizeof(pdr_log_entry),
         /* two costs, the planned work and the opened step per target, three positions per endpoint, a depth per target */
         [PDR_REGION_SCRATCH] = (uint64_t)c->max_targets * (3 * sizeof(uint64_t) + sizeof(pdr_step)) + (uint64_t)c->max_endpoints * GROUP_LISTS * sizeof(uint32_t) +
                                (uint64_t)c->max_targets * sizeof(uint16_t),

@@ -484,134 +484,19 @@ void pdr_decision_dry(const pdr_books *b, const pdr_ask *a, const pdr_choice *ch
     d->booking = 0;
 }
 
-/* ---- what the log keeps */
-
-/* Prefill time of all of a prompt, for candidates that hold nothing of it; pdr_candidate_of() is asked for several. */
-typedef struct pdr_cold { uint64_t mean_queue_q10, pool_us, price_us; } pdr_cold;
-
-static pdr_cold cold_of(const pdr_books *b, const pdr_job *job, uint64_t mean_queue_q10)
-{
-    uint64_t pool = pdr_prefill_us(&b->r->rates, job->prompt_tokens, 0);
-    return (pdr_cold){mean_queue_q10, pool, pool * mean_queue_q10 >> 10};
-}
-
-/* Every field is written, once: a decision logs eight. `wait`: pdr_wait_us() or pdr_decode_us(). */
-static inline void put_candidate(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, const pdr_cold *cold, uint64_t wait)
-{
-    const pdr_target *t = &b->registry.targets[target];
-    uint64_t          work = 0, price = 0, matched = 0, uncached = 0;
-    if (role == PDR_ROLE_DECODE) {
-        /* nothing of the prompt is computed */
-    } else if (__builtin_expect(!b->depth[target], 1)) {
-        uncached = job->prompt_tokens;
-        work = pdr_scale_q10(cold->pool_us, t->slowness_q10);
-        price = pdr_price_at(cold->price_us, t->slowness_q10);
-    } else {
-        pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], cold->mean_queue_q10, b->now_ns);
-        matched = x.matched;
-        uncached = x.uncached;
-        work = x.work;
-        price = x.price;
-    }
-    c->endpoint = t->endpoint;
-    c->rank = t->rank;
-    c->role = role;
-    c->barred = __builtin_expect((t->open_until_ns > b->now_ns) | job->excluded, 0) ? pdr_barred(t, job, b->now_ns) : PDR_BARRED_NO;
-    c->chosen = c->reserved = 0;
-    c->matched_tokens = matched;
-    c->uncached_tokens = uncached;
-    c->wait_us = wait;
-    c->work_us = work;
-    c->price_us = price;
-    c->transfer_us = 0;
-    c->cost_us = wait + work + price;
-}
-
-static uint64_t wait_of(const pdr_books *b, uint32_t target, uint32_t role, const pdr_job *job)
-{
-    const pdr_target *t = &b->registry.targets[target];
-    return role == PDR_ROLE_DECODE ? pdr_decode_us(t, &b->r->rates, job) : pdr_wait_us(t, b->now_ns);
-}
-
-/* The same by the board, at a position of the role's list. */
-static inline uint64_t listed_wait_of(const pdr_books *b, uint32_t i, uint32_t role, const pdr_job *job, uint64_t now)
-{
-    const pdr_registry *g = &b->registry;
-    const pdr_board    *x = &g->board;
-    if (__builtin_expect(b->replay != NULL, 0)) return wait_of(b, role == PDR_ROLE_DECODE ? g->decode[i] : g->prefill[i], role, job); /* its targets come from a file, the board does not */
-    if (role == PDR_ROLE_DECODE) {
-        uint64_t need = job->prompt_tokens + job->output_tokens;
-        if (__builtin_expect(x->step_us.v[i] >= PDR_BOARD_STEP_MOST || (int64_t)need > x->room[i], 0)) return pdr_decode_us(&g->targets[g->decode[i]], &b->r->rates, job);
-        return job->output_tokens * x->step_us.v[i] + x->over_us[i];
-    }
-    if (__builtin_expect((x->odd[i / 64] >> i % 64 & 1) || b->now_ns >= PDR_BOARD_MOST_NS, 0)) return pdr_wait_us(&g->targets[g->prefill[i]], b->now_ns);
-    return pdr_board_wait_us(x->end[i], now, PDR_OVERDUE_MAX_US);
-}
-
 void pdr_candidate_of(const pdr_books *b, pdr_candidate *c, uint32_t target, uint32_t role, const pdr_job *job, uint64_t mean_queue)
 {
-    pdr_cold cold = cold_of(b, job, mean_queue);
-    put_candidate(b, c, target, role, job, &cold, wait_of(b, target, role, job));
-}
-
-enum { LOGGED_OTHERS = 3 }; /* per side, beside the chosen one; pdr_explain() has them all */
-
-static inline pdr_candidate *log_others(const pdr_books *b, pdr_candidate *c, const uint32_t *list, uint32_t n, uint32_t chosen, uint32_t role, const pdr_job *job,
-                                        const pdr_cold *cold)
-{
-    const uint64_t now = pdr_board_time(b->now_ns, 0);
-    uint32_t       most = n < LOGGED_OTHERS + 1 ? n : LOGGED_OTHERS + 1;
-    for (uint32_t i = 0, room = LOGGED_OTHERS; i < most; i++) {
-        if (list[i] == chosen || !room) continue;
-        put_candidate(b, c++, list[i], role, job, cold, listed_wait_of(b, i, role, job, now));
-        room--;
+    const pdr_target *t = &b->registry.targets[target];
+    *c = (pdr_candidate){.endpoint = t->endpoint, .rank = t->rank, .role = role, .barred = pdr_barred(t, job, b->now_ns)};
+    if (role == PDR_ROLE_DECODE) {
+        c->wait_us = pdr_decode_us(t, &b->r->rates, job);
+    } else {
+        pdr_prefill_terms x = pdr_prefill_terms_of(t, &b->r->rates, job, b->depth[target], mean_queue, b->now_ns);
+        c->matched_tokens = x.matched;
+        c->uncached_tokens = x.uncached;
+        c->wait_us = x.wait;
+        c->work_us = x.work;
+        c->price_us = x.price;
     }
-    return c;
-}
-
-pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice *choice)
-{
-    pdr_log_record          *r = pdr_log_next(&b->log);
-    const pdr_registry_head *h = b->registry.head;
-    memset(r, 0, offsetof(pdr_log_record, candidate));
-    r->prefill = r->decode = r->prefill_rank = r->decode_rank = PDR_NONE;
-    r->candidates_total = h->prefill_n + h->decode_n + h->single_n;
-    if (!choice || choice->mode != PDR_MODE_PD || choice->prefill == PDR_NONE) return r;
-    pdr_candidate *c = r->candidate;
-    pdr_cold       cold = cold_of(b, job, pdr_mean_queue_q10(b));
-    put_candidate(b, &c[0], choice->prefill, PDR_ROLE_PREFILL, job, &cold, wait_of(b, choice->prefill, PDR_ROLE_PREFILL, job));
-    put_candidate(b, &c[1], choice->decode, PDR_ROLE_DECODE, job, &cold, wait_of(b, choice->decode, PDR_ROLE_DECODE, job));
-    c[0].chosen = c[1].chosen = 1;
-    c[1].transfer_us = choice->transfer_us;
-    c[1].cost_us += choice->transfer_us;
-    c = log_others(b, c + 2, b->registry.prefill, h->prefill_n, choice->prefill, PDR_ROLE_PREFILL, job, &cold);
-    c = log_others(b, c, b->registry.decode, h->decode_n, choice->decode, PDR_ROLE_DECODE, job, &cold);
-    r->candidates = (uint32_t)(c - r->candidate);
-    return r;
-}
-
-void pdr_log_end(pdr_books *b, pdr_log_record *r, const pdr_booking *k, uint32_t outcome, uint32_t lease, uint32_t attempt)
-{
-    r->struct_size = sizeof *r;
-    r->outcome = outcome;
-    r->time_ns = b->now_ns;
-    r->lease = lease;
-    r->attempt = attempt;
-    if (k) {
-        r->booking = pdr_booking_id(&b->ledger, k);
-        r->room = k->room;
-        r->prompt_tokens = k->prompt_tokens;
-        r->matched_tokens = k->matched_tokens;
-        r->cost_us = k->cost_us;
-        r->held_us = k->enqueued_ns && k->booked_ns ? pdr_elapsed_us(k->booked_ns, k->enqueued_ns) : 0;
-        if (k->decode != PDR_NONE) {
-            r->decode = b->registry.targets[k->decode].endpoint;
-            r->decode_rank = b->registry.targets[k->decode].rank;
-        }
-        if (k->prefill != PDR_NONE && k->mode == PDR_MODE_PD) {
-            r->prefill = b->registry.targets[k->prefill].endpoint;
-            r->prefill_rank = b->registry.targets[k->prefill].rank;
-        }
-    }
-    pdr_log_commit(&b->log, r);
+    c->cost_us = c->wait_us + c->work_us + c->price_us;
 }

@@ -66,8 +66,8 @@ pdr_view pdr_view_of(const pdr_books *b, const pdr_job *job);
  * The decision log: begin before anything is booked (candidates as the choice saw them; choice NULL: none), end with what became of it. A record that is begun and not
  * ended is simply overwritten by the next.
  */
-pdr_log_record *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice *choice);
-void            pdr_log_end(pdr_books *b, pdr_log_record *r, const pdr_booking *k, uint32_t outcome, uint32_t lease, uint32_t attempt);
+pdr_log_entry *pdr_log_begin(pdr_books *b, const pdr_job *job, const pdr_choice *choice);
+void           pdr_log_end(pdr_books *b, pdr_log_entry *r, const pdr_booking *k, uint32_t outcome, uint32_t lease, uint32_t attempt);
 /* Lets held requests go as far as workers are free. Cheap when none are held. */
 void pdr_release_held(pdr_books *b);
 /* The wait that doubles a request's urgency: as long as the whole backlog takes, and what comes meanwhile. */

@@ -159,22 +159,3 @@ int pdr_explain_place(pdr_router *r, const pdr_prompt *prompt, const uint64_t *h
     code = pdr_books_unlock(&b, code, err);
     return code ? code : pdr_struct_out(out, &p, sizeof p, err);
 }
-
-int pdr_log_read(pdr_router *r, uint64_t *cursor, pdr_log_record *out, uint64_t *lost)
-{
-    pdr_books b;
-    if (!cursor || !pdr_struct_ok(out, sizeof(uint32_t))) return PDR_E_INVALID;
-    int code = pdr_books_lock(&b, r, 0);
-    if (code) return code;
-    const pdr_log_record *record = pdr_log_after(&b.log, cursor, lost);
-    if (record) {
-        pdr_log_record copy;
-        memcpy(&copy, record, offsetof(pdr_log_record, candidate));
-        memset(copy.candidate, 0, sizeof copy.candidate);
-        memcpy(copy.candidate, record->candidate, (record->candidates < PDR_LOG_CANDIDATES ? record->candidates : PDR_LOG_CANDIDATES) * sizeof *copy.candidate);
-        code = pdr_struct_out(out, &copy, sizeof copy, NULL);
-    } else {
-        code = PDR_E_NOT_FOUND;
-    }
-    return pdr_books_unlock(&b, code, NULL);
-}

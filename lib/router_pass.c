@@ -73,11 +73,11 @@ static void forget_match(pdr_books *b)
 
 static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice *choice, uint64_t work_us)
 {
-    const pdr_job   job = b->hold.slots[slot].job;
-    uint64_t        tenant = b->hold.slots[slot].tenant;
-    pdr_log_record *record = pdr_log_begin(b, &job, choice);
+    const pdr_job *job = &b->hold.slots[slot].job; /* nobody writes there before it has left */
+    uint64_t       tenant = b->hold.slots[slot].tenant;
+    pdr_log_entry *record = pdr_log_begin(b, job, choice);
     k->ready_ns = b->now_ns;
-    if (pdr_book(b, k, &job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
+    if (pdr_book(b, k, job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
     k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
     pdr_hold_remove(&b->hold, slot);
     pdr_hold_charge(&b->hold, tenant, work_us, b->now_ns);
@@ -177,6 +177,7 @@ static void booked_into_step(pdr_books *b, uint32_t w, const pdr_prefill_terms *
 /* It waits for that target: what it costs there counts for those behind it. */
 static uint32_t stays(pdr_books *b, uint32_t w, const pdr_prefill_terms *x)
 {
+    if (b->last) return PDR_SERVED_WAITS; /* nobody is looked at behind it */
     if (!b->planned_us[w] && (b->steps[w].requests || gate_open(b, w)) && b->open) {
         b->open--;
         if (!b->steps[w].requests && b->free) b->free--;
@@ -192,6 +193,7 @@ static uint32_t go_or_stay(pdr_books *b, uint32_t slot, const pdr_choice *choice
 {
     if (!takes(b, w, x) || release(b, pdr_booking_at(&b->ledger, b->hold.slots[slot].booking), slot, choice, x->work)) return stays(b, w, x);
     booked_into_step(b, w, x);
+    b->waits.decodes = 0; /* the decode that had been barred for a time may be so again, until it has answered */
     if (b->apart) pdr_waits_renew(&b->waits, &b->registry, w, 0, b->now_ns); /* nothing is planned where somebody goes */
     return PDR_SERVED_RELEASED;
 }
@@ -209,17 +211,17 @@ static uint32_t serve_near(pdr_books *b, uint32_t slot, const pdr_view *v, pdr_c
 }
 
 /* As serve_all(), from the prefill side; a decode is looked for only once it may go, or where a recording tells of it. PDR_SERVED_*, or PDR_NONE: all pairs are to be compared. */
-static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_choice *choice)
+static uint32_t serve_apart(pdr_books *b, uint32_t slot, pdr_view *v, pdr_choice *choice)
 {
     const pdr_held *s = &b->hold.slots[slot];
-    if (s->single_only || s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
-    pdr_view v = {.depth = b->depth, .job = &s->job, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = b->mean_q10};
+    if (s->single_only | s->job.excluded || !pdr_waits_decode(&b->waits, &b->registry, b->now_ns)) return PDR_NONE;
+    v->job = &s->job;
     pdr_wait_best best;
-    if (b->apart == PDR_APART_NEAR) return serve_near(b, slot, &v, choice);
-    if (b->holding || !pdr_waits_cold(&b->waits, &b->registry, &v, &best)) best = pdr_waits_best(&b->waits, &b->registry, &v, b->holders, b->holding);
+    if (b->apart == PDR_APART_NEAR) return serve_near(b, slot, v, choice);
+    if (b->holding || !pdr_waits_cold(&b->waits, &b->registry, v, &best)) best = pdr_waits_best(&b->waits, &b->registry, v, b->holders, b->holding);
     if (best.target == PDR_NONE) return PDR_NONE;
     int stay = !takes(b, best.target, &best.terms);
-    if ((!stay || b->telling) && pdr_pair_with(&b->registry, &v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
+    if ((!stay || b->telling) && pdr_pair_with(&b->registry, v, best.target, best.cost, b->waits.possible, choice)) return PDR_NONE;
     if (stay) return stays(b, best.target, &best.terms);
     return go_or_stay(b, slot, choice, best.target, &best.terms);
 }
@@ -245,14 +247,14 @@ static uint32_t serve_all(pdr_books *b, uint32_t slot, pdr_choice *choice)
     return go_or_stay(b, slot, choice, w, &x);
 }
 
-/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. */
-static uint32_t serve(pdr_books *b, uint32_t slot, pdr_choice *choice)
+/* One held request's turn: released, refused, or planned for where it waits. PDR_SERVED_*. *v is the pass's. */
+static uint32_t serve(pdr_books *b, uint32_t slot, pdr_view *v, pdr_choice *choice)
 {
     if (b->replay)
         pdr_replay_match(b, slot);
     else
         match_sample(b, &b->hold.slots[slot]);
-    uint32_t served = b->apart ? serve_apart(b, slot, choice) : PDR_NONE;
+    uint32_t served = b->apart ? serve_apart(b, slot, v, choice) : PDR_NONE;
     return served == PDR_NONE ? serve_all(b, slot, choice) : served;
 }
 
@@ -312,7 +314,7 @@ static int nothing_to_do(const pdr_books *b)
 void pdr_release_held(pdr_books *b)
 {
     pdr_pen  pen;
-    int      recording = pdr_recording(b), nobody = nobody_left(b->registry.head);
+    int      recording = pdr_recording(b), nobody = nobody_left(b->registry.head), told = recording || b->replay;
     if (__builtin_expect(nothing_to_do(b), 1)) return;
     begin_pass(b);
     if (!b->open && !nobody) {
@@ -329,16 +331,19 @@ void pdr_release_held(pdr_books *b)
     uint32_t servers = b->registry.head->prefill_n + b->registry.head->single_n, most = servers ? LOOK_SERVERS / servers : LOOK_MOST;
     most = most > LOOK_MOST ? LOOK_MOST : most < LOOK_LEAST ? LOOK_LEAST : most;
     b->free = b->open;
+    pdr_view       v = {.depth = b->depth, .rates = &b->r->rates, .now_ns = b->now_ns, .mean_queue_q10 = b->mean_q10};
     const uint32_t into_steps = !nobody && pdr_policy_of(b->r->config.policy)->topology ? LOOK_INTO_STEPS : most;
-    for (uint32_t looked = 0; looked < (b->free ? most : into_steps) && (b->open || nobody);) {
+    for (uint32_t looked = 0, end = b->free ? most : into_steps; looked < end && (b->open || nobody); end = b->free ? most : into_steps) {
         pdr_choice choice;
         uint32_t   slot = pdr_hold_next(&b->hold, ageing, b->now_ns);
         if (slot == PDR_NONE) break;
-        uint64_t ticket = b->hold.slots[slot].booking;
-        uint32_t result = serve(b, slot, &choice);
+        uint64_t ticket = told ? b->hold.slots[slot].booking : 0;
+        b->last = looked + 1 >= end; /* free does not grow, and into_steps is not more */
+        uint32_t result = serve(b, slot, &v, &choice);
         if (recording) pdr_record_served(b, &pen, ticket, &choice, result);
         if (b->replay) pdr_replay_served(b, slot, ticket, &choice, result);
         forget_match(b);
+        if (result == PDR_SERVED_REFUSED) v.mean_queue_q10 = b->mean_q10;
         looked = result == PDR_SERVED_WAITS ? looked + 1 : 0;
     }
     b->passing = 0;

@@ -209,11 +209,11 @@ static int decide_locked(pdr_books *b, pdr_ask *a, pdr_decision *d, pdr_error *e
         return code;
     }
     owner->beat_ns = b->now_ns;
-    pdr_log_record *record = pdr_log_begin(b, &a->job, code ? NULL : &choice);
-    pdr_pen         pen;
-    int             recording = pdr_recording(b);
+    pdr_log_entry *record = pdr_log_begin(b, &a->job, code ? NULL : &choice);
+    pdr_pen        pen;
+    int            recording = pdr_recording(b);
     if (recording) pdr_record_ask(b, a, &pen);
-    uint32_t        outcome = PDR_SEND;
+    uint32_t       outcome = PDR_SEND;
     if (code) {
         b->r->stats.refused_no_pair++;
     } else if (pdr_must_wait(b, a, &choice)) {

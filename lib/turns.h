@@ -4,7 +4,7 @@
 #ifndef PDR_TURNS_H
 #define PDR_TURNS_H
 
-#include <stdint.h>
+#include "least.h"
 
 /* Of each lane's first. */
 typedef struct pdr_lane_turns {
@@ -16,15 +16,26 @@ typedef struct pdr_lane_turns {
 /* ageing_us and most_us at most 2^32; now_ns less than 2^61, came: the same as pdr_board_time(). */
 typedef struct pdr_turns_now { uint64_t ageing_us, most_us, now_ns, came; } pdr_turns_now;
 
-/* turn[i]: its half if that is over, else PDR_LEAST_NOBODY - 1 less its urgency, (ageing + age) * inverse / 256. `wide`: pdr_least_is_wide(). */
-void pdr_turns_avx2(const pdr_lane_turns *t, uint32_t n, const pdr_turns_now *now, uint64_t *turn);
-void pdr_turns_portable(const pdr_lane_turns *t, uint32_t n, const pdr_turns_now *now, uint64_t *turn);
-static inline void pdr_turns_of(const pdr_lane_turns *t, uint32_t n, const pdr_turns_now *now, uint64_t *turn, int wide)
+/*
+ * turn->v[i]: its half if that is over, else PDR_LEAST_NOBODY - 1 less its urgency, (ageing + age) * inverse / 256; behind the last of n, to the end of its group, PDR_LEAST_NOBODY. Least and mask of
+ * the groups as well. *t has multiples of PDR_LEAST_OF, of any value. `wide`: pdr_least_is_wide().
+ */
+void pdr_turns_avx2(const pdr_lane_turns *t, uint32_t n, const pdr_turns_now *now, const pdr_groups *turn);
+void pdr_turns_portable(const pdr_lane_turns *t, uint32_t n, const pdr_turns_now *now, const pdr_groups *turn);
+static inline void pdr_turns_of(const pdr_lane_turns *t, uint32_t n, const pdr_turns_now *now, const pdr_groups *turn, int wide)
 {
     if (wide)
         pdr_turns_avx2(t, n, now, turn);
     else
         pdr_turns_portable(t, n, now, turn);
+}
+
+/* Nobody behind the last of n in its group, which is not full. */
+static inline void pdr_turns_end(const pdr_groups *turn, uint32_t n, int wide)
+{
+    uint32_t group = n / PDR_LEAST_OF;
+    for (; n % PDR_LEAST_OF; n++) turn->v[n] = PDR_LEAST_NOBODY;
+    pdr_groups_renew(turn, group, wide);
 }
 
 static inline uint64_t pdr_turn_one(uint64_t came, uint64_t half, uint64_t inverse, const pdr_turns_now *now)

@@ -40,7 +40,7 @@ void pdr_waits_begin(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
     const uint32_t  n = g->head->prefill_n;
     w->possible = n;
     w->idle = g->head->idle; /* here no others are listed */
-    w->decode = w->touched_n = 0;
+    w->decode = w->decodes = w->touched_n = 0;
     w->first = PDR_NONE;
     w->even = !g->head->board.uneven;
     w->wide = pdr_least_is_wide();
@@ -67,7 +67,7 @@ void pdr_waits_renew(pdr_waits *w, const pdr_registry *g, uint32_t target, uint6
 int pdr_waits_decode_after(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
     while (w->decode < g->head->decode_n && barred(&g->targets[g->decode[w->decode]], now_ns)) w->decode++;
-    return w->decode < g->head->decode_n;
+    return (int)(w->decodes = w->decode < g->head->decode_n);
 }
 
 /* Of those with the same least wait who rested longest. */

@@ -30,6 +30,7 @@ typedef struct pdr_waits {
     uint32_t even;           /* all have the speed of the pool */
     uint32_t first;          /* then: the position of the least us; PDR_NONE: not known */
     uint32_t decode;         /* first decode in its list that may be possible */
+    uint32_t decodes;        /* 1: it is, as long as nothing is released */
 } pdr_waits;
 
 typedef struct pdr_wait_best {
@@ -60,7 +61,7 @@ static inline void pdr_waits_plan(pdr_waits *w, const pdr_registry *g, uint32_t 
 int pdr_waits_decode_after(pdr_waits *w, const pdr_registry *g, uint64_t now_ns);
 static inline int pdr_waits_decode(pdr_waits *w, const pdr_registry *g, uint64_t now_ns)
 {
-    return (w->decode < g->head->decode_n && g->targets[g->decode[w->decode]].open_until_ns <= now_ns) || pdr_waits_decode_after(w, g, now_ns);
+    return w->decodes || pdr_waits_decode_after(w, g, now_ns);
 }
 /* Where all have one speed: position of the least wait, of equal ones who rested longest. PDR_NONE: all are barred. */
 uint32_t pdr_waits_find(const pdr_waits *w, const pdr_registry *g);

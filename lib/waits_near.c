@@ -44,7 +44,7 @@ static inline uint64_t group_us(const pdr_near_look *l, uint32_t group)
 static inline uint64_t less(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Decode and transfer for one prefill. A group prices a server as if it were only as near as the group says; where it is nearer it is in the nearer group as well. */
-static inline uint64_t rest_us(const pdr_near_look *l, const pdr_target *t)
+static __attribute__((noinline)) uint64_t ask_rest(const pdr_near_look *l, const pdr_target *t)
 {
     const pdr_near *n = &l->g->near;
     uint64_t        us = l->all + l->by_tier[t->zone == PDR_NO_GROUP ? PDR_TIER_ZONE : PDR_TIER_FAR];
@@ -52,6 +52,18 @@ static inline uint64_t rest_us(const pdr_near_look *l, const pdr_target *t)
     if (t->rack != PDR_NO_GROUP) us = less(us, group_us(l, pdr_near_rack(n, t->rack)) + l->by_tier[PDR_TIER_RACK]);
     if (t->host != PDR_NO_GROUP) us = less(us, group_us(l, t->host) + l->by_tier[PDR_TIER_HOST]);
     return us;
+}
+
+/* The same where all places are known and have room: products only. A sum that needs no cap is the least one without caps, too. */
+static inline uint64_t rest_us(const pdr_near_look *l, const pdr_target *t)
+{
+    if (__builtin_expect((t->zone == PDR_NO_GROUP) | (t->rack == PDR_NO_GROUP) | (t->host == PDR_NO_GROUP), 0)) return ask_rest(l, t);
+    const pdr_near_group *host = l->hosts + t->host, *rack = l->racks + t->rack, *zone = l->zones + t->zone;
+    if (__builtin_expect((l->within > host->room) | (l->within > rack->room) | (l->within > zone->room), 0)) return ask_rest(l, t);
+    uint64_t us = less(l->output * host->step + l->by_tier[PDR_TIER_HOST], l->output * rack->step + l->by_tier[PDR_TIER_RACK]);
+    us = less(us, l->output * zone->step + l->by_tier[PDR_TIER_ZONE]);
+    us = less(us, l->elsewhere);
+    return __builtin_expect(us < PDR_KEY_COST_MOST, 1) ? us : ask_rest(l, t);
 }
 
 static void begin_look(pdr_near_look *l, const pdr_registry *g, const pdr_view *v)
@@ -67,6 +79,10 @@ static void begin_look(pdr_near_look *l, const pdr_registry *g, const pdr_view *
     l->all = group_us(l, pdr_near_all(&g->near));
     l->nowhere = group_us(l, pdr_near_nowhere(&g->near));
     l->least = l->all + l->by_tier[PDR_TIER_HOST];
+    l->elsewhere = less(l->all + l->by_tier[PDR_TIER_FAR], l->nowhere + l->by_tier[PDR_TIER_ZONE]);
+    l->hosts = g->near.groups;
+    l->racks = l->hosts + pdr_near_rack(&g->near, 0);
+    l->zones = l->hosts + pdr_near_zone(&g->near, 0);
 }
 
 /* Which decode of those that make up the least cost, and its tie bits. */
@@ -183,12 +199,15 @@ static void offer_group(pdr_near_best *f, const pdr_waits *w, uint32_t group, ui
     const pdr_registry *g = f->look.g;
     const uint16_t     *depth = f->look.v->depth;
     const uint64_t     *us = w->us.v;
-    const uint32_t      n = g->head->prefill_n, *list = g->prefill, from = group * PDR_WAIT_GROUP, end = n - from < PDR_WAIT_GROUP ? n : from + PDR_WAIT_GROUP;
-    uint64_t            most = most_us(f, more);
-    for (uint32_t i = from; i < end; i++) {
+    const uint32_t     *list = g->prefill, from = group * PDR_WAIT_GROUP;
+    uint64_t            most = most_us(f, more), total = f->total;
+    for (uint32_t mask = pdr_below(us + from, most, w->wide); mask; mask &= mask - 1) { /* who is barred or not there is above */
+        uint32_t i = from + (uint32_t)__builtin_ctz(mask);
         if (us[i] > most || depth[list[i]]) continue;
         uint32_t slow = g->board.slow[i];
         offer(f, us[i] + (w->even ? cold + price : pdr_scale_q10(cold, slow) + pdr_price_at(price, slow)), i);
+        if (f->total == total) continue;
+        total = f->total;
         most = most_us(f, more);
     }
 }

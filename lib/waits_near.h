@@ -18,6 +18,8 @@ typedef struct pdr_near_look {
     const pdr_view     *v;
     uint64_t by_tier[4];  /* transfer times, never falling */
     uint64_t all, nowhere; /* the cheapest decode; of those without a zone */
+    uint64_t elsewhere;   /* one of them with its transfer, for a prefill that has a zone */
+    const pdr_near_group *hosts, *racks, *zones;
     uint64_t least;       /* decode and transfer cost that at least */
     uint64_t nth, output;
     int64_t  need;        /* tokens */

@@ -28,6 +28,10 @@ static void test_least(void **state)
             pdr_least x = pdr_least_of(v, wide);
             assert_int_equal(x.value, least);
             assert_int_equal(x.mask, mask);
+            uint64_t most = draw(4) ? v[draw(PDR_LEAST_OF)] : draw(range) & INT64_MAX;
+            uint32_t below = pdr_below(v, most, wide);
+            for (int i = 0; i < PDR_LEAST_OF; i++) assert_int_equal(below >> i & 1, v[i] <= most);
+            assert_int_equal(below >> PDR_LEAST_OF, 0);
         }
     }
 }
@@ -80,9 +84,11 @@ static void test_turns(void **state)
 {
     (void)state;
     for (int round = 0; round < ROUNDS / 10; round++) {
-        uint64_t       came[37], half[37], inverse[37], turn[37], ns[37], now_ns = 1 + draw(1ull << (10 + draw(51)));
-        uint32_t       n = 1 + (uint32_t)draw(37);
+        uint64_t       came[48] = {0}, half[48] = {0}, inverse[48] = {0}, turn[48], least[3], ns[48], now_ns = 1 + draw(1ull << (10 + draw(51)));
+        uint32_t       n = 1 + (uint32_t)draw(48);
+        uint16_t       mask[3];
         pdr_lane_turns t = {came, half, inverse};
+        pdr_groups     groups = {turn, least, mask};
         pdr_turns_now  now = {draw(1ull << draw(34)) & 0xFFFFFFFF, 1ull << 32, now_ns, pdr_board_time(now_ns, 0)};
         if (!draw(8)) now.ageing_us = 1ull << 32;
         for (uint32_t i = 0; i < n; i++) {
@@ -93,10 +99,16 @@ static void test_turns(void **state)
             inverse[i] = draw(1ull << draw(32));
         }
         for (int wide = 0; wide <= pdr_least_is_wide(); wide++) {
-            pdr_turns_of(&t, n, &now, turn, wide);
+            pdr_turns_of(&t, n, &now, &groups, wide);
             for (uint32_t i = 0; i < n; i++) {
                 uint64_t age = pdr_elapsed_us(now_ns, ns[i]), urgency = (now.ageing_us + (age < 1ull << 32 ? age : 1ull << 32)) * inverse[i] >> 8;
                 assert_int_equal(turn[i], half[i] <= now_ns ? half[i] : PDR_LEAST_NOBODY - 1 - urgency);
+            }
+            for (uint32_t i = n; i % PDR_LEAST_OF; i++) assert_int_equal(turn[i], PDR_LEAST_NOBODY);
+            for (uint32_t group = 0; group * PDR_LEAST_OF < n; group++) {
+                pdr_least x = pdr_least_portable(turn + group * PDR_LEAST_OF);
+                assert_int_equal(least[group], x.value);
+                assert_int_equal(mask[group], x.mask);
             }
         }
     }
