@@ -101,6 +101,7 @@ typedef struct pdr_books {
     pdr_waits    waits;      /* of the pass under way */
     uint32_t    *holders, holding; /* scratch: the targets with a depth, of the request that is looked at; how many, PDR_NONE: not known */
     uint32_t     home, home_depth; /* of the request whose depths are in depth[]: the target where more is expected than the index knows, and what it knows there; PDR_NONE */
+    int          paired;     /* of the pass under way: since the last release there was a pair for a request that excludes nobody */
     int          last;       /* of the pass under way: the one that is looked at is the last, if it stays */
     int          passing;    /* a pass over the queue is under way */
     int          telling;    /* it is recorded: every look has its whole choice (the reader may go meanwhile: r->recording does not say it) */

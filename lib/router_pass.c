@@ -152,14 +152,25 @@ static uint32_t count_late(const pdr_books *b, uint64_t *through_ns)
  * server that happens to be next would stop everybody.
  */
 #define NOT_NOW (1ull << 40) /* above all costs of such policies */
-static void plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *list, uint32_t n)
+static uint32_t plan_around_busy(pdr_books *b, const pdr_job *job, const uint32_t *list, uint32_t n)
 {
+    uint32_t taken = 0;
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t          w = list[i];
-        pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, job, b->depth[w], 0, b->now_ns);
+        uint32_t w = list[i];
+        int      take, was = b->planned_us[w] >= NOT_NOW;
+        b->planned_us[w] = NOT_NOW;
+        if (was && !b->steps[w].requests) continue; /* busy, and so for the whole pass */
         b->planned_us[w] = 0;
-        b->planned_us[w] = takes(b, w, &x) ? 0 : NOT_NOW;
+        if (__builtin_expect(b->steps[w].requests, 0)) {
+            pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, job, b->depth[w], 0, b->now_ns);
+            take = takes(b, w, &x);
+        } else {
+            take = gate_open(b, w);
+        }
+        b->planned_us[w] = take ? 0 : NOT_NOW;
+        taken += (uint32_t)take;
     }
+    return taken;
 }
 
 static void touch(pdr_books *b, uint32_t w)
@@ -193,6 +204,7 @@ static uint32_t go_or_stay(pdr_books *b, uint32_t slot, const pdr_choice *choice
 {
     if (!takes(b, w, x) || release(b, pdr_booking_at(&b->ledger, b->hold.slots[slot].booking), slot, choice, x->work)) return stays(b, w, x);
     booked_into_step(b, w, x);
+    b->paired = 0;
     b->waits.decodes = 0; /* the decode that had been barred for a time may be so again, until it has answered */
     if (b->apart) pdr_waits_renew(&b->waits, &b->registry, w, 0, b->now_ns); /* nothing is planned where somebody goes */
     return PDR_SERVED_RELEASED;
@@ -232,9 +244,11 @@ static uint32_t serve_all(pdr_books *b, uint32_t slot, pdr_choice *choice)
     const pdr_policy *policy = pdr_policy_of(b->r->config.policy);
     pdr_view          v = pdr_view_of(b, &s->job);
     v.planned_us = b->planned_us;
+    const int         plain = s->single_only || s->job.excluded || b->telling || b->replay || b->registry.head->plain;
     if (!policy->topology) {
-        plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
-        plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
+        uint32_t taken = plan_around_busy(b, &s->job, b->registry.prefill, b->registry.head->prefill_n);
+        taken += plan_around_busy(b, &s->job, b->registry.single, b->registry.head->single_n);
+        if (!taken && b->paired && !plain) return PDR_SERVED_WAITS; /* whoever is chosen cannot take it, and nothing is planned by it */
     }
     if (pdr_pair_choose(&b->registry, policy, &v, &b->scratch, (int)s->single_only, 0, choice)) {
         if (choice->retry_ns) return PDR_SERVED_WAITS;
@@ -242,6 +256,7 @@ static uint32_t serve_all(pdr_books *b, uint32_t slot, pdr_choice *choice)
         b->mean_q10 = pdr_mean_queue_q10(b);
         return PDR_SERVED_REFUSED;
     }
+    b->paired = !plain;
     uint32_t          w = choice->mode == PDR_MODE_PD ? choice->prefill : choice->decode;
     pdr_prefill_terms x = pdr_prefill_terms_of(&b->registry.targets[w], &b->r->rates, &s->job, b->depth[w], 0, b->now_ns);
     return go_or_stay(b, slot, choice, w, &x);
@@ -323,6 +338,7 @@ void pdr_release_held(pdr_books *b)
     }
     if (recording) pdr_record_pass(b, &pen);
     b->passing = 1;
+    b->paired = 0;
     b->telling = recording;
     b->holding = 0;
     memset(b->depth, 0, b->r->config.max_targets * sizeof *b->depth);

@@ -28,11 +28,19 @@ BOUNDS = [
     ("index/remove/115k", "remove_events", 197),
     # per call of the batch of 16 that the function makes
     ("hold/arrive/64/100", "arrivals", 3_350),
-    ("hold/complete/64/100", "completions", 11_000),
+    ("hold/complete/64/100", "completions", 10_400),
     ("hold/arrive/1024/10000", "arrivals", 3_300),
-    ("hold/complete/1024/10000", "completions", 22_300),
-    ("hold/complete/64/100/topology", "completions", 22_200),
+    ("hold/complete/1024/10000", "completions", 21_600),
+    ("hold/complete/64/100/topology", "completions", 19_300),
     ("hold/complete/1024/10000/topology", "completions", 30_000),
+    # each look prices all servers: of role both, or under policies that are no expected time
+    ("hold/complete/64/100/both", "completions", 153_000),
+    ("hold/arrive/64/100/both", "arrivals", 14_600),
+    ("hold/complete/64/100/mixed", "completions", 101_000),
+    ("hold/complete/64/100/round_robin", "completions", 92_000),
+    ("hold/complete/64/100/random", "completions", 94_000),
+    ("hold/complete/64/100/least_tokens", "completions", 92_000),
+    ("hold/complete/64/100/power_of_two", "completions", 93_000),
     # per endpoint of a document: the same, but for sorting it by name and address, whether it has a thousand or sixteen thousand
     ("apply/new/1024", "applied", 23_000),
     ("apply/same/1024", "applied", 23_000),
