@@ -6,6 +6,7 @@ of a function; ```sh run blocks of one document are run in order, in one shell; 
 """
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -219,13 +220,33 @@ HEADERS = "".join(p.read_text() for d in ("include/pdroute", "lib", "lib/host") 
 NGINX = "".join(p.read_text() for p in sorted((TOP / "examples/nginx").glob("*.[ch]")))
 
 
+@functools.cache
+def settings():
+    """What a build, a script or a test is told by: words of the CMake files and presets, and variables of the environment that something in the tree asks for."""
+    asked = re.compile(r"""(?:#if(?:n?def)? (?:defined\()?|getenv\("|environ(?:\.get\(|\.setdefault\(|\[)["']|Getenv\("|\$\{?)(PDR_[A-Z0-9_]+)""")
+    words = set()
+    for path in subprocess.run(["git", "ls-files", "-z"], cwd=TOP, stdout=subprocess.PIPE, check=True, text=True).stdout.split("\0"):
+        name = Path(path).name
+        if name in ("CMakeLists.txt", "CMakePresets.json") or name.endswith(".cmake"):
+            words.update(re.findall(r"\bPDR_[A-Z0-9_]+\b", (TOP / path).read_text()))
+        elif path.startswith(("tests/", "examples/", "bindings/")) and "/data/" not in path and Path(path).suffix in ("", ".sh", ".c", ".h", ".py", ".go"):
+            words.update(asked.findall((TOP / path).read_text(errors="replace")))
+    return words
+
+
+def test_settings_are_the_trees():
+    found = settings()
+    assert {"PDR_BUILD_TESTS", "PDR_WERROR", "PDR_SANITIZE", "PDR_EXPLORE_LESS", "PDR_TEST_KILLS"} <= found
+    assert not {"PDR_BUILD_NOTHING", "PDR_TESTING"} & found  # what only begins like one
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[str(p.relative_to(TOP)) for p in DOCUMENTS])
 def test_names_exist(path):
     """Functions, types, constants, directives, variables and configuration fields that a document names are in the tree."""
     text = path.read_text()
-    known = set(re.findall(r"\w+", HEADERS))
+    known = set(re.findall(r"\w+", HEADERS)) | settings()
     missing = [n for n in set(re.findall(r"\b(?:pdr_[a-z0-9_]+[a-z0-9]|PDR_[A-Z0-9_]+[A-Z0-9])\b(?!_?\*|…|_…|_)", text))
-               if n not in known and not any(k.startswith(n) for k in known) and not re.search(r"PDR_(BUILD|WERROR|SANITIZE|TOP|OUT|PYTHON|PACKAGES|TEST|EXPLORE_LESS)", n)
+               if n not in known and not any(k.startswith(n) for k in known)
                and n not in ("pdr_noun_verb", "pdr_noun", "PDR_NOUN_NAME", "PDR_E_X")]
     missing += [n for n in set(re.findall(r"\$pdroute_[a-z]+", text)) if f'"{n[1:]}"' not in NGINX]
     assert missing == []
