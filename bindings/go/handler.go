@@ -294,6 +294,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := j.scan(); err != nil {
+		if encoding := r.Header.Get("Content-Encoding"); errors.Is(err, ErrParse) && encoding != "" && !strings.EqualFold(encoding, "identity") {
+			j.respond(http.StatusUnsupportedMediaType, "unsupported_media_type", "the body is compressed (Content-Encoding), which is not understood here: send it as it is", 0)
+			return
+		}
 		j.respondError(err)
 		return
 	}

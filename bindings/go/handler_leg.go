@@ -225,6 +225,9 @@ func (l *leg) read(state legState) legState {
 			l.keep(l.buffer[:n])
 		}
 		l.content(l.buffer[:n])
+		if err != nil && l.whole() {
+			err = io.EOF
+		}
 		// the first bytes of an answer; those that are also its last are told of as its end
 		if !l.bodySeen && !(state == legDrain && err == io.EOF) {
 			l.bodySeen = true
@@ -269,6 +272,11 @@ func (l *leg) beginsWithFailure(b []byte) bool {
 	}
 	status := ErrorStatus(b)
 	return status == 0 || status >= 500
+}
+
+// whole: the stream has said [DONE]. What the connection does then takes nothing from the client.
+func (l *leg) whole() bool {
+	return l.stream && l.which == LegDecode && l.usage != nil && l.usage.Flags&(SeenDone|SeenError) == SeenDone
 }
 
 func (l *leg) ended() *leg {

@@ -103,6 +103,9 @@ func (j *job) piece(l *leg) ([]byte, error) {
 			j.event(EventBody, l, 0)
 		}
 	}
+	if err != nil && l.whole() {
+		err = io.EOF
+	}
 	if err == io.EOF {
 		j.event(EventEnd, l.ended(), 0)
 	}
@@ -149,6 +152,7 @@ func (j *job) mergeFrom(l *leg) *leg {
 func (j *job) merged(l *leg, prefill *leg) func([]byte, bool) []byte {
 	var m Merge
 	var rest []byte
+	searched := 0 // bytes of rest in which no event ends
 	excess := false
 	kind := ResponseJSON
 	if l.stream {
@@ -169,11 +173,14 @@ func (j *job) merged(l *leg, prefill *leg) func([]byte, bool) []byte {
 		if last {
 			cut = len(rest)
 		} else if l.stream {
-			if at := bytes.LastIndex(rest, []byte("\n\n")); at >= 0 {
-				cut = at + 2
-			} else if at := bytes.LastIndex(rest, []byte("\r\n\r\n")); at >= 0 {
-				cut = at + 4
+			from := max(searched-3, 0)
+			if at := bytes.LastIndex(rest[from:], []byte("\n\n")); at >= 0 {
+				cut = from + at + 2
 			}
+			if at := bytes.LastIndex(rest[from:], []byte("\r\n\r\n")); at >= 0 {
+				cut = max(cut, from+at+4)
+			}
+			searched = len(rest) - cut
 		}
 		if cut == 0 {
 			return nil

@@ -56,6 +56,9 @@ type leftBlock struct {
 	ticks int // until it is closed; not a time, which passes while a process is stopped
 }
 
+// leftTicks, a minute of ticks, is a bound, not a guess at when it may be safe: a call on a block ends within some two
+// seconds even if its lock is not to be had, and a process that is stopped, and its calls with it, does not tick. Until
+// then the mapping stays, so a file that is replaced again and again costs one mapping for each time in a minute.
 const leftTicks = 600
 
 // OpenProcess opens the block and begins to use it. Where all leases are taken it goes on trying; until then requests

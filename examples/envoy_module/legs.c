@@ -223,6 +223,12 @@ static void pass_on(request *r, module_leg *l)
     else if (body.len) CALLBACK(http_send_response_data)(r->filter, (abi_text){body.data, body.len}, false);
 }
 
+/* The stream has said [DONE]: what the connection does then takes nothing from the client. */
+static int is_whole(const request *r)
+{
+    return r->legs[PDR_LEG_DECODE].sse && r->response_read && (r->response.flags & (PDR_SEEN_DONE | PDR_SEEN_ERROR)) == PDR_SEEN_DONE;
+}
+
 /* Envoy closes the prefill leg with the client's request: the end of the answer waits a little for it. */
 void request_tick(request *r, uint64_t now)
 {
@@ -394,7 +400,9 @@ static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
     for (int i = 0; i < 2; i++) {
         if (r->legs[i].streaming) pass_on(r, &r->legs[i]);
     }
-    break_answer(r, pdr_reason_name(reason), sentence);
+    if (r->destroyed) return;
+    if (is_whole(r)) end_answer(r); /* all was said, only the answer's end was missing */
+    else break_answer(r, pdr_reason_name(reason), sentence);
 }
 
 static void op_finished(gate_job *job)
@@ -561,14 +569,8 @@ EXPORT void HOOK(http_filter_http_stream_trailers)(abi_filter f, request *r, uin
     (void)f, (void)r, (void)id, (void)trailers, (void)n;
 }
 
-EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uint64_t id);
-EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uint64_t id)
+static void leg_complete(request *r, module_leg *l, uint64_t id)
 {
-    module_leg *l = leg_of(r, id);
-
-    (void)f;
-    if (!l) return;
-    request_enter(r);
     if (!late_head(l) && l->id == id) {
         const gate_detail d = detail_of(l);
         const int relayed_4xx = l->relayed && l->status >= 300;
@@ -582,6 +584,17 @@ EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uin
             if (relayed_4xx) end_answer(r);
         }
     }
+}
+
+EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uint64_t id);
+EXPORT void HOOK(http_filter_http_stream_complete)(abi_filter f, request *r, uint64_t id)
+{
+    module_leg *l = leg_of(r, id);
+
+    (void)f;
+    if (!l) return;
+    request_enter(r);
+    leg_complete(r, l, id);
     request_leave(r);
 }
 
@@ -594,6 +607,7 @@ EXPORT void HOOK(http_filter_http_stream_reset)(abi_filter f, request *r, uint64
     if (!l) return;
     request_enter(r);
     l->open = 0;
-    leg_failed(l, reason == ABI_CONNECTION_FAILURE || reason == ABI_OVERFLOW ? PDR_FAIL_CONNECT : reason == ABI_PROTOCOL_ERROR ? PDR_FAIL_PROTOCOL : PDR_FAIL_RESET);
+    if (l->which == PDR_LEG_DECODE && is_whole(r)) leg_complete(r, l, id);
+    else leg_failed(l, reason == ABI_CONNECTION_FAILURE || reason == ABI_OVERFLOW ? PDR_FAIL_CONNECT : reason == ABI_PROTOCOL_ERROR ? PDR_FAIL_PROTOCOL : PDR_FAIL_RESET);
     request_leave(r);
 }

@@ -150,6 +150,11 @@ static void op_abort(gate_job *job, uint32_t reason, const char *sentence)
     size_t need = 0;
 
     if (c->over || c->answered) return;
+    if (response_whole(c) && (c->taken_over || c->response_body_mode == BODY_FULL_DUPLEX)) { /* all was said, only the answer's end was missing */
+        c->answered = 1;
+        (c->taken_over ? reply_leg_body : reply_relayed)(c, (view){"", 0}, 1);
+        return;
+    }
     c->answered = c->tell = 1;
     if (pdr_error_body(502, pdr_reason_name(reason), sentence, text, sizeof text, &need) != PDR_OK) need = 0;
     if (c->response_sse && need && (c->taken_over || c->response_body_mode == BODY_FULL_DUPLEX)) {

@@ -109,6 +109,9 @@ static int tell(call *c, leg *l)
     } else if (l->lacks) {
         l->lacks = 0;
         gate_give_up(&c->job, "the gateway lacks what a request to a server needs: descriptors or memory");
+    } else if (l->failed && decode && l->head_told && response_whole(c)) {
+        l->failed = 0; /* what the connection does behind [DONE] takes nothing from the client */
+        l->complete = 1;
     } else if (l->failed) {
         l->failed = 0;
         gate_log(detail.detail == PDR_FAIL_STALE ? "info" : "error", "%s %s: %s", decode ? "decode" : "prefill", c->names[l->which], text[detail.detail]);

@@ -26,6 +26,7 @@ void response_event(call *c, uint32_t type);
 void response_begin(call *c, int json, int sse, int encoded);
 void response_lost(call *c);
 int response_broken(const call *c, view chunk);
+int response_whole(const call *c); /* the stream has said [DONE] */
 void response_flush(call *c);
 
 /* dispatch.c */

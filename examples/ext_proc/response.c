@@ -120,6 +120,11 @@ void response_event(call *c, uint32_t type)
     gate_event(&c->job, type, PDR_LEG_DECODE, &detail);
 }
 
+int response_whole(const call *c)
+{
+    return c->response_sse && c->response_read && (c->response.flags & (PDR_SEEN_DONE | PDR_SEEN_ERROR)) == PDR_SEEN_DONE;
+}
+
 static uint32_t endpoint_at(pdr_router *r, view address)
 {
     uint32_t cursor = 0, id, state;

@@ -124,7 +124,9 @@ void gate_start(gate_job *job, gate *g, uint32_t api, view body, int json_type)
         return;
     }
     rc = scan(job, json_type, &err);
-    if (rc != PDR_OK) gate_respond_code(job, rc, &err, 0);
+    if (rc == PDR_E_PARSE && job->compressed)
+        gate_respond(job, 415, "unsupported_media_type", "the body is compressed (Content-Encoding), which is not understood here: send it as it is", 0);
+    else if (rc != PDR_OK) gate_respond_code(job, rc, &err, 0);
     else gate_route(job);
 }
 

@@ -78,6 +78,7 @@ struct gate_job {
     uint32_t reason;   /* PDR_ERR_*, when the exchange asked for an answer */
     uint32_t actions_n;
     uint64_t held_ns;  /* since when; later: for how long */
+    int compressed;    /* the body, by its Content-Encoding */
     uint64_t tenant;   /* who pays, 0: nobody in particular */
     uint64_t last_byte_ns; /* when a piece of decode's answer came last; 0: not known */
     uint64_t longest_gap_ns; /* between two of them */

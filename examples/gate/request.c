@@ -30,6 +30,7 @@ int gate_target(gate_job *job, view target, bytes *scratch, view *path, view *se
 void gate_header(gate_job *job, view name, view value)
 {
     const pdr_config *config = &job->gate->config;
+    if (view_is_nocase(name, "content-encoding") && value.len && !view_is_nocase(value, "identity")) job->compressed = 1;
     if (config->tenant_header[0] && !job->tenant) job->tenant = pdr_tenant_hash(config, name.data, name.len, value.data, value.len);
 }
 

@@ -287,6 +287,23 @@ static void respond_code(ngx_http_pdroute_job_t *job, int code, const pdr_error 
     ngx_http_pdroute_respond(job, (ngx_uint_t)pdr_http_status(code), pdr_error_name(code), message, retry_after_ms);
 }
 
+/* Looked at only when the body is no JSON: why that is. */
+static ngx_uint_t is_compressed(ngx_http_request_t *r)
+{
+    static const char name[] = "content-encoding", none[] = "identity";
+    const ngx_list_part_t *part;
+    const ngx_table_elt_t *h;
+    ngx_uint_t i;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        for (h = part->elts, i = 0; i < part->nelts; i++) {
+            if (h[i].key.len != sizeof(name) - 1 || ngx_strncasecmp(h[i].key.data, (u_char *)name, sizeof(name) - 1) != 0) continue;
+            if (h[i].value.len && (h[i].value.len != sizeof(none) - 1 || ngx_strncasecmp(h[i].value.data, (u_char *)none, sizeof(none) - 1) != 0)) return 1;
+        }
+    }
+    return 0;
+}
+
 /* Who pays, if the configuration names a header for that. */
 static uint64_t tenant_of(ngx_http_request_t *r, const pdr_config *config)
 {
@@ -336,7 +353,9 @@ static void body_handler(ngx_http_request_t *r)
     job->has_body = r->headers_in.content_length_n >= 0 || r->headers_in.chunked;
     pdr_init_struct(&err, sizeof(err));
     rc = scan(job, &err);
-    if (rc != PDR_OK)
+    if (rc == PDR_E_PARSE && is_compressed(r))
+        ngx_http_pdroute_respond(job, NGX_HTTP_UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the body is compressed (Content-Encoding), which is not understood here: send it as it is", 0);
+    else if (rc != PDR_OK)
         respond_code(job, rc, &err, 0);
     else
         ngx_http_pdroute_route(job);

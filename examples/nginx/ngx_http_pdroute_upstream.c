@@ -94,6 +94,12 @@ static void take_error(ngx_http_pdroute_leg_t *leg)
     if (getsockopt(leg->c->fd, SOL_SOCKET, SO_ERROR, &error, &len) == -1 || error) leg->broken = 1;
 }
 
+/* The stream has said [DONE]: what the connection does then takes nothing from the client. */
+static ngx_uint_t is_whole(const ngx_http_pdroute_leg_t *leg)
+{
+    return leg->head.event_stream && leg->read_usage && (leg->response.flags & (PDR_SEEN_DONE | PDR_SEEN_ERROR)) == PDR_SEEN_DONE;
+}
+
 /* First what the leg has read already; and no end of file that the upstream code would act upon. */
 static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
 {
@@ -115,7 +121,8 @@ static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
         return n;
     }
     if (n == NGX_AGAIN) return n;
-    if (n == 0 && r->upstream->length == -1 && !leg->broken) { /* its end is the end of the connection */
+    if ((n == 0 && r->upstream->length == -1 && !leg->broken) || is_whole(leg)) { /* its end is the end of the connection */
+        r->upstream->length = 0;
         job->in_relay = 1;
         if (job->merge && ngx_http_pdroute_merge_pass(r, leg, buf, buf, 1) != NGX_OK) report(leg, PDR_FAIL_PROTOCOL);
         ngx_http_pdroute_leg_complete(leg, 0);
@@ -330,12 +337,12 @@ static ngx_int_t filter_chunked(ngx_http_request_t *r, ngx_http_pdroute_leg_t *l
         if (pass(r, leg, begin, end, 0) != NGX_OK) return NGX_ERROR;
         ngx_http_pdroute_leg_content(leg, begin, end);
     }
-    if (rc == NGX_ERROR) {
+    if (rc == NGX_ERROR && !is_whole(leg)) {
         report(leg, PDR_FAIL_PROTOCOL);
-    } else if (rc == NGX_DONE) {
+    } else if (rc == NGX_DONE || rc == NGX_ERROR) {
         r->upstream->length = 0;
         if (leg->job->merge && ngx_http_pdroute_merge_pass(r, leg, p, p, 1) != NGX_OK) return NGX_ERROR;
-        ngx_http_pdroute_leg_complete(leg, p == last);
+        ngx_http_pdroute_leg_complete(leg, rc == NGX_DONE && p == last);
     }
     return NGX_OK;
 }
@@ -494,13 +501,20 @@ void ngx_http_pdroute_relay_abort(ngx_http_pdroute_job_t *job, ngx_uint_t status
     ngx_buf_t *b;
     u_char text[1024];
     size_t need = 0;
+    ngx_uint_t whole;
 
-    ngx_cpystrn((u_char *)job->why, (u_char *)pdr_reason_name(reason), sizeof(job->why));
+    whole = r && r->header_sent && job->relay && is_whole(job->relay);
+    if (!whole) ngx_cpystrn((u_char *)job->why, (u_char *)pdr_reason_name(reason), sizeof(job->why));
     if (r == NULL) return;
     stop(job, r);
     ngx_http_pdroute_job_detach(job);
     r->keepalive = 0;
     u = r->upstream;
+    if (whole) { /* all was said, only the answer's end was missing */
+        if (u && u->out_bufs) (void)ngx_http_output_filter(r, u->out_bufs);
+        ngx_http_finalize_request(r, ngx_http_send_special(r, NGX_HTTP_LAST));
+        return;
+    }
     if (r->header_sent && job->relay && job->relay->head.event_stream &&
         pdr_error_event(job->api, (int)status, pdr_reason_name(reason), message, (char *)text, sizeof(text), &need) ==
             PDR_OK) {

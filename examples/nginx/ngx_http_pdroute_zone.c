@@ -240,7 +240,8 @@ ngx_int_t ngx_http_pdroute_zone_open(ngx_conf_t *cf, ngx_http_pdroute_zone_t *zo
     zone->directory_made = !has_directory(cf, &zone->file);
     if (pdr_host_open((char *)zone->file.data, &zone->config, ngx_http_pdroute_zone_flags(zone), &zone->host,
                       &zone->router, &err) != PDR_OK) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %V: %s%s", &zone->name, &zone->file, err.message,
+        ngx_uint_t named = ngx_strstr(err.message, zone->file.data) != NULL;
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "pdroute_zone \"%V\": %s%s%s%s", &zone->name, named ? "" : (char *)zone->file.data, named ? "" : ": ", err.message,
                       err.code <= PDR_E_BLOCK_MAGIC && err.code >= PDR_E_BLOCK_CORRUPT && !zone->recreate
                           ? " (add \"recreate\" to pdroute_zone to replace it)"
                           : "");

@@ -1,6 +1,7 @@
 """Clients, operators and processes that mean no good."""
 
 import ctypes
+import gzip
 import json
 import re
 import socket
@@ -11,12 +12,13 @@ import pytest
 from block import Block
 from conftest import block_stats
 from hosts.host import endpoints_of
-from listener import Listener, read_head
+from listener import Answers, Listener, read_head
 from sglang_sim.harness import wait_for
 from test_failures import open_request
 from traffic import PATHS, all_received, body, both_legs, error_of
 
 JSON = "Content-Type: application/json\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"choices\":[]}"
 
 
 def raw(gw, lines, sent, timeout=10):
@@ -132,3 +134,41 @@ def test_names_in_prometheus(fleet, make_gateway):
     assert [each for each in text.split("\n") if each and not each.startswith("#") and not line.fullmatch(each)] == []
     found = {each["name"] for each in httpx.get(gw.url + "/pdroute").json()["targets_detail"]}
     assert found >= set(names)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_a_compressed_body_is_named(encoding, fleet, make_gateway):
+    """Not read as JSON with an odd first byte: 415 says what it is. What is said to be compressed and is not, or has the coding of no coding, is taken."""
+    gw = make_gateway(fleet)
+    text = json.dumps(body("chat")).encode()
+    got = httpx.post(gw.url + PATHS["chat"], content=gzip.compress(text), headers={"content-type": "application/json", "content-encoding": encoding}, timeout=10)
+    assert (got.status_code, error_of(got)["code"]) == (415, "unsupported_media_type") and "Content-Encoding" in error_of(got)["message"]
+    got = httpx.post(gw.url + PATHS["chat"], content=gzip.compress(text), headers={"content-type": "application/json", "content-encoding": "Identity"}, timeout=10)
+    assert got.status_code == 400
+    got = httpx.post(gw.url + PATHS["chat"], content=text, headers={"content-type": "application/json", "content-encoding": "identity"}, timeout=30)
+    assert got.status_code == 200
+    assert not [r for r in all_received(fleet, PATHS["chat"]) if r.body.startswith(b"\x1f")]
+
+
+def test_a_client_that_closes_its_half(make_gateway):
+    """No more will come of it, and servers of HTTP cannot tell that from a client that has left: the request is given up like any other whose client is gone. No half answer, nothing stays."""
+    workers = [Answers(ANSWER, after=2), Answers(ANSWER, after=2)]
+    try:
+        gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in zip(("prefill", "decode"), workers)], config={"breaker_failures": 1})
+        sent = json.dumps(body("chat")).encode()
+        with socket.create_connection(("127.0.0.1", gw.port), 30) as s:
+            s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
+            assert wait_for(lambda: block_stats(gw)["bookings"] == 1, timeout=30)
+            s.shutdown(socket.SHUT_WR)
+            answer = b""
+            while piece := s.recv(65536):
+                answer += piece
+        assert answer == b"", answer
+        assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=30)
+        stats = block_stats(gw)
+        assert stats["finished"] == 0
+        assert all(each["state"] == "ready" and each["failures"] == 0 for each in gw.status()["targets_detail"])
+        assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=30).status_code == 200
+    finally:
+        for worker in workers:
+            worker.close()

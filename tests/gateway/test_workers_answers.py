@@ -2,6 +2,8 @@
 
 import resource
 import socket
+import struct
+import threading
 from pathlib import Path
 
 import httpx
@@ -124,6 +126,10 @@ class Dies(Answers):
             while (piece := s.recv(65536)) and not (received := received + piece).rstrip().endswith(b"}"):
                 pass
             s.sendall(self.answer)
+            self.end(s)
+
+    def end(self, s):
+        pass
 
 
 @pytest.mark.only("nginx", "python", "go")  # others pass the head on as it comes
@@ -145,6 +151,54 @@ def test_a_server_that_dies_behind_its_head(rest, make_gateway):
         assert roles["decode"].connections > 0
     finally:
         for worker in [*roles.values(), good]:
+            worker.close()
+
+
+class Breaks(Dies):
+    """Sends what it has; when `read` is set, what comes behind, and is gone: closed, or reset if nothing comes."""
+
+    def __init__(self, answer, behind):
+        super().__init__(answer)
+        self.behind, self.read = behind, threading.Event()
+
+    def end(self, s):
+        self.read.wait(10)  # a reset takes with it what has not been read, and bad framing behind the answer would be seen before anything has gone to the client
+        if self.behind:
+            s.sendall(self.behind)
+        else:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+BREAKS = {"reset": b"", "closed within a chunk's length": b"5", "no chunk": b"no length\r\n"}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_connection_that_breaks_behind_done(how, make_gateway):
+    """All was said: the client gets the stream as it came, ended as it should be and nothing behind it, and no server is blamed."""
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    workers = [Answers(SIZED), Breaks(head + b"%x\r\n%s\r\n" % (len(event), event), BREAKS[how])]
+    try:
+        gw = make_gateway([{"role": role, "host": "127.0.0.1", "port": worker.port} for role, worker in zip(("prefill", "decode"), workers)], config={"breaker_failures": 1})
+        for i in range(3):
+            content = b""
+            workers[1].read.clear()
+            try:
+                with httpx.stream("POST", gw.url + PATHS["chat"], json=body("chat", text=str(i), stream=True), timeout=10) as got:
+                    assert got.status_code == 200
+                    for piece in got.iter_raw():
+                        content += piece
+                        if content == event:
+                            workers[1].read.set()
+            except httpx.RemoteProtocolError:
+                assert gw.name == "ext_proc"  # Envoy passes decode's answer itself, and its break too
+            assert content == event
+            assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=10)
+        if gw.name != "ext_proc":
+            assert block_stats(gw)["finished"] == 3
+            assert all(each["state"] == "ready" and each["failures"] == 0 for each in gw.status()["targets_detail"])
+    finally:
+        for worker in workers:
             worker.close()
 
 

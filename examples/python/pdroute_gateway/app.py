@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from time import monotonic, monotonic_ns
 
-from pdroute import Api, Error, EventType, HostFlag, TooLargeError, config_from_json, error_body, error_event, error_mask, limits_of, resolve, scan
+from pdroute import Api, Error, EventType, HostFlag, ParseError, TooLargeError, config_from_json, error_body, error_event, error_mask, limits_of, resolve, scan
 from pdroute.aio import Session
 
 from .client import CONNECT, PROTOCOL, RESET, STALE, TIMEOUT, Client, Leg
@@ -254,7 +254,7 @@ class Gateway:
                 scanned = scan(body, job.api, self.limits)
                 job.prompt, job.hashes = scanned.prompt, scanned.hashes
         except Error as error:
-            job.respond(answer_to(error))
+            job.respond(COMPRESSED if isinstance(error, ParseError) and is_compressed(job.scope) else answer_to(error))
             return
         job.route()
 
@@ -297,8 +297,6 @@ class Gateway:
                 leg.resume()
                 if last:
                     return
-                if merges and leg.chunks:  # a part of an event: more must come
-                    await job.wait()
                 continue
             await job.wait()
 
@@ -309,7 +307,9 @@ class Gateway:
 
     async def send_abort(self, job: Job, send: Send, leg: typing.Optional[Leg]) -> None:
         """An error event if it is a stream; then the server closes the connection, since the answer is not complete."""
-        if leg is not None and leg.event_stream:
+        if leg is not None and leg.whole():  # all was said, only the connection's end was missing
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif leg is not None and leg.event_stream:
             event = error_event(job.api, job.abort_status, job.abort, job.abort_text)
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
@@ -345,6 +345,13 @@ class Gateway:
         except Error as error:
             answer = answer_to(error)
             return 503, JSON, error_body(503, answer.code, answer.message), 1000
+
+
+COMPRESSED = Answer(415, "unsupported_media_type", "the body is compressed (Content-Encoding), which is not understood here: send it as it is")
+
+
+def is_compressed(scope: Scope) -> bool:
+    return any(name == b"content-encoding" and value and value.lower() != b"identity" for name, value in scope["headers"])
 
 
 def waits_for_mask(leg: Leg) -> bool:

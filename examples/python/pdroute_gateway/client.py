@@ -24,7 +24,7 @@ if typing.TYPE_CHECKING:
 
 HEAD, BODY, END, FAILED = int(EventType.HEAD), int(EventType.BODY), int(EventType.END), int(EventType.FAILED)
 CONNECT, STALE, RESET, TIMEOUT, PROTOCOL = int(Fail.CONNECT), int(Fail.STALE), int(Fail.RESET), int(Fail.TIMEOUT), int(Fail.PROTOCOL)
-FIRST_TOKEN, ERROR = int(Seen.FIRST_TOKEN), int(Seen.ERROR)
+FIRST_TOKEN, ERROR, DONE = int(Seen.FIRST_TOKEN), int(Seen.ERROR), int(Seen.DONE)
 PREFILL = 0
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 BAD_VALUE = re.compile(rb"[\0\r\n]").search
@@ -389,11 +389,19 @@ class Leg:
         """It broke: closed here, then told."""
         if self.over or self.told_end:
             return
+        if self.whole():
+            self.complete, self.keep, self.malformed = True, False, False
+            self.progress()
+            return
         if detail == STALE:
             self.peer.flush()
         self.cancel()
         self.job.gateway.complain(self, detail)
         self.job.event(FAILED, self, detail)
+
+    def whole(self) -> bool:
+        """The stream has said [DONE]: what the connection does then takes nothing from the client."""
+        return self.event_stream and self.which != PREFILL and self.reader is not None and self.reader.struct.flags & (DONE | ERROR) == DONE
 
     def cancel(self) -> None:
         """Closes it: what else comes of it does not matter any more."""

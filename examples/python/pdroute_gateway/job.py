@@ -67,7 +67,7 @@ def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
 class Job:
     __slots__ = ("gateway", "scope", "api", "body", "prompt", "hashes", "decision", "exchange", "legs", "relay", "actions", "running", "answer", "abort",
                  "gone", "finished", "served", "headers", "waiter", "watch", "attempts", "held_ns", "ticket", "why", "head_request", "raw", "names",
-                 "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant")
+                 "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant", "merge_kept", "merge_tail")
 
     def __init__(self, gateway: Gateway, scope: Scope, api: int, body: bytes) -> None:
         self.gateway, self.scope, self.api, self.body = gateway, scope, api, body
@@ -93,6 +93,8 @@ class Job:
         if gateway.config.tenant_header:
             self.tenant = next(filter(None, (tenant_hash(gateway.config, name, value) for name, value in scope["headers"])), 0)
         self.abort_status, self.abort_text = 502, ""
+        self.merge_kept: list[bytes] = []            # of decode's stream, the event that is not whole yet
+        self.merge_tail = b""                        # its last two bytes
         self.sending = False                         # the client has not yet taken what was sent
         self.merging: bool = False                   # the answer takes both legs'
         self.prefill_body: list[bytes] = []
@@ -324,12 +326,20 @@ class Job:
             self.merge = Merge(self.api, ResponseKind.SSE if leg.event_stream else ResponseKind.JSON)
             self.prefill_body = [b"".join(self.prefill_body)]
         text = b"".join(pieces)
-        ready = len(text) if last else max(text.rfind(b"\n\n") + 2, text.rfind(b"\n\r\n") + 3) if leg.event_stream else 0
-        if ready < 3:
-            ready = 0
-        if ready < len(text):
-            leg.chunks.insert(0, text[ready:])
-        return self.merge.text(self.prefill_body[0], text[:ready]) if ready else b""
+        ready = len(text) if last else self.event_end(text) if leg.event_stream else 0
+        self.merge_kept.append(text[:ready] if ready else text)
+        if not ready and not last:
+            return b""
+        whole, self.merge_kept = b"".join(self.merge_kept), [text[ready:]]
+        return self.merge.text(self.prefill_body[0], whole) if whole else b""
+
+    def event_end(self, text: bytes) -> int:
+        """How much of what has come now belongs to whole events, 0: none has ended. Only new bytes are looked at."""
+        window = self.merge_tail + text
+        ends = [at + len(mark) for mark in (b"\n\n", b"\n\r\n") if (at := window.rfind(mark)) >= 0]
+        ready = max(ends) - len(self.merge_tail) if ends else 0
+        self.merge_tail = window[max(ends):][-2:] if ends else window[-2:]
+        return ready
 
     def tick(self, now: int) -> None:
         exchange = self.exchange
