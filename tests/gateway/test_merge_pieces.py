@@ -9,6 +9,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / each) for each in ("examples/python", "bindings/python")]
 gateway_job = pytest.importorskip("pdroute_gateway.job")
+pytestmark = pytest.mark.only("python")
 
 
 class Passes:
