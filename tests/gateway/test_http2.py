@@ -11,7 +11,7 @@ import struct
 
 import httpx
 import pytest
-from test_bodies import TAIL
+from test_bodies import TAIL, odd_chat, strip_tail
 from traffic import PATHS, all_received, body
 
 hpack = pytest.importorskip("hpack")
@@ -162,3 +162,21 @@ def test_a_body_that_does_not_end(fleet, make_gateway):
     gw = make_gateway(fleet, body_timeout=1)
     assert exchange(gw, CORPUS["as it should be"][0], [BODY], end=0) == 408 and not all_received(fleet)
     assert exchange(gw, CORPUS["as it should be"][0], [BODY]) == 200
+
+
+@pytest.mark.needs("h2")
+@pytest.mark.only("nginx", "go")  # others do not try a decode server's failure again, or hold no body in a file
+def test_a_retry_of_a_body_in_a_file(start_fleet, make_gateway):
+    """Over HTTP/2, longer than a window, and written to a file: a second decode server gets the same bytes as the first, with another room."""
+    pytest.importorskip("h2")
+    fleet = start_fleet(prefill=2, decode=2, speed=0)
+    gw = make_gateway(fleet, config={"policy": "round_robin", "breaker_failures": 1000, "breaker_error_permille": 4294967295}, body_file=True)
+    fleet.decodes[0].fault(kind="status", status=500)
+    sent = odd_chat(100_000)
+    with httpx.Client(http1=False, http2=True, timeout=60) as client:
+        for _ in range(4):
+            answer = client.post(f"http://127.0.0.1:{gw.h2_port}{CHAT}", content=sent, headers=dict(JSON))
+            assert (answer.status_code, answer.http_version) == (200, "HTTP/2"), answer.text
+    assert all(strip_tail(each.body) == sent for each in all_received(fleet, CHAT))
+    failed, good = ([each.json["bootstrap_room"] for each in worker.requests()] for worker in fleet.decodes)
+    assert failed and len(good) == 4 and len({*failed, *good}) == len(failed) + 4

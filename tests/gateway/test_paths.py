@@ -223,6 +223,26 @@ def test_data_parallel_ranks(start_fleet, make_gateway):
     assert ranks
 
 
+@pytest.mark.only("nginx", "python", "go", "envoy_module")  # who tries again when decode has failed with an answer
+def test_a_retry_of_a_batch_with_data_parallel_ranks(start_fleet, make_gateway):
+    """Each attempt has rooms of its own, one for each prompt, the same on both legs, and all of the rank that is named."""
+    fleet = start_fleet(prefill=2, decode=2, speed=0, dp_size=2)
+    endpoints = [{**each, "dp_size": 2} if each["role"] == "prefill" else each for each in endpoints_of(fleet)]
+    gw = make_gateway(endpoints, config={"policy": "round_robin", "breaker_failures": 1000, "breaker_error_permille": 4294967295})
+    fleet.decodes[0].fault(kind="status", status=500)
+    for i in range(4):
+        answer = httpx.post(gw.url + "/generate", json={**body("generate"), "text": [f"{i} {k} words" for k in range(3)]}, timeout=60)
+        assert answer.status_code == 200 and len(answer.json()) == 3, answer.text
+    legs = {side: [(each.json["bootstrap_room"], each.json["disagg_prefill_dp_rank"]) for worker in workers for each in worker.requests()]
+            for side, workers in (("prefill", fleet.prefills), ("decode", fleet.decodes))}
+    failed = fleet.decodes[0].requests()
+    assert failed and len(legs["decode"]) == 4 + len(failed)
+    assert all(len(rooms) == 3 and {room % 2 for room in rooms} == {rank} for side in legs.values() for rooms, rank in side), legs
+    drawn = [room for rooms, _ in legs["decode"] for room in rooms]
+    assert len(set(drawn)) == len(drawn)  # no attempt has a room of another
+    assert {tuple(rooms) for rooms, _ in legs["decode"]} >= {tuple(rooms) for rooms, _ in legs["prefill"]}
+
+
 @pytest.mark.needs("log")
 def test_second_turn_goes_where_the_prefix_is(start_fleet, make_gateway):
     """Prompts take a quarter of a second, a next turn a tenth of it: where answers cost nothing, what the gateway learns of prompts is the machine's noise, and no prefix is worth anything."""
