@@ -239,6 +239,8 @@ def test_new_block_is_refused_unless_asked_for(fleet, make_gateway):
     before = gw.worker_pids()
     gw.reload()
     assert wait_for(lambda: 'add "recreate"' in gw.errors(), timeout=10), gw.errors()
+    said = next(line for line in gw.errors().splitlines() if 'add "recreate"' in line)
+    assert said.count(str(gw.block)) == 1, said
     load.wait(2 * CLIENTS)
     assert not load.stop().refused
     assert gw.worker_pids() == before and gw.block.stat().st_ino == inode
