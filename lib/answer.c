@@ -277,6 +277,7 @@ static const char *begin_string(struct pdr_answer *a, const char *p, const char 
         }
         return q + 1;
     }
+    if (value && a->key == KEY_ERROR) a->found |= PDR_ANSWER_ERROR; /* before its text has gone by */
     a->state = STRING;
     a->string = !value ? AS_KEY : is_kept(a->key) ? AS_TEXT : AS_VALUE;
     a->text_len = 0;

@@ -46,9 +46,10 @@ enum {
     FLAG_DONE = 1u << 2,     /* the prompt of this attempt is computed */
     FLAG_DRAIN = 1u << 3,    /* DRAIN was given for this attempt's prefill leg */
     FLAG_JUDGED_P = 1u << 4, /* verdict given on this attempt's leg */
-    FLAG_JUDGED_D = 1u << 5
+    FLAG_JUDGED_D = 1u << 5,
+    FLAG_MERGED = 1u << 6    /* the answer takes both legs': while nothing of it is sent it is not there before prefill has ended */
 };
-#define FLAGS_OF_ATTEMPT (FLAG_BOOKED | FLAG_DONE | FLAG_DRAIN | FLAG_JUDGED_P | FLAG_JUDGED_D)
+#define FLAGS_OF_ATTEMPT (FLAG_BOOKED | FLAG_DONE | FLAG_DRAIN | FLAG_JUDGED_P | FLAG_JUDGED_D | FLAG_MERGED)
 
 enum { /* pdr_exchange.state[] */
     AT_TOTAL,  /* deadlines, UINT64_MAX: none */
@@ -112,6 +113,18 @@ static int live(const turn *t, uint32_t leg)
     return t->x.leg_state[leg] >= LEG_SENT && t->x.leg_state[leg] <= LEG_ERROR;
 }
 
+/* Whether decode's answer, begun or complete, is held back until prefill's has ended. */
+static int waits_for_prefill(const turn *t) { return (t->x.flags & (FLAG_MERGED | FLAG_SENT)) == FLAG_MERGED && live(t, P); }
+
+/* How long prefill may take for the rest of an answer of which decode's is there. */
+static uint64_t drain_span(const turn *t)
+{
+    uint64_t span = t->rules->drain_timeout_ns;
+    if (span) return span;
+    span = t->rules->first_byte_timeout_ns;
+    return !span || span > DRAIN_TIMEOUT_NS ? DRAIN_TIMEOUT_NS : span;
+}
+
 static void act(turn *t, uint32_t type, uint32_t leg, uint32_t status, uint32_t reason)
 {
     t->act[t->n++] = (pdr_action){.type = type, .leg = leg, .status = status, .reason = reason};
@@ -139,7 +152,7 @@ static void drain_prefill(turn *t)
 static void relay(turn *t, uint32_t leg)
 {
     t->x.phase = PHASE_RELAY;
-    t->x.state[AT_STEP] = later(t->now, t->x.state[IDLE_NS]);
+    t->x.state[AT_STEP] = later(t->now, leg == D && waits_for_prefill(t) ? drain_span(t) : t->x.state[IDLE_NS]);
     act(t, PDR_ACT_RELAY, leg, t->x.leg_status[leg], 0);
     t->act[t->n - 1].retry_after_ms = t->x.retry_after_ms;
 }
@@ -388,28 +401,25 @@ static void attempt_failed(turn *t, uint32_t leg, uint32_t failure, int busy)
  */
 static void client_served(turn *t)
 {
-    uint64_t span = t->rules->drain_timeout_ns;
     if (!live(t, P)) {
         finish(t, PDR_RESULT_ANSWERED);
         return;
     }
-    if (!span) {
-        span = t->rules->first_byte_timeout_ns;
-        if (!span || span > DRAIN_TIMEOUT_NS) span = DRAIN_TIMEOUT_NS;
-    }
+    if (waits_for_prefill(t)) return; /* not yet: its end, or a failure, comes first */
     drain_prefill(t);
     t->x.phase = PHASE_DRAIN;
-    t->x.state[AT_STEP] = later(t->now, span);
+    t->x.state[AT_STEP] = later(t->now, drain_span(t));
 }
 
 /* `open`: the leg's connection still stands (a bad head), else it is gone. */
 static void leg_broken(turn *t, uint32_t leg, uint32_t failure, int busy, int open)
 {
+    int needed = waits_for_prefill(t);
     if (!open) t->x.leg_state[leg] = LEG_FAILED;
     if (t->x.phase == PHASE_DRAIN) {
         judge(t, leg, busy ? PDR_VERDICT_BUSY : PDR_VERDICT_FAILED, failure);
         finish(t, PDR_RESULT_ANSWERED);
-    } else if (leg == P && live(t, D) && (t->x.flags & FLAG_DONE) &&
+    } else if (leg == P && !needed && live(t, D) && (t->x.flags & FLAG_DONE) &&
                (failure == PDR_FAIL_RESET || failure == PDR_FAIL_TIMEOUT)) {
         /* decode has the KV cache and needs prefill no more */
         judge(t, leg, failure == PDR_FAIL_TIMEOUT ? PDR_VERDICT_SUSPECT : PDR_VERDICT_FAILED, failure);
@@ -440,6 +450,7 @@ static void on_head(turn *t, const pdr_event *ev)
     t->x.leg_status[leg] = status;
     if (status >= 200 && status < 300) {
         t->x.leg_state[leg] = LEG_HEAD;
+        if (ev->detail == PDR_HEAD_MERGED) t->x.flags |= FLAG_MERGED;
         if (leg == P) drain_prefill(t);
     } else if (status >= 400 && status < 500) {
         request_refused(t, leg, status, ev->retry_after_ms);
@@ -496,6 +507,9 @@ static void on_end(turn *t, const pdr_event *ev)
         client_served(t);
     } else if (t->x.leg_state[D] == LEG_WAITING) {
         send_leg(t, D);
+    } else if (t->x.phase == PHASE_RELAY && (t->x.flags & (FLAG_MERGED | FLAG_SENT)) == FLAG_MERGED) { /* now decode's answer may go */
+        t->x.state[AT_STEP] = later(t->now, t->x.state[IDLE_NS]);
+        if (!live(t, D)) client_served(t);
     }
 }
 
@@ -511,9 +525,14 @@ static void on_failed(turn *t, const pdr_event *ev)
 static void on_sent(turn *t)
 {
     if (t->x.phase == PHASE_DRAIN) return;
+    int waited = t->x.phase == PHASE_RELAY && t->x.leg_state[P] != LEG_ERROR && waits_for_prefill(t);
     t->x.flags |= FLAG_SENT;
-    if (t->x.phase == PHASE_ROUTE) /* the host let go of a byte of a cancelled leg */
+    if (t->x.phase == PHASE_ROUTE) { /* the host let go of a byte of a cancelled leg */
         give_up_with(t, t->x.state[FAILURE]);
+    } else if (waited) { /* it does not wait: what it has is too long, say */
+        t->x.state[AT_STEP] = later(t->now, t->x.state[IDLE_NS]);
+        if (!live(t, D)) client_served(t);
+    }
 }
 
 /* The answer's next piece is due, as far as the machine knows; the host knows when the last one came. */
@@ -548,6 +567,8 @@ static void on_tick(turn *t)
             give_up(t, 504, leg == P ? PDR_ERR_PREFILL_TIMEOUT : PDR_ERR_DECODE_TIMEOUT);
     } else if (!due(t, t->x.state[AT_STEP])) {
         return;
+    } else if (t->x.phase == PHASE_RELAY && t->x.leg_state[P] != LEG_ERROR && waits_for_prefill(t)) {
+        attempt_failed(t, P, PDR_FAIL_TIMEOUT, 0);
     } else if (t->x.phase == PHASE_RELAY) {
         answer_silent(t);
     } else {

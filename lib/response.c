@@ -1,27 +1,12 @@
 #include "response.h"
 
-#include "answer.h"
 #include "err.h"
 
 #include <string.h>
 
-enum line {
-    FIELD /* of a line: how much of "data" was seen is in `matched` */,
-    SPACE /* after the colon */,
-    DATA,
-    OTHER
-};
 #define DONE_TEXT   "[DONE]"
 #define DONE_LENGTH 6
 #define DONE_NEVER  0xFF
-
-/* What pdr_response.state holds; copied in and out, so that the public struct stays plain words. */
-struct reader {
-    struct pdr_answer answer;
-    uint64_t sum[3]; /* of finished prompts: prompt, completion, cached */
-    uint8_t line, matched, after_cr, bom, has_data, done;
-};
-_Static_assert(sizeof(struct reader) <= sizeof((pdr_response *)0)->state, "state of pdr_response is too small");
 
 void pdr_response_init(pdr_response *s, uint32_t kind)
 {
@@ -41,7 +26,7 @@ static void count(pdr_response *s, const struct pdr_answer *a, const uint64_t su
     s->cached_tokens = sum[2] + a->cached_tokens;
 }
 
-static void record_ended(pdr_response *s, struct reader *r)
+static void record_ended(pdr_response *s, struct pdr_reader *r)
 {
     static const uint64_t none[3];
     const struct pdr_answer *a = &r->answer;
@@ -60,14 +45,14 @@ static void record_ended(pdr_response *s, struct reader *r)
     if (s->kind == PDR_RESPONSE_SSE && pdr_answer_has_token(a)) s->flags |= PDR_SEEN_FIRST_TOKEN;
 }
 
-static void feed_json(pdr_response *s, struct reader *r, const char *p, const char *end)
+static void feed_json(pdr_response *s, struct pdr_reader *r, const char *p, const char *end)
 {
     while (p < end)
         if (pdr_answer_feed(&r->answer, &p, end) == PDR_ANSWER_RECORD) record_ended(s, r);
 }
 
 /* Of the data of an event. */
-static void feed_data(pdr_response *s, struct reader *r, const char *p, const char *end)
+static void feed_data(pdr_response *s, struct pdr_reader *r, const char *p, const char *end)
 {
     for (const char *q = p; r->done < DONE_LENGTH && q < end; q++) {
         r->done = *q == DONE_TEXT[r->done] ? (uint8_t)(r->done + 1) : DONE_NEVER;
@@ -78,27 +63,27 @@ static void feed_data(pdr_response *s, struct reader *r, const char *p, const ch
     feed_json(s, r, p, end);
 }
 
-static void begin_data(struct reader *r)
+static void begin_data(struct pdr_reader *r)
 {
     /* Lines of one event are one text; a server that forgets the empty line after a complete object is forgiven. */
     if (pdr_answer_over(&r->answer)) memset(&r->answer, 0, sizeof r->answer);
     r->done = r->has_data ? DONE_NEVER : 0;
     r->has_data = 1;
-    r->line = DATA;
+    r->line = PDR_LINE_DATA;
 }
 
-static void end_line(pdr_response *s, struct reader *r)
+static void end_line(pdr_response *s, struct pdr_reader *r)
 {
-    if (r->line == FIELD && r->matched == 4) { /* a field without colon has an empty value */
+    if (r->line == PDR_LINE_FIELD && r->matched == 4) { /* a field without colon has an empty value */
         begin_data(r);
-    } else if (r->line == SPACE) {
+    } else if (r->line == PDR_LINE_SPACE) {
         begin_data(r);
-    } else if (r->line == FIELD && !r->matched) { /* an empty line: the event is complete */
+    } else if (r->line == PDR_LINE_FIELD && !r->matched) { /* an empty line: the event is complete */
         s->events += r->has_data;
         r->has_data = 0;
         memset(&r->answer, 0, sizeof r->answer);
     }
-    r->line = FIELD;
+    r->line = PDR_LINE_FIELD;
     r->matched = 0;
 }
 
@@ -124,7 +109,7 @@ static int event_ends(const char *p, const char *end)
     return end - p >= 2 && (p[1] == '\n' || p[1] == '\r');
 }
 
-static void feed_sse(pdr_response *s, struct reader *r, const char *p, const char *end)
+static void feed_sse(pdr_response *s, struct pdr_reader *r, const char *p, const char *end)
 {
     const char *lf = NULL, *cr = NULL, *stop;
     while (p < end) {
@@ -136,7 +121,7 @@ static void feed_sse(pdr_response *s, struct reader *r, const char *p, const cha
                 continue;
             }
         }
-        if (r->line == FIELD && !r->matched && end - p >= 6 && !memcmp(p, "data: ", 6)) {
+        if (r->line == PDR_LINE_FIELD && !r->matched && end - p >= 6 && !memcmp(p, "data: ", 6)) {
             int first = !r->has_data;
             begin_data(r);
             p += 6;
@@ -145,9 +130,9 @@ static void feed_sse(pdr_response *s, struct reader *r, const char *p, const cha
             if (event_ends(stop, end) && p < stop && *p != DONE_TEXT[0] && !pdr_answer_may_matter(p, stop)) p = stop;
             continue;
         }
-        if (r->line >= DATA) {
+        if (r->line >= PDR_LINE_DATA) {
             stop = find_line_end(p, end, &lf, &cr);
-            if (r->line == DATA) feed_data(s, r, p, stop);
+            if (r->line == PDR_LINE_DATA) feed_data(s, r, p, stop);
             if ((p = stop) == end) return;
             c = *p;
         }
@@ -155,28 +140,28 @@ static void feed_sse(pdr_response *s, struct reader *r, const char *p, const cha
             end_line(s, r);
             r->after_cr = c == '\r';
             p++;
-        } else if (r->line == SPACE) {
+        } else if (r->line == PDR_LINE_SPACE) {
             begin_data(r);
             p += c == ' ';
-        } else { /* FIELD */
+        } else { /* of a field */
             if (r->matched == 4)
-                r->line = c == ':' ? SPACE : OTHER;
+                r->line = c == ':' ? PDR_LINE_SPACE : PDR_LINE_OTHER;
             else if (c == "data"[r->matched])
                 r->matched++;
             else
-                r->line = OTHER;
+                r->line = PDR_LINE_OTHER;
             p++;
         }
     }
 }
 
 /* Leaves out a byte order mark at the very beginning. */
-static const char *skip_mark(struct reader *r, const char *p, const char *end)
+static const char *skip_mark(struct pdr_reader *r, const char *p, const char *end)
 {
     static const unsigned char mark[] = {0xEF, 0xBB, 0xBF};
     while (r->bom < 3 && p < end) {
         if ((unsigned char)*p != mark[r->bom]) {
-            if (r->bom) r->line = OTHER; /* a line that begins with something else */
+            if (r->bom) r->line = PDR_LINE_OTHER; /* a line that begins with something else */
             r->bom = 3;
             break;
         }
@@ -186,20 +171,23 @@ static const char *skip_mark(struct reader *r, const char *p, const char *end)
     return p;
 }
 
+void pdr_reader_feed(pdr_response *s, struct pdr_reader *r, const char *p, const char *end)
+{
+    p = skip_mark(r, p, end);
+    if (s->kind == PDR_RESPONSE_SSE)
+        feed_sse(s, r, p, end);
+    else
+        feed_json(s, r, p, end);
+}
+
 int pdr_response_feed(pdr_response *s, const char *chunk, size_t len)
 {
-    struct reader r;
-    const char *p, *end;
+    struct pdr_reader r;
     if (!pdr_struct_ok(s, sizeof *s)) return PDR_E_VERSION;
     if ((!chunk && len) || (s->kind != PDR_RESPONSE_JSON && s->kind != PDR_RESPONSE_SSE)) return PDR_E_INVALID;
     if (!len) return PDR_OK;
     memcpy(&r, s->state, sizeof r);
-    end = chunk + len;
-    p = skip_mark(&r, chunk, end);
-    if (s->kind == PDR_RESPONSE_SSE)
-        feed_sse(s, &r, p, end);
-    else
-        feed_json(s, &r, p, end);
+    pdr_reader_feed(s, &r, chunk, chunk + len);
     s->bytes += len;
     memcpy(s->state, &r, sizeof r);
     return PDR_OK;

@@ -23,6 +23,27 @@
 #ifndef PDR_RESPONSE_H
 #define PDR_RESPONSE_H
 
+#include "answer.h"
+
 #include "pdroute/pdroute.h"
+
+enum pdr_line {
+    PDR_LINE_FIELD /* of a line: how much of "data" was seen is in `matched` */,
+    PDR_LINE_SPACE /* after the colon */,
+    PDR_LINE_DATA,
+    PDR_LINE_OTHER
+};
+
+/* What pdr_response.state holds; copied in and out, so that the public struct stays plain words. */
+struct pdr_reader {
+    struct pdr_answer answer;
+    uint64_t sum[3]; /* of finished prompts: prompt, completion, cached */
+    uint8_t line, matched, after_cr, bom, has_data, done;
+};
+/* Behind it lies a second one: as it was where the text of the next pdr_response_mask() begins. */
+_Static_assert(2 * sizeof(struct pdr_reader) <= sizeof((pdr_response *)0)->state, "state of pdr_response is too small");
+
+/* Reads on: what pdr_response_feed() does with a chunk, on a reader of one's own. Of `s` the kind is read, flags and counters change. */
+void pdr_reader_feed(pdr_response *s, struct pdr_reader *r, const char *p, const char *end);
 
 #endif

@@ -30,6 +30,9 @@ const (
 	FailProtocol Failure = C.PDR_FAIL_PROTOCOL // not HTTP, or an error inside a 200 answer
 )
 
+// HeadMerged is Event.Detail of an EventHead: the client's answer takes both legs' (MergeWanted), so that prefill is needed to its end.
+const HeadMerged Failure = C.PDR_HEAD_MERGED
+
 func (f Failure) String() string {
 	switch f {
 	case FailConnect:
@@ -52,7 +55,7 @@ type Event struct {
 	Type             EventType
 	Leg              Leg
 	Status           uint32  // HTTP status for EventHead
-	Detail           Failure // for EventFailed; for EventServed the id of the endpoint
+	Detail           Failure // for EventFailed; for EventServed the id of the endpoint; for EventHead HeadMerged, or 0
 	Attempt          uint32  // the attempt the leg belongs to; older ones are ignored
 	NowNs            uint64
 	RetryAfterMs     uint64 // from a 429 or 503 head

@@ -115,6 +115,9 @@ func (j *job) event(what EventType, l *leg, detail Failure) legState {
 			if what == EventEnd && l.which == LegDecode && l.usage != nil && l.usage.Flags&SeenError != 0 {
 				ev.Detail = FailProtocol
 			}
+			if what == EventHead && l.merge {
+				ev.Detail = HeadMerged
+			}
 			ev.Attempt, ev.Leg, ev.Status, ev.RetryAfterMs = l.attempt, l.which, uint32(l.status), l.retryAfterMs
 			if u := l.usage; what == EventEnd && l.which == LegDecode && u != nil && u.Flags&SeenUsage != 0 {
 				ev.Usage, ev.PromptTokens, ev.CachedTokens, ev.CompletionTokens = 1, u.PromptTokens, u.CachedTokens, u.CompletionTokens
@@ -151,6 +154,7 @@ func (j *job) perform() {
 				}
 			case ActRelay:
 				if l != nil {
+					j.throwAway(l)
 					j.relay = l
 					l.tell(legRelay)
 					j.notify()
@@ -158,8 +162,12 @@ func (j *job) perform() {
 			case ActRespond, ActAbort:
 				a := act
 				j.answer = &a
+				if act.Type == ActRespond {
+					j.throwAway(nil)
+				}
 				j.notify()
 			case ActRoute:
+				j.throwAway(nil)
 				j.reroute() // always the last of its list; asks for more
 				again = true
 			case ActFinish:
@@ -174,6 +182,15 @@ func (j *job) perform() {
 	j.h.process.Block().WakePending()
 	if j.finished { // an event is performed only before that, so this is its last use of the block: Shutdown may unmap it now
 		j.leave()
+	}
+}
+
+// throwAway ends a relay of which nothing was sent: decode's answer waited for prefill's, and something else goes to the
+// client instead. With the lock.
+func (j *job) throwAway(instead *leg) {
+	if j.relay != nil && j.relay != instead {
+		j.relay.stop()
+		j.relay = nil
 	}
 }
 

@@ -58,6 +58,7 @@ type leg struct {
 	bodySeen     bool
 	kept         []byte // of prefill's answer, if it is to be merged into decode's
 	excess       bool   // it was longer than mergeMax
+	held         []byte // of a stream: the beginning of an error event
 }
 
 const readSize = 32 << 10

@@ -48,10 +48,11 @@ func (j *job) relayed(l *leg) bool {
 	chunk, err := l.first, error(nil)
 	j.last.Store(Now())
 	for {
+		if l.stream && l.usage != nil && l.status == http.StatusOK {
+			chunk = l.withoutInside(chunk, l.complete)
+		}
 		if change != nil {
 			chunk = change(chunk, l.complete)
-		} else if l.stream && l.usage != nil && l.usage.Flags&SeenError != 0 {
-			_ = MaskError(&j.decision, chunk)
 		}
 		if !head && (l.complete || len(chunk) > 0) {
 			length := int64(len(chunk))
@@ -126,6 +127,21 @@ func (j *job) masked() func([]byte, bool) []byte {
 		_ = MaskError(&j.decision, text)
 		return text
 	}
+}
+
+// withoutInside masks the error events of a stream; the beginning of one is kept back until it is whole.
+func (l *leg) withoutInside(piece []byte, last bool) []byte {
+	if len(l.held) == 0 {
+		n := l.usage.Mask(&l.job.decision, piece, last)
+		if n < len(piece) {
+			l.held = append([]byte(nil), piece[n:]...)
+		}
+		return piece[:n]
+	}
+	text := append(l.held, piece...)
+	n := l.usage.Mask(&l.job.decision, text, last)
+	l.held = append([]byte(nil), text[n:]...)
+	return text[:n]
 }
 
 // mergeFrom waits until prefill's answer is there; nil: there is none, and the exchange has said what follows.

@@ -13,6 +13,7 @@ package pdroute
 // #cgo nocallback pdr_exchange_event
 // #cgo nocallback pdr_exchange_deadline
 // #cgo nocallback pdr_response_feed
+// #cgo nocallback pdr_response_mask
 // #cgo nocallback pdr_header_owned
 // #cgo nocallback pdr_host_wake_pending
 // #cgo nocallback pdr_host_now_ns
@@ -24,6 +25,7 @@ package pdroute
 // #cgo noescape pdr_exchange_event
 // #cgo noescape pdr_exchange_deadline
 // #cgo noescape pdr_response_feed
+// #cgo noescape pdr_response_mask
 // #cgo noescape pdr_header_owned
 // #cgo noescape pdr_host_wake_pending
 // #cgo noescape pdr_host_now_ns

@@ -50,6 +50,23 @@ func (s *Response) Feed(chunk []byte) {
 	C.pdr_response_feed((*C.pdr_response)(unsafe.Pointer(s)), bytesOf(chunk), C.size_t(len(chunk)))
 }
 
+// Mask blots out, in place, what the error events of a stream tell of the inside; all else stays. text is all that was fed
+// and is not passed on yet. So many bytes of it may go; what is left, the beginning of such an event, is given again in
+// front of the next piece. With end nothing follows, and all may go. d may be nil.
+func (s *Response) Mask(d *Decision, text []byte, end bool) int {
+	var c *C.pdr_decision
+	if d != nil {
+		c = d.c()
+	}
+	var last C.int
+	if end {
+		last = 1
+	}
+	ready := C.size_t(len(text))
+	C.pdr_response_mask((*C.pdr_response)(unsafe.Pointer(s)), c, bytesOf(text), C.size_t(len(text)), last, &ready)
+	return int(ready)
+}
+
 // ResponseReader is an io.Reader that reads an answer as it passes through.
 type ResponseReader struct {
 	Response

@@ -190,7 +190,7 @@ static view take(request *r, module_leg *l)
 {
     const view piece = {l->collected.data, l->collected.len};
     l->collected.len = 0;
-    return gate_pass(&r->job, l->status, r->response_read && l->sse, l->which == PDR_LEG_DECODE && r->response_read, piece, l->ended);
+    return gate_pass(&r->job, l->status, r->response_read && l->sse, l->which == PDR_LEG_DECODE && r->response_read ? &r->response : NULL, piece, l->ended);
 }
 
 /* With what is left: the last piece, if the end came with it, and what waited for the other leg (whole.h). */

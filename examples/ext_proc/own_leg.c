@@ -25,14 +25,16 @@ void own_leg_stream(call *c, leg *l, int end)
     if (c->over || c->answered) return;
     if (l->status >= 400 && !end) return; /* errors pass whole */
     if (!l->streaming && !own_leg_can_stream(c) && !end) return;
-    body = gate_pass(&c->job, l->status, c->response_read && l->sse, c->response_read, (view){l->collected.data, l->collected.len}, end);
+    body = gate_pass(&c->job, l->status, c->response_read && l->sse, c->response_read ? &c->response : NULL, (view){l->collected.data, l->collected.len}, end);
     if (gate_lost(&c->job)) {
         response_lost(c);
         return;
     }
-    if (c->job.whole) {
-        l->collected.len = l->fed = 0;
-        if (!l->streaming && !own_leg_can_stream(c)) bytes_put_view(&l->collected, body);
+    if (gate_keeps(&c->job)) {
+        const int there = body.data == l->collected.data;
+        l->collected.len = there ? body.len : 0;
+        l->fed = 0;
+        if (!there && !l->streaming && !own_leg_can_stream(c)) bytes_put_view(&l->collected, body);
         if (l->collected.failed) {
             response_lost(c);
             return;

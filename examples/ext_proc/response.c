@@ -43,9 +43,9 @@ void response_lost(call *c)
 /* A piece of Envoy's decode answer, on its way to the client. */
 static void pass_piece(call *c, view piece, int end)
 {
-    const view body = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read, piece, end);
+    const view body = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read ? &c->response : NULL, piece, end);
     if (gate_lost(&c->job)) response_lost(c);
-    else if (body.len || end || !c->job.whole) reply_body(c, 1, body, end);
+    else if (body.len || end || !gate_keeps(&c->job)) reply_body(c, 1, body, end);
 }
 
 /* What came of the answer's body before its head was let pass. */
@@ -220,8 +220,8 @@ void response_trailers(call *c)
 {
     if (c->answered || c->taken_over) return;
     if (!c->response_end) response_event(c, PDR_EV_END);
-    if (c->job.whole && !c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) {
-        const view rest = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read, (view){"", 0}, 1);
+    if (gate_keeps(&c->job) && !c->response_held && c->response_body_mode == BODY_FULL_DUPLEX) {
+        const view rest = gate_pass(&c->job, c->response_status, c->response_read && c->response_sse, c->response_read ? &c->response : NULL, (view){"", 0}, 1);
         if (gate_lost(&c->job)) {
             response_lost(c);
             return;

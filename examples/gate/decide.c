@@ -64,6 +64,7 @@ void gate_decided(gate_job *job)
     job->decided = 1;
     job->attempts++;
     job->last_byte_ns = job->longest_gap_ns = 0;
+    job->kept.len = job->kept_out = 0;
     whole_decided(job->whole, &job->decision, &job->prompt);
     job->gate->ops->decided(job);
 }

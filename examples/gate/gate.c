@@ -73,6 +73,8 @@ static void perform(gate_job *job, const pdr_action *act)
     const gate_ops *ops = job->gate->ops;
     const int leg = (int)act->leg;
 
+    /* decode's answer that waited for prefill's is thrown away when there is to be another */
+    if (act->type == PDR_ACT_ROUTE || act->type == PDR_ACT_RESPOND || act->type == PDR_ACT_RELAY) job->relay_waits = 0;
     switch (act->type) {
     case PDR_ACT_SEND:
         ops->send(job, leg);
@@ -93,7 +95,6 @@ static void perform(gate_job *job, const pdr_action *act)
         break;
     case PDR_ACT_RESPOND:
         job->reason = act->reason;
-        job->relay_waits = 0;
         gate_respond(job, act->status, pdr_reason_name(act->reason), pdr_reason_text(act->reason), act->retry_after_ms);
         break;
     case PDR_ACT_ABORT:
@@ -171,6 +172,7 @@ void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *d
         const uint64_t gap_ms = job->longest_gap_ns / 1000000;
         ev.longest_gap_ms = gap_ms ? (uint32_t)gap_ms : 1;
     }
+    if (type == PDR_EV_HEAD && job->whole && job->whole->wanted) ev.detail = PDR_HEAD_MERGED;
     if (type == PDR_EV_END && detail && detail->usage && detail->usage->flags & PDR_SEEN_ERROR) ev.detail = PDR_FAIL_PROTOCOL;
     if (detail) {
         ev.status = detail->status;
@@ -196,10 +198,36 @@ void gate_piece(gate_job *job)
     job->last_byte_ns = now;
 }
 
-view gate_pass(gate_job *job, unsigned status, int sse, int json, view piece, int end)
+/* Error events of a stream are masked; the beginning of one is held back until it is whole. */
+static view mask(gate_job *job, pdr_response *reader, view piece, int end)
 {
-    if (!job->whole || status != 200 || (!sse && !json)) return piece;
-    return whole_pass(job->whole, job->api, sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON, piece, end);
+    size_t ready = piece.len;
+
+    if (job->kept_out) { /* it went with the call before */
+        job->kept.len -= job->kept_out;
+        memmove(job->kept.data, job->kept.data + job->kept_out, job->kept.len);
+        job->kept_out = 0;
+    }
+    if (job->kept.len == 0) { /* it lies in a buffer of the proxy's that nobody else reads */
+        (void)pdr_response_mask(reader, &job->decision, (char *)(uintptr_t)piece.data, piece.len, end, &ready);
+        bytes_put(&job->kept, piece.data + ready, piece.len - ready);
+        return (view){piece.data, ready};
+    }
+    bytes_put_view(&job->kept, piece);
+    (void)pdr_response_mask(reader, &job->decision, job->kept.data, job->kept.len, end, &job->kept_out);
+    return (view){job->kept.data, job->kept_out};
+}
+
+view gate_pass(gate_job *job, unsigned status, int sse, pdr_response *reader, view piece, int end)
+{
+    if (status != 200 || !reader) return piece;
+    if (sse) piece = mask(job, reader, piece, end);
+    return job->whole ? whole_pass(job->whole, job->api, sse ? PDR_RESPONSE_SSE : PDR_RESPONSE_JSON, piece, end) : piece;
+}
+
+int gate_keeps(const gate_job *job)
+{
+    return job->whole || job->kept.len > job->kept_out;
 }
 
 void gate_client_gone(gate_job *job)
@@ -218,6 +246,7 @@ void gate_job_end(gate_job *job)
     free(job->hashes);
     job->hashes = NULL;
     whole_free(&job->whole);
+    bytes_free(&job->kept);
     if (job->gate) {
         gate_unhold(job);
         gate_unlist(job);

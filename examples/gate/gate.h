@@ -83,6 +83,8 @@ struct gate_job {
     uint64_t last_byte_ns; /* when a piece of decode's answer came last; 0: not known */
     uint64_t longest_gap_ns; /* between two of them */
     whole *whole;      /* NULL, or the answer may take both legs' */
+    bytes kept;        /* of a stream: the beginning of an error event, behind kept_out bytes that went */
+    size_t kept_out;
     unsigned listed : 1;
     unsigned begun : 1;    /* the exchange is alive */
     unsigned finished : 1; /* and over */
@@ -119,12 +121,17 @@ void gate_start(gate_job *job, gate *g, uint32_t api, view body, int json_type);
 void gate_event(gate_job *job, uint32_t type, uint32_t leg, const gate_detail *detail);
 /* A piece of decode's answer came: silence is measured between them. */
 void gate_piece(gate_job *job);
-/* What of decode's answer may go to the client, when `piece` of it came: `piece` itself, unless it takes prefill's as well. */
-view gate_pass(gate_job *job, unsigned status, int sse, int json, view piece, int end);
+/*
+ * What of decode's answer may go to the client, when `piece` of it came: `piece` itself, unless it takes prefill's as well, or has an error event, which is masked where it lies. `reader` was fed all of it
+ * and not more; NULL: the answer is not read.
+ */
+view gate_pass(gate_job *job, unsigned status, int sse, pdr_response *reader, view piece, int end);
+/* Whether a piece may have been kept back: then there may be nothing to pass on, and at the end something without a piece. */
+int gate_keeps(const gate_job *job);
 /* Memory for that ran out: what has not gone to the client is lost, and the answer must break. */
 static inline int gate_lost(const gate_job *job)
 {
-    return job->whole && job->whole->lost;
+    return job->kept.failed || (job->whole && job->whole->lost);
 }
 /* The client left, in whatever state. */
 void gate_client_gone(gate_job *job);

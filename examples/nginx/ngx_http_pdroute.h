@@ -284,6 +284,7 @@ struct ngx_http_pdroute_leg_s {
     unsigned read_usage : 1; /* feed the body to `response` */
     unsigned drain : 1;      /* DRAIN was asked for before there was a head */
     unsigned preread : 1;    /* relay: u->buffer has `read_len` bytes already */
+    unsigned masks : 1;      /* relay: error events in it are masked */
     pdr_response response;   /* last: not cleared with the rest */
 };
 
@@ -358,6 +359,8 @@ struct ngx_http_pdroute_job_s {
     unsigned head_request : 1; /* method HEAD: answers have no body */
     char why[64];              /* name of the error for $pdroute_why */
     ngx_http_pdroute_merge_t *merge; /* both legs' answers make one */
+    ngx_str_t held_text;             /* of an error event in a stream that is not whole yet; in r->pool */
+    size_t held_cap;
     /* from here on not cleared */
     pdr_prompt prompt;
     pdr_decision decision;
@@ -421,6 +424,10 @@ ngx_int_t ngx_http_pdroute_relay_conf(ngx_conf_t *cf, ngx_http_pdroute_loc_conf_
 
 /* Gives [begin, end) to the client. `own`: it is a block of r->pool, to be freed when it was sent. */
 ngx_int_t ngx_http_pdroute_relay_pass(ngx_http_request_t *r, u_char *begin, u_char *end, ngx_uint_t own);
+
+/* In place of both, for the next piece of a stream that was fed to leg->response: error events are masked. */
+ngx_int_t ngx_http_pdroute_mask_pass(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end,
+                                     ngx_uint_t last);
 
 /* Before the legs are sent: whether this request's answer takes both. */
 void ngx_http_pdroute_merge_prepare(ngx_http_pdroute_job_t *job);

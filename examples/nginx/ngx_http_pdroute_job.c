@@ -302,6 +302,8 @@ static void perform(ngx_http_pdroute_job_t *job, const pdr_action *act)
 {
     ngx_http_pdroute_leg_t *leg = act->leg < 2 ? &job->legs[act->leg] : NULL;
 
+    /* an answer that waited for prefill is thrown away when there is to be another */
+    if (act->type == PDR_ACT_ROUTE || act->type == PDR_ACT_RESPOND || (act->type == PDR_ACT_CANCEL && leg == job->waiting)) job->waiting = NULL;
     switch (act->type) {
     case PDR_ACT_SEND:
         if (leg) ngx_http_pdroute_leg_start(leg);
@@ -429,7 +431,7 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
     }
     pdr_init_struct(&ev, sizeof(ev));
     ev.type = type;
-    ev.detail = detail;
+    ev.detail = type == PDR_EV_HEAD && job->merge ? PDR_HEAD_MERGED : detail;
     ev.now_ns = pdr_host_now_ns();
     ev.attempt = leg ? leg->attempt : job->exchange.attempt;
     if (leg) {

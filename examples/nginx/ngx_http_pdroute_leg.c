@@ -250,7 +250,7 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
     leg->started = ngx_current_msec;
     leg->state = PDROUTE_LEG_CONNECT;
     leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
-        leg->drain = leg->broken = 0;
+        leg->masks = leg->drain = leg->broken = 0;
     leg->c = NULL;
     if (job->r == NULL) { /* the client left between decision and sending */
         leg->state = PDROUTE_LEG_DONE;
@@ -352,7 +352,8 @@ ngx_int_t ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg)
 void ngx_http_pdroute_leg_content(ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end)
 {
     if (begin == end) return;
-    if (leg->read_usage) (void)pdr_response_feed(&leg->response, (char *)begin, (size_t)(end - begin));
+    if (leg->read_usage && leg->state != PDROUTE_LEG_RELAY) /* there it was read before it was passed on */
+        (void)pdr_response_feed(&leg->response, (char *)begin, (size_t)(end - begin));
     if (leg->job->arm) ngx_http_pdroute_fan_content(leg->job->arm, begin, end);
     if (leg->job->merge) ngx_http_pdroute_merge_keep(leg, begin, end);
     if (leg->body_seen) return;

@@ -100,6 +100,23 @@ static ngx_uint_t is_whole(const ngx_http_pdroute_leg_t *leg)
     return leg->head.event_stream && leg->read_usage && (leg->response.flags & (PDR_SEEN_DONE | PDR_SEEN_ERROR)) == PDR_SEEN_DONE;
 }
 
+static ngx_int_t pass(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end, ngx_uint_t last)
+{
+    if (begin != end && (leg->read_usage || leg->masks))
+        (void)pdr_response_feed(&leg->response, (char *)begin, (size_t)(end - begin));
+    if (leg->masks) return ngx_http_pdroute_mask_pass(r, leg, begin, end, last);
+    if (leg->job->merge) return ngx_http_pdroute_merge_pass(r, leg, begin, end, last);
+    return ngx_http_pdroute_relay_pass(r, begin, end, 0);
+}
+
+/* The answer has ended, and its last piece was passed: what waited for that. */
+static ngx_int_t pass_rest(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg)
+{
+    u_char *none = r->upstream->buffer.last;
+
+    return leg->job->merge || leg->job->held_text.len ? pass(r, leg, none, none, 1) : NGX_OK;
+}
+
 /* First what the leg has read already; and no end of file that the upstream code would act upon. */
 static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
 {
@@ -124,7 +141,7 @@ static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
     if ((n == 0 && r->upstream->length == -1 && !leg->broken) || is_whole(leg)) { /* its end is the end of the connection */
         r->upstream->length = 0;
         job->in_relay = 1;
-        if (job->merge && ngx_http_pdroute_merge_pass(r, leg, buf, buf, 1) != NGX_OK) report(leg, PDR_FAIL_PROTOCOL);
+        if (pass_rest(r, leg) != NGX_OK) report(leg, PDR_FAIL_PROTOCOL);
         ngx_http_pdroute_leg_complete(leg, 0);
         job->in_relay = 0;
         return 0;
@@ -301,12 +318,6 @@ ngx_int_t ngx_http_pdroute_relay_pass(ngx_http_request_t *r, u_char *begin, u_ch
     return NGX_OK;
 }
 
-static ngx_int_t pass(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end, ngx_uint_t last)
-{
-    if (leg->job->merge) return ngx_http_pdroute_merge_pass(r, leg, begin, end, last);
-    return ngx_http_pdroute_relay_pass(r, begin, end, 0);
-}
-
 static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
 {
     ngx_http_upstream_t *u = r->upstream;
@@ -341,7 +352,7 @@ static ngx_int_t filter_chunked(ngx_http_request_t *r, ngx_http_pdroute_leg_t *l
         report(leg, PDR_FAIL_PROTOCOL);
     } else if (rc == NGX_DONE || rc == NGX_ERROR) {
         r->upstream->length = 0;
-        if (leg->job->merge && ngx_http_pdroute_merge_pass(r, leg, p, p, 1) != NGX_OK) return NGX_ERROR;
+        if (pass_rest(r, leg) != NGX_OK) return NGX_ERROR;
         ngx_http_pdroute_leg_complete(leg, rc == NGX_DONE && p == last);
     }
     return NGX_OK;
@@ -447,6 +458,11 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
     }
     ngx_http_pdroute_leg_forget(leg);
     ngx_http_pdroute_leg_begin_body(leg);
+    leg->masks = leg->which == PDR_LEG_DECODE && leg->head.event_stream && !leg->head.encoded && leg->head.status == NGX_HTTP_OK;
+    if (leg->masks && !leg->read_usage) { /* it was complete, and read, before */
+        pdr_init_struct(&leg->response, sizeof(leg->response));
+        pdr_response_init(&leg->response, PDR_RESPONSE_SSE);
+    }
     leg->read_len = len;
     leg->preread = 1;
     leg->last_byte = ngx_current_msec;

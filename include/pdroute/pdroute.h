@@ -1,19 +1,16 @@
 /*
  * libpdroute: the routing brain of LLM gateways, as an embeddable C library.
  *
- * Given the bytes of an LLM request, libpdroute chooses the prefill and the decode server together, allocates the bootstrap
- * room, and says which bytes to send to which server. It opens no socket, starts no thread, reads no clock, no environment
- * and no file, and has no global state: time comes in as `now_ns` (monotonic nanoseconds, one clock for all processes that
- * share a router), and all its memory is one block that the caller hands over.
+ * Given the bytes of an LLM request, libpdroute chooses the prefill and the decode server together, allocates the bootstrap room, and says which bytes to send to which server.
+ * It opens no socket, starts no thread, reads no clock, no environment and no file, and has no global state: time comes in as `now_ns` (monotonic nanoseconds, one clock for all
+ * processes that share a router), and all its memory is one block that the caller hands over.
  *
  * Conventions
- *  - Functions return 0 (PDR_OK) or a negative PDR_E_* code. Details go to an optional caller-owned pdr_error.
- *    After an error nothing has changed, unless the function says otherwise.
+ *  - Functions return 0 (PDR_OK) or a negative PDR_E_* code. Details go to an optional caller-owned pdr_error. After an error nothing has changed, unless the function says otherwise.
  *  - Every public struct begins with `struct_size`: set it to sizeof(the struct) (pdr_init_struct() zeroes and sets it). Fields are only ever
  *    appended; a library reads and writes no further than struct_size. Zero is the default. What an input has behind the fields that the library knows must be zero, and at most 4096 bytes (PDR_E_VERSION).
  *  - Ownership words: *borrowed* (until return), *copied*, *owned by the router*, *caller's*.
- *  - Thread tags: [any] any number of threads and processes at once on one router; [exclusive] nobody else may use the router;
- *    [pure] touches no shared state; [object] one caller at a time per object.
+ *  - Thread tags: [any] any number of threads and processes at once on one router; [exclusive] nobody else may use the router; [pure] touches no shared state; [object] one caller at a time per object.
  *  - Text in structs is NUL-terminated UTF-8. Bodies need no terminator.
  *
  * This header needs nothing but <stdint.h> and <stddef.h>, and compiles as C99 and C++11.
@@ -511,16 +508,19 @@ enum { PDR_SEEN_FIRST_TOKEN = 1u << 0, PDR_SEEN_DONE = 1u << 1 /* [DONE] */, PDR
        PDR_SEEN_CACHED = 1u << 4 /* cached_tokens was there */ };
 PDR_API void pdr_response_init(pdr_response *s, uint32_t kind);                      /* [object] since 0.1 */
 PDR_API int  pdr_response_feed(pdr_response *s, const char *chunk, size_t len);      /* [object] since 0.1; never fails on content */
+/*
+ * Of a stream, after each feed: blots out, in place, in events that are errors (PDR_SEEN_ERROR) what pdr_error_mask() does; all else stays. `text` is all that was fed and is not passed on yet. *ready: so much
+ * of it may go; what is left, the beginning of an error event, is given again in front of the next piece. `end` 1: nothing follows, all may go. While no error was seen it costs next to nothing. [object] since 0.1 */
+PDR_API int  pdr_response_mask(pdr_response *s, const pdr_decision *d, char *text, size_t len, int end, size_t *ready);
 
 /* ------------------------------------------------------------------------------------------------------------------ exchange */
 
 /*
- * The one place that decides what happens when legs answer, fail or hang and clients leave. The host reports events, the exchange answers with
- * actions; the host only carries them out. One pdr_exchange per client request, caller's memory, plain data. No process that is stopped inside a call holds it up:
- * what is to be given back then is by the next pdr_tick(), of any process, and only what would have been learnt of servers is left out.
+ * The one place that decides what happens when legs answer, fail or hang and clients leave. The host reports events, the exchange answers with actions; the host only carries them out. One pdr_exchange per
+ * client request, caller's memory, plain data. No process that is stopped inside a call holds it up: what is to be given back then is by the next pdr_tick(), of any process; only what would have been learnt is left out.
  */
 enum {
-    PDR_EV_HEAD = 1,        /* leg answered: status */
+    PDR_EV_HEAD = 1,        /* leg answered: status; detail PDR_HEAD_MERGED: the client's answer takes both legs' (pdr_merge_wanted) */
     PDR_EV_BODY = 2,        /* leg's first body byte (decode: first token); a 2xx answer of decode is relayed from here on, not from its head */
     PDR_EV_END = 3,         /* leg's response is complete; detail PDR_FAIL_PROTOCOL: decode's was an error event that passed (PDR_SEEN_ERROR) */
     PDR_EV_FAILED = 4,      /* leg broke: detail PDR_FAIL_*; the host has closed it */
@@ -530,12 +530,13 @@ enum {
     PDR_EV_SERVED = 8       /* decode's request went to another server than was named: detail is its endpoint id, PDR_NONE: an unknown one. Its place in the books moves there */
 };
 enum { PDR_FAIL_CONNECT = 1 /* nothing was sent; a connect timeout too */, PDR_FAIL_STALE = 2 /* a kept-alive connection was closed before an answer */, PDR_FAIL_RESET = 3, PDR_FAIL_TIMEOUT = 4, PDR_FAIL_PROTOCOL = 5 /* not HTTP, or an error inside a 200 answer (PDR_SEEN_ERROR) */ };
+enum { PDR_HEAD_MERGED = 1 }; /* pdr_event.detail of a HEAD: until the answer is sent (PDR_EV_SENT) prefill is needed to its end; a failure of its is one of the attempt, even behind the end of decode's */
 typedef struct pdr_event {
     uint32_t struct_size;
     uint32_t type;               /* PDR_EV_* */
     uint32_t leg;                /* PDR_LEG_* */
     uint32_t status;             /* HTTP status for PDR_EV_HEAD */
-    uint32_t detail;             /* PDR_FAIL_* */
+    uint32_t detail;             /* PDR_FAIL_*, PDR_HEAD_* */
     uint32_t attempt;            /* the attempt the leg belongs to (pdr_exchange.attempt when it was sent); older ones are ignored */
     uint64_t now_ns;
     uint64_t retry_after_ms;     /* from a 429 or 503 head */
@@ -752,8 +753,7 @@ typedef struct pdr_replay_step {
     uint32_t          reserved;
 } pdr_replay_step;
 /*
- * Opens a file in memory (borrowed until pdr_replay_close). Everything is checked first: PDR_E_BLOCK_MAGIC not such a file, PDR_E_BLOCK_LAYOUT of another version,
- * PDR_E_BLOCK_CORRUPT torn or changed, with the place in the message. Allocates. [object] since 0.1
+ * Opens a file in memory (borrowed until pdr_replay_close). Checked first: PDR_E_BLOCK_MAGIC not such a file, _LAYOUT of another version, _CORRUPT torn or changed, with the place in the message. Allocates. [object] since 0.1
  */
 PDR_API int pdr_replay_open(const void *file, size_t len, uint32_t flags, pdr_replay **out, pdr_error *err);
 /*

@@ -121,3 +121,41 @@ def test_either_may_end_first(late, form, make_gateway):
     finally:
         for worker in workers.values():
             worker.close()
+
+
+class Breaks(Answers):
+    """Sends the answer but for its last bytes, and is gone a while later: decode's is all there by then."""
+
+    def serve(self, s):
+        with s:
+            received = b""
+            while (piece := s.recv(65536)) and not (received := received + piece).rstrip().endswith(b"}"):
+                pass
+            s.sendall(self.answer[:-20])
+            time.sleep(self.after)
+
+
+@pytest.mark.parametrize("form", ["sized", "chunked", "stream"])
+@pytest.mark.parametrize("spare", [False, True], ids=["alone", "with a spare"])
+def test_a_prefill_that_breaks_behind_decodes_answer(spare, form, make_gateway):
+    """Nothing has reached the client: another pair, else an error, and never an answer without what was asked for, whichever way decode's answer came."""
+    meta = {"id": "x", "finish_reason": {"type": "length", "length": 1}, "prompt_tokens": 2, "completion_tokens": 1, "cached_tokens": 0}
+    told = [[None, 1, None], [-1.5, 2, None]]
+    prefill = as_answer(form, {"text": "", "meta_info": {**meta, "input_token_logprobs": told}})
+    decode = Answers(as_answer(form, {"text": "hi", "meta_info": {**meta, "input_token_logprobs": []}}))
+    prefills = [Breaks(prefill, 0.3)] + ([Answers(prefill)] if spare else [])
+    try:
+        listed = [{"role": "prefill", "host": "127.0.0.1", "port": each.port} for each in prefills] + [{"role": "decode", "host": "127.0.0.1", "port": decode.port}]
+        gw = make_gateway(listed, config={"breaker_failures": 1000, "policy": "round_robin"})
+        for i in range(4 if spare else 2):
+            got = httpx.post(gw.url + "/generate", json=generate(f"a b {i}", stream=form == "stream"), timeout=10)
+            if not spare:
+                assert got.status_code == 502 and got.json()["error"]["code"] == "prefill_failed", got.text
+                continue
+            assert got.status_code == 200, got.text
+            answer = json.loads(events_of(got.text)[0]) if form == "stream" else got.json()
+            assert answer["text"] == "hi" and answer["meta_info"]["input_token_logprobs"] == told
+        assert prefills[0].connections > 0
+    finally:
+        for worker in [*prefills, decode]:
+            worker.close()

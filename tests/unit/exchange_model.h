@@ -13,6 +13,7 @@
 
 enum { LEG_UNSENT, LEG_OUT, LEG_OVER };
 enum { RELAY_NONE = 0 /* else 1 + leg */ };
+enum { WATCHED = 1, MERGED = 2 };
 
 /* No padding, so that states can be compared as bytes. */
 typedef struct model {
@@ -21,7 +22,7 @@ typedef struct model {
     uint8_t  leg[2], head[2] /* hundreds of the status */, body[2], judged[2];
     uint8_t  relaying, sent, answered /* RESPOND or ABORT */, finished, routing, served, drained, released, computed;
     uint8_t  failed[2]; /* this attempt's leg broke or answered 5xx */
-    uint8_t  watched; /* the host says when the last piece came */
+    uint8_t  watched; /* WATCHED: the host says when the last piece came; MERGED: the answer takes both legs' */
 } model;
 
 typedef struct node {
@@ -33,6 +34,15 @@ typedef struct node {
     do {                                                                                                               \
         if (!(condition)) return #condition;                                                                           \
     } while (0)
+
+/* Decode's answer, or what there is of it, waits for prefill's end. */
+static inline int model_waits(const model *m) { return m->watched & MERGED && !m->sent && m->leg[PDR_LEG_PREFILL] == LEG_OUT; }
+
+/* A whole answer of decode that waited is thrown away when something else goes to the client. */
+static inline void model_throw_away(model *m)
+{
+    if (m->watched & MERGED && !m->sent && !m->served && m->relaying == 1 + PDR_LEG_DECODE && m->leg[PDR_LEG_DECODE] == LEG_OVER) m->relaying = RELAY_NONE;
+}
 
 static inline int model_excluded(const pdr_exchange *x, uint32_t endpoint)
 {
@@ -52,6 +62,7 @@ static inline const char *model_action(node *s, const pdr_action *a, int last)
 {
     model *m = &s->m;
     MUST(!m->finished);
+    if (a->type == PDR_ACT_RELAY || a->type == PDR_ACT_ROUTE || a->type == PDR_ACT_RESPOND) model_throw_away(m);
     switch (a->type) {
     case PDR_ACT_SEND:
         MUST(a->leg <= PDR_LEG_DECODE && m->leg[a->leg] == LEG_UNSENT); /* once per leg and attempt */
@@ -142,6 +153,8 @@ static inline const char *model_outcome(node *s, const pdr_action *act, size_t n
         if ((bad = model_action(s, &act[i], i + 1 == n))) return bad;
     MUST((m->finished && !was_finished) == (fx->result != PDR_RESULT_NONE));
     if (fx->result == PDR_RESULT_ANSWERED) MUST(m->served);
+    /* an answer that takes both legs' is none without prefill's */
+    if (fx->result == PDR_RESULT_ANSWERED && m->watched & MERGED && !m->sent && m->relaying == 1 + PDR_LEG_DECODE && m->head[1] == 2) MUST(!m->failed[PDR_LEG_PREFILL]);
     if (fx->result == PDR_RESULT_FAILED) MUST(m->answered);
     MUST(fx->retry == 0 || m->routing);
     if (m->finished) {
@@ -156,7 +169,7 @@ static inline const char *model_outcome(node *s, const pdr_action *act, size_t n
      * a relayed leg that was cancelled after its first byte went out leaves the client with half an answer: ABORT, or
      * it is gone
      */
-    MUST(!m->relaying || m->served || m->leg[m->relaying - 1] == LEG_OUT);
+    MUST(!m->relaying || m->served || m->leg[m->relaying - 1] == LEG_OUT || (m->relaying == 1 + PDR_LEG_DECODE && model_waits(m)));
     return NULL;
 }
 
@@ -224,6 +237,7 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     case PDR_EV_HEAD:
         if (ev->status < 100 || ev->status > 199)
             m->head[ev->leg] = (uint8_t)(ev->status >= 200 && ev->status < 600 ? ev->status / 100 : 9);
+        if (m->head[ev->leg] == 2 && ev->detail == PDR_HEAD_MERGED) m->watched |= MERGED;
         if (m->head[ev->leg] != 0 && m->head[ev->leg] != 2 && m->head[ev->leg] != 4) m->failed[ev->leg] = 1;
         break;
     case PDR_EV_BODY: m->body[ev->leg] = 1; break;
@@ -235,10 +249,15 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     case PDR_EV_END:
         m->leg[ev->leg] = LEG_OVER;
         if (!m->head[ev->leg]) m->failed[ev->leg] = 1;
+        if (ev->leg == PDR_LEG_DECODE && m->head[1] == 2 && model_waits(m) && ev->detail != PDR_FAIL_PROTOCOL) break; /* not yet */
         if (m->relaying == 1 + ev->leg) m->served = 1;
         if (!m->relaying && ev->leg == PDR_LEG_DECODE && m->head[ev->leg] == 2) m->served = 1; /* RELAY comes with it */
+        if (ev->leg == PDR_LEG_PREFILL && m->head[0] == 2 && m->watched & MERGED && !m->sent && m->relaying == 1 + PDR_LEG_DECODE && m->leg[1] == LEG_OVER) m->served = 1;
         break;
-    case PDR_EV_SENT: m->sent |= !m->served; break;
+    case PDR_EV_SENT:
+        m->sent |= !m->served;
+        if (m->watched & MERGED && m->relaying == 1 + PDR_LEG_DECODE && m->leg[1] == LEG_OVER) m->served = 1; /* it does not wait */
+        break;
     case PDR_EV_CLIENT_GONE: MUST(!fx.leg[0].verdict && !fx.leg[1].verdict); break;
     default: break;
     }
@@ -247,9 +266,10 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     if (ev->type == PDR_EV_TICK && ev->now_ns < before.x.deadline_ns)
         MUST(n == 0 && !memcmp(&before.x, &s->x, sizeof s->x));
     /* an answer whose pieces come, or of which it is not known whether they do, is never given up for silence */
-    if (ev->type == PDR_EV_TICK && before.m.relaying && !before.m.served && ev->now_ns < before.x.started_ns + rules->total_timeout_ns) {
+    if (ev->type == PDR_EV_TICK && before.m.relaying && !before.m.served && ev->now_ns < before.x.started_ns + rules->total_timeout_ns &&
+        !(before.m.relaying == 1 + PDR_LEG_DECODE && model_waits(&before.m))) {
         if (!ev->last_byte_ns || ev->last_byte_ns >= ev->now_ns) MUST(n == 0);
-        if (ev->last_byte_ns >= ev->now_ns && ev->now_ns >= before.x.deadline_ns) m->watched = 1;
+        if (ev->last_byte_ns >= ev->now_ns && ev->now_ns >= before.x.deadline_ns) m->watched |= WATCHED;
     }
     return model_blame(s, ev, &fx);
 }
@@ -278,6 +298,7 @@ static inline const char *model_reroute(node *s, const pdr_decision *d, int code
         m->booking = d->booking;
         m->attempt++;
         m->released = m->computed = m->drained = 0;
+        m->watched &= WATCHED;
         memset(m->leg, 0, sizeof m->leg);
         memset(m->head, 0, sizeof m->head);
         memset(m->body, 0, sizeof m->body);

@@ -661,6 +661,84 @@ static void an_error_event_that_passes_needs_no_drain(void **state)
     assert_int_equal(t.fx.leg[P].verdict, PDR_VERDICT_NONE);
 }
 
+static const char *merged_head(uint32_t leg)
+{
+    pdr_event ev = event(PDR_EV_HEAD, leg, 200, t.x.attempt, t.now);
+    ev.detail = PDR_HEAD_MERGED;
+    return feed(ev);
+}
+
+/* Decode's answer is begun, or all there, and prefill's is not: nothing has reached the client, so a prefill that breaks is a failed attempt, whichever way decode's answer came. */
+static void a_merged_answer_needs_prefill_to_its_end(void **state)
+{
+    (void)state;
+    for (int whole = 0; whole < 2; whole++) {
+        for (uint32_t detail = PDR_FAIL_RESET; detail <= PDR_FAIL_PROTOCOL; detail++) {
+            start(1);
+            assert_string_equal(merged_head(P), "drainP");
+            assert_string_equal(merged_head(D), "");
+            assert_string_equal(body(P), "");
+            assert_string_equal(body(D), "relay:200D");
+            if (whole) assert_string_equal(end(D), "");
+            assert_string_equal(failed(P, detail), whole ? "route" : "cancelD route");
+            assert_true(t.fx.release && t.fx.leg[P].verdict == PDR_VERDICT_FAILED && model_excluded(&t.x, 1));
+            assert_true(t.fx.leg[D].verdict == PDR_VERDICT_NONE);
+            assert_string_equal(reroute(101, 2, 11), "sendP sendD"); /* of which nothing is known yet */
+            assert_string_equal(head(P, 200), "drainP");
+            assert_string_equal(head(D, 200), "");
+            assert_string_equal(body(D), "relay:200D");
+            assert_string_equal(failed(P, PDR_FAIL_RESET), "");
+            start(0);
+            merged_head(P), merged_head(D), body(P), body(D);
+            if (whole) end(D);
+            assert_string_equal(failed(P, detail), detail == PDR_FAIL_TIMEOUT ? whole ? "respond:prefill_timeout:504 finish" : "cancelD respond:prefill_timeout:504 finish"
+                                                   : whole ? "respond:prefill_failed:502 finish" : "cancelD respond:prefill_failed:502 finish");
+        }
+        /* it ends: the answer may go */
+        start(0);
+        merged_head(P), merged_head(D), body(P), body(D);
+        if (whole) end(D);
+        assert_string_equal(end(P), whole ? "finish" : "");
+        assert_true(whole == (t.fx.result == PDR_RESULT_ANSWERED));
+        if (!whole) assert_string_equal(sent(), "");
+        if (!whole) assert_string_equal(end(D), "finish");
+        /* it is silent: as long as a drain may take, counted from decode's first byte */
+        start(0);
+        merged_head(P), merged_head(D), body(D);
+        if (whole) end(D);
+        assert_string_equal(tick(DRAIN - 1), "");
+        assert_string_equal(tick(1), whole ? "cancelP respond:prefill_timeout:504 finish" : "cancelP cancelD respond:prefill_timeout:504 finish");
+        assert_true(!t.fx.overran && t.fx.leg[P].verdict == PDR_VERDICT_FAILED);
+        /* it refuses what decode has answered */
+        start(0);
+        merged_head(D), body(D);
+        if (whole) end(D);
+        assert_string_equal(head(P, 400), whole ? "relay:400P" : "cancelD relay:400P");
+        assert_string_equal(sent(), "");
+        assert_string_equal(end(P), "finish");
+        /* a client that leaves meanwhile */
+        start(0);
+        merged_head(P), merged_head(D), body(D);
+        if (whole) end(D);
+        assert_string_equal(gone(), whole ? "cancelP finish" : "cancelP cancelD finish");
+        assert_int_equal(t.fx.result, PDR_RESULT_GONE);
+        /* a host that sends it all the same, since it is too long to be kept */
+        start(0);
+        merged_head(P), merged_head(D), body(D);
+        if (whole) end(D);
+        assert_string_equal(sent(), "");
+        if (!whole) assert_string_equal(end(D), "");
+        assert_string_equal(failed(P, PDR_FAIL_RESET), "finish");
+        assert_int_equal(t.fx.result, PDR_RESULT_ANSWERED);
+    }
+    /* decode refused it in an event: prefill will never end */
+    start(0);
+    merged_head(P), merged_head(D), body(D);
+    pdr_event refused = event(PDR_EV_END, D, 0, t.x.attempt, t.now);
+    refused.detail = PDR_FAIL_PROTOCOL;
+    assert_string_equal(feed(refused), "cancelP finish");
+}
+
 static void without_budget_there_is_no_retry(void **state)
 {
     (void)state;
@@ -920,6 +998,8 @@ static void try_reroute(explorer *e, const node *from, int code)
     visit(e, &s);
 }
 
+static int merged; /* heads say that the answer takes both legs' */
+
 static const uint32_t statuses[] = {101, 200, 302, 400, 429, 500, 503};
 
 /* Every event that this state can see, impossible ones included (the model demands that those change nothing). */
@@ -933,6 +1013,7 @@ static void expand(explorer *e, const node *s)
             for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
                 ev = event(PDR_EV_HEAD, leg, statuses[i], attempt, s->m.now);
                 ev.retry_after_ms = statuses[i] == 429 ? 500 : 0;
+                if (merged && statuses[i] == 200) ev.detail = PDR_HEAD_MERGED;
                 try_event(e, s, &ev);
                 if (statuses[i] != 503) continue;
                 ev.retry_after_ms = 500;
@@ -961,7 +1042,7 @@ static void expand(explorer *e, const node *s)
             ev.last_byte_ns = s->m.now;
             try_event(e, s, &ev);
             ev.last_byte_ns = ev.now_ns;
-            if (!s->m.watched) try_event(e, s, &ev);
+            if (!(s->m.watched & WATCHED)) try_event(e, s, &ev);
             ev.last_byte_ns = 0;
         }
         ev.now_ns = s->x.started_ns + TOTAL;
@@ -1068,6 +1149,17 @@ static void all_orders_concurrent(void **state)
     for (uint32_t retry_max = 0; retry_max <= LARGEST; retry_max++) explore("concurrent", &pdr_shape_concurrent, retry_max, 1);
 }
 
+/* The same where decode's answer waits for prefill's. */
+static void all_orders_merged(void **state)
+{
+    (void)state;
+    merged = 1;
+    explore("concurrent, merged", &pdr_shape_concurrent, 0, 0);
+    explore("concurrent, merged", &pdr_shape_concurrent, 1, 0);
+    explore("concurrent, merged", &pdr_shape_concurrent, 0, 1);
+    merged = 0;
+}
+
 /* A new engine protocol is either one of the shapes explored above, or is explored here as well. */
 static void every_protocol_was_explored(void **state)
 {
@@ -1102,6 +1194,7 @@ int main(void)
         cmocka_unit_test(silence_is_borne_as_long_as_the_decision_says),
         cmocka_unit_test(a_stalled_answer_ends),
         cmocka_unit_test(an_error_event_that_passes_needs_no_drain),
+        cmocka_unit_test(a_merged_answer_needs_prefill_to_its_end),
         cmocka_unit_test(without_budget_there_is_no_retry),
         cmocka_unit_test(total_timeout_ends_everything),
         cmocka_unit_test(one_server),
@@ -1111,6 +1204,7 @@ int main(void)
         cmocka_unit_test(all_orders_single),
         cmocka_unit_test(all_orders_prefill_first),
         cmocka_unit_test(all_orders_concurrent),
+        cmocka_unit_test(all_orders_merged),
         cmocka_unit_test(every_protocol_was_explored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

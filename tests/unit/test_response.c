@@ -337,6 +337,165 @@ static void wrong_arguments(void **state)
     assert_int_equal(newer.guard, 0x1234);
 }
 
+/* ---- error events within a stream */
+
+static const char ROOM_EVENT[] = "data: {\"error\":{\"message\":\"Decode transfer failed room=7340382930494838293 in /opt/sglang/decode.py\",\"code\":500}}\n\n";
+
+/* Passes a stream as a gateway does, in pieces of `size`; returns what the client gets, to be freed. */
+static char *passed(const char *text, size_t len, size_t size, const pdr_decision *d)
+{
+    pdr_response s;
+    char        *out = malloc(len + 1), *held = malloc(len + 1);
+    size_t       sent = 0, n = 0, ready;
+    pdr_response_init(&s, PDR_RESPONSE_SSE);
+    for (size_t at = 0; at < len; at += size) {
+        size_t more = len - at < size ? len - at : size;
+        feed(&s, text + at, more);
+        memcpy(held + n, text + at, more);
+        n += more;
+        char *exact = malloc(n); /* of its own size: a sanitizer sees what is read or written beyond */
+        memcpy(exact, held, n);
+        assert_int_equal(pdr_response_mask(&s, d, exact, n, at + more == len, &ready), PDR_OK);
+        assert_true(ready <= n && (ready == n || at + more < len) && n - ready <= 16384);
+        memcpy(out + sent, exact, ready);
+        assert_memory_equal(exact + ready, held + ready, n - ready); /* what is not ready is as it was */
+        free(exact);
+        sent += ready;
+        memmove(held, held + ready, n - ready);
+        n -= ready;
+    }
+    assert_int_equal(sent, len);
+    out[len] = 0;
+    free(held);
+    return out;
+}
+
+static void masked_to(const char *text, const char *wanted, const pdr_decision *d)
+{
+    size_t len = strlen(text);
+    assert_int_equal(len, strlen(wanted));
+    char *out = passed(text, len, len, d);
+    assert_string_equal(out, wanted);
+    free(out);
+}
+
+static void error_events_are_masked(void **state)
+{
+    pdr_decision d;
+    (void)state;
+    pdr_init_struct(&d, sizeof d);
+    d.room = 4711;
+    strcpy(d.decode_host, "decode-7.pool");
+    /* what is masked, and that all around it stays: content with paths, numbers of sixteen digits, and our host */
+    masked_to("data: {\"choices\":[{\"delta\":{\"content\":\"/usr/lib/x.py 1234567890123456 decode-7.pool\"}}]}\n\n"
+              "data: {\"error\":{\"message\":\"room=1234567890123456 at decode-7.pool in /opt/sglang/x.py\",\"code\":500}}\n\ndata: [DONE]\n\n",
+              "data: {\"choices\":[{\"delta\":{\"content\":\"/usr/lib/x.py 1234567890123456 decode-7.pool\"}}]}\n\n"
+              "data: {\"error\":{\"message\":\"room=9999999999999999 at xxxxxxx9xxxxx in xxxxxxxxxxxxxxxx\",\"code\":500}}\n\ndata: [DONE]\n\n", &d);
+    /* of /generate's abort the finish reason; the model's text stays, and so do the other prompts of a batch */
+    masked_to("data: {\"text\":\"ls /usr/lib/x.py\",\"meta_info\":{\"id\":\"1234567890123456\",\"finish_reason\":{\"type\":\"abort\",\"message\":\"room 4711 /opt/a/b.py\"}},\"index\":0}\n\n"
+              "data: {\"text\":\"/usr/lib/y.py\",\"meta_info\":{\"finish_reason\":null},\"index\":1}\n\n",
+              "data: {\"text\":\"ls /usr/lib/x.py\",\"meta_info\":{\"id\":\"1234567890123456\",\"finish_reason\":{\"type\":\"abort\",\"message\":\"room 9999 xxxxxxxxxxx\"}},\"index\":0}\n\n"
+              "data: {\"text\":\"/usr/lib/y.py\",\"meta_info\":{\"finish_reason\":null},\"index\":1}\n\n", &d);
+    /* an error that is none, SGLang's other form, line ends, data over several lines, an end that is missing */
+    masked_to("data: {\"error\":null,\"text\":\"/usr/lib/x.py\"}\n\n", "data: {\"error\":null,\"text\":\"/usr/lib/x.py\"}\n\n", NULL);
+    masked_to("data: {\"object\":\"error\",\"message\":\"/opt/a/b.py\"}\r\n\r\n", "data: {\"object\":\"error\",\"message\":\"xxxxxxxxxxx\"}\r\n\r\n", NULL);
+    masked_to("data: {\"error\":\rdata: \"/opt/a/b.py\"}\r\rdata: {\"a\":\"/opt/a/b.py\"}\r\r", "data: {\"error\":\rdata: \"xxxxxxxxxxx\"}\r\rdata: {\"a\":\"/opt/a/b.py\"}\r\r", NULL);
+    masked_to("data: {\"a\":1}\n\ndata: {\"error\":\"/opt/a/b.py", "data: {\"a\":1}\n\ndata: {\"error\":\"xxxxxxxxxxx", NULL);
+    masked_to("", "", NULL);
+    /* what looks like /generate's, and is not: all of it */
+    static const char *const odd[] = {"\"error\":false,\"meta_info\":7", "\"meta_info\":{}", "\"meta_info\":{\"finish_reason\":\"abort\"}", "\"error\":null", "\"error\":5,\"meta_info\":{\"finish_reason\":{}}"};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        char text[200], wanted[200];
+        snprintf(text, sizeof text, "dat\ndata:{\"object\":\"error\",%s,\"m\":\"/opt/a/b.py\"}\n\n", odd[i]);
+        snprintf(wanted, sizeof wanted, "dat\ndata:{\"object\":\"error\",%s,\"m\":\"xxxxxxxxxxx\"}\n\n", odd[i]);
+        masked_to(text, wanted, NULL);
+    }
+    masked_to("data:\n\ndata: {\"error\":\"/opt/a/b.py\"}\n\n", "data:\n\ndata: {\"error\":\"xxxxxxxxxxx\"}\n\n", NULL);
+}
+
+/* Cut anywhere an error tells nothing: what had gone before it was seen is its beginning. */
+static void error_events_are_masked_however_they_are_cut(void **state)
+{
+    static const char *const streams[] = {
+        "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n%sdata: [DONE]\n\n", "%s", ": ping\r\n\r\n%sdata: {\"choices\":[{\"text\":\"/usr/lib/x.py\"}]}\n\n"};
+    (void)state;
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
+        char text[600];
+        snprintf(text, sizeof text, streams[i], ROOM_EVENT);
+        size_t len = strlen(text);
+        char  *whole = passed(text, len, len, NULL);
+        assert_null(strstr(whole, "/opt"));
+        assert_null(strstr(whole, "7340382930494838293"));
+        for (size_t size = 1; size < len; size++) {
+            char *cut = passed(text, len, size, NULL);
+            assert_string_equal(cut, whole); /* the mark of an error stands in front of what it tells */
+            free(cut);
+        }
+        free(whole);
+    }
+}
+
+/* What is held back has a bound; beyond it an error is masked part by part. */
+static void long_error_events_are_masked_in_parts(void **state)
+{
+    enum { LONG = 100000 };
+    char *text = malloc(LONG + 200);
+    (void)state;
+    for (size_t size = 100; size <= LONG * 2; size = size * 10 + 7) {
+        size_t n = (size_t)sprintf(text, "data: {\"error\":\"");
+        while (n < LONG) n += (size_t)sprintf(text + n, " /opt/a/b.py 1234567890123456");
+        n += (size_t)sprintf(text + n, "\"}\n\ndata: {\"text\":\"/usr/lib/x.py\"}\n\n");
+        char  *out = passed(text, n, size, NULL);
+        size_t told = 0;
+        for (char *p = out; (p = strstr(p, "/opt/a/b.py")); p++) told++;
+        for (char *p = out; (p = strstr(p, "1234567890123456")); p++) told++;
+        assert_int_equal(told, 0);
+        assert_non_null(strstr(out, "data: {\"text\":\"/usr/lib/x.py\"}\n\n"));
+        free(out);
+    }
+    /* a word that is longer than what is held back */
+    size_t n = (size_t)sprintf(text, "data: {\"error\":\"Zz9/"), begun = n;
+    while (n < LONG) n += (size_t)sprintf(text + n, "Zz9_\xC3\xA9/.-+@[`{:");
+    n += (size_t)sprintf(text + n, "/opt/a/b.py\"}\n\n");
+    for (char *p = text + begun; p < text + LONG; p++)
+        if (*p == '[' || *p == '`' || *p == '{' || *p == ':') *p = 'a';
+    for (size_t size = 1000; size <= LONG * 2; size *= 10) {
+        char *out = passed(text, n, size, NULL);
+        assert_null(strstr(out, "/opt"));
+        free(out);
+    }
+    /* and the bytes around letters and digits end one */
+    for (const char *c = "[`{:\x7F"; *c; c++) {
+        n = (size_t)sprintf(text, "data: {\"error\":\"");
+        while (n < LONG) n += (size_t)sprintf(text + n, "/opt/a/b%c", *c);
+        char *out = passed(text, n, 1000, NULL);
+        assert_null(strstr(out + 17000, "/opt/a/b"));
+        free(out);
+    }
+    free(text);
+}
+
+static void masking_takes_what_a_feed_takes(void **state)
+{
+    pdr_response s = {0};
+    char         text[] = "{\"error\":\"/opt/a/b.py\"}";
+    size_t       ready = 7;
+    (void)state;
+    assert_int_equal(pdr_response_mask(&s, NULL, text, 3, 1, &ready), PDR_E_VERSION);
+    pdr_response_init(&s, PDR_RESPONSE_SSE);
+    assert_int_equal(pdr_response_mask(&s, NULL, NULL, 3, 1, &ready), PDR_E_INVALID);
+    assert_int_equal(pdr_response_mask(&s, NULL, text, 3, 1, NULL), PDR_E_INVALID);
+    assert_int_equal(pdr_response_mask(&s, &(pdr_decision){0}, text, 3, 1, &ready), PDR_E_VERSION);
+    assert_int_equal(ready, 7);
+    assert_int_equal(pdr_response_mask(&s, NULL, NULL, 0, 1, &ready), PDR_OK);
+    assert_int_equal(ready, 0);
+    pdr_response_init(&s, PDR_RESPONSE_JSON); /* a plain answer passes as it is */
+    feed(&s, text, strlen(text));
+    assert_int_equal(pdr_response_mask(&s, NULL, text, strlen(text), 1, &ready), PDR_OK);
+    assert_int_equal(ready, strlen(text));
+    assert_string_equal(text, "{\"error\":\"/opt/a/b.py\"}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +505,10 @@ int main(void)
         cmocka_unit_test(long_values),
         cmocka_unit_test(deep_nesting_is_only_counted),
         cmocka_unit_test(wrong_arguments),
+        cmocka_unit_test(error_events_are_masked),
+        cmocka_unit_test(error_events_are_masked_however_they_are_cut),
+        cmocka_unit_test(long_error_events_are_masked_in_parts),
+        cmocka_unit_test(masking_takes_what_a_feed_takes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@ Pure ctypes, for CPython 3.9 and later. docs/python.md is the guide; names, unit
 """
 from . import errors
 from ._abi import (ABI_VERSION, LOG_CANDIDATES, MAX_ACTIONS, MAX_EDITS, MAX_SLICES, NONE, ActionType, Api, Apply, ApplyReport, Barred, BlockState, Candidate,
-                   Code, Config, Decision, Done, Endpoint, EndpointFlag, Engine, EventType, Fail, Hold, HostFlag, HostInfo, Job, Leg, Limits, Load, LoadField,
+                   Code, Config, Decision, Done, Endpoint, EndpointFlag, Engine, EventType, Fail, Head, Hold, HostFlag, HostInfo, Job, Leg, Limits, Load, LoadField,
                    LogRecord, Mode, Origin, Outcome, Place, Policy, ProbeEvent, ProbeEventType, ProbeFlag, ProbeOptions, ProbeStats, Prompt, PromptFlag, Reason,
                    ReplayChoice, ReplayFlag, ReplayKind, ReplayStep, Report, Request, RequestFlag, ResponseKind, Role, Seen, Slice, Span, State, Stats, TargetStatus)
 from .errors import (AgainError, BlockBootError, BlockConfigError, BlockCorruptError, BlockError, BlockLayoutError, BlockMagicError, BusyError, Error,
@@ -32,7 +32,7 @@ __all__ = [
     "ABI_VERSION", "Act", "ActionType", "AgainError", "Api", "Apply", "ApplyReport", "Barred", "BlockBootError", "BlockConfigError",
     "BlockCorruptError", "BlockError", "BlockLayoutError", "BlockMagicError", "BlockState", "BusyError", "Candidate", "Claim", "Code", "Config",
     "Decision", "Done", "Endpoint", "EndpointFlag", "Engine", "Error", "EventType", "Exchange", "ExistsError", "ExpiredError", "ExplainedPair",
-    "Fail", "FullError", "Hold", "Host", "HostFlag", "HostInfo", "HostLease", "InvalidError", "Job", "LOG_CANDIDATES", "LeaseError", "Leg", "Limits",
+    "Fail", "FullError", "Head", "Hold", "Host", "HostFlag", "HostInfo", "HostLease", "InvalidError", "Job", "LOG_CANDIDATES", "LeaseError", "Leg", "Limits",
     "Load", "LoadField", "LogRecord", "MAX_ACTIONS", "MAX_EDITS", "MAX_SLICES", "Merge", "Mode", "NONE", "NoPairError", "NoSpaceError",
     "NotFoundError", "Origin", "Outcome", "ParseError", "Place", "Policy", "Probe", "ProbeEvent", "ProbeEventType", "ProbeFlag", "ProbeOptions", "ProbeStats",
     "Prompt", "PromptFlag", "QueueFullError", "Reason", "Recording", "Replay", "ReplayChoice", "ReplayFlag", "ReplayKind", "ReplayStep", "Report",

@@ -180,6 +180,10 @@ class Fail(enum.IntEnum):
     PROTOCOL = 5
 
 
+class Head(enum.IntEnum):
+    MERGED = 1
+
+
 class ActionType(enum.IntEnum):
     SEND = 1
     CANCEL = 2
@@ -943,6 +947,7 @@ CORE: dict[str, tuple[typing.Any, list[typing.Any]]] = {
     "pdr_header_owned": (c_int, [c_void_p, c_size_t]),
     "pdr_response_init": (None, [POINTER(ResponseStruct), c_uint32]),
     "pdr_response_feed": (c_int, [POINTER(ResponseStruct), c_void_p, c_size_t]),
+    "pdr_response_mask": (c_int, [POINTER(ResponseStruct), POINTER(Decision), c_void_p, c_size_t, c_int, POINTER(c_size_t)]),
     "pdr_exchange_begin": (c_int, [c_void_p, POINTER(ExchangeStruct), POINTER(Decision), c_uint32, c_uint64, POINTER(Action), POINTER(c_size_t)]),
     "pdr_exchange_event": (c_int, [c_void_p, POINTER(ExchangeStruct), POINTER(Event), POINTER(Action), POINTER(c_size_t)]),
     "pdr_exchange_rerouted": (c_int, [c_void_p, POINTER(ExchangeStruct), POINTER(Decision), c_int, c_uint64, POINTER(Action), POINTER(c_size_t)]),

@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import typing
+from ctypes import c_size_t
 
-from ._abi import ResponseKind, ResponseStruct, Seen
-from ._buffer import Buffer, View
+from ._abi import Decision, ResponseKind, ResponseStruct, Seen
+from ._buffer import Buffer, View, start
 from ._library import core
+from .errors import error_of
 
 _feed = core.pdr_response_feed
+_mask = core.pdr_response_mask
 
 
 class Response:
@@ -27,6 +30,17 @@ class Response:
             with View(piece) as view:
                 _feed(self.struct, view.address, view.size)
         return self.struct.flags
+
+    def mask(self, text: Buffer, decision: typing.Optional[Decision] = None, end: bool = False) -> tuple[bytes, bytes]:
+        """
+        Of a stream, after feed(): what may go to the client, without what its error events tell of the inside, and what is kept: the beginning of such an event. `text` is all that was
+        fed and is not passed on, so what was kept is given again in front of the next piece. `end`: nothing follows.
+        """
+        out, ready = bytearray(text), c_size_t()
+        code = _mask(self.struct, decision, start(out) if out else None, len(out), int(end), ready)
+        if code:
+            raise error_of(code)
+        return (bytes(out), b"") if ready.value == len(out) else (bytes(out[:ready.value]), bytes(out[ready.value:]))
 
     @property
     def seen(self) -> Seen:

@@ -20,7 +20,7 @@ ENUMS = [
     ("LoadField", True, r"PDR_LOAD_(\w+)"), ("Api", False, r"PDR_API_(\w+)"), ("PromptFlag", True, r"PDR_PROMPT_(\w+)"),
     ("RequestFlag", True, r"PDR_REQUEST_(\w+)"), ("Outcome", False, r"PDR_(SEND|HELD)"), ("Leg", False, r"PDR_LEG_(\w+)"),
     ("Mode", False, r"PDR_MODE_(\w+)"), ("ResponseKind", False, r"PDR_RESPONSE_(\w+)"), ("Seen", True, r"PDR_SEEN_(\w+)"),
-    ("EventType", False, r"PDR_EV_(\w+)"), ("Fail", False, r"PDR_FAIL_(\w+)"), ("ActionType", False, r"PDR_ACT_(\w+)"),
+    ("EventType", False, r"PDR_EV_(\w+)"), ("Fail", False, r"PDR_FAIL_(\w+)"), ("Head", False, r"PDR_HEAD_(\w+)"), ("ActionType", False, r"PDR_ACT_(\w+)"),
     ("Reason", False, r"PDR_ERR_(\w+)"), ("Done", True, r"PDR_DONE_(\w+)"), ("Barred", False, r"PDR_BARRED_(\w+)"),
     ("HostFlag", True, r"PDR_HOST_(CREATE|RECREATE|RESTORE|GUARD)"), ("Origin", False, r"PDR_HOST_(ATTACHED|CREATED|RECREATED|RESTORED)"),
     ("BlockState", False, r"PDR_HOST_(CURRENT|REPLACED|TRUNCATED)"), ("Job", False, r"PDR_HOST_JOB_(\w+)"),

@@ -284,10 +284,12 @@ class Gateway:
                     continue  # much may have happened meanwhile
                 chunks, leg.chunks = leg.chunks, []
                 last = leg.complete
+                body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                if leg.event_stream and leg.status == 200 and leg.reader is not None:
+                    body, job.kept = leg.reader.mask(job.kept + body, job.decision, last)
                 if merges:
-                    body = job.merged(leg, chunks, last)
+                    body = job.merged(leg, body, last)
                 else:
-                    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                     if leg.status >= 400 and not leg.encoded:
                         body = error_mask(body, job.decision)
                 if body or last:

@@ -246,6 +246,8 @@ class Connection(asyncio.Protocol):
         leg = self.leg
         if leg is not None and not leg.complete:
             leg.chunks.append(body)
+            if leg.reader is not None:
+                leg.seen = leg.reader.feed(body)
 
     def on_message_complete(self) -> None:
         leg = self.leg
@@ -263,7 +265,7 @@ class Leg:
 
     __slots__ = ("job", "which", "attempt", "peer", "request", "connection", "task", "cached", "received", "malformed", "status", "headers", "chunks",
                  "complete", "keep", "trailers", "told_head", "told_body", "told_end", "over", "drain", "relay", "reader", "event_stream", "retry_after_ms",
-                 "sized", "last_ns", "gap_ns", "paused", "json", "encoded")
+                 "sized", "last_ns", "gap_ns", "paused", "json", "encoded", "seen")
 
     def __init__(self, job: Job, which: int, attempt: int, peer: Peer, request: list[typing.Any]) -> None:
         self.job, self.which, self.attempt, self.peer, self.request = job, which, attempt, peer, request
@@ -277,6 +279,7 @@ class Leg:
         self.reader: typing.Optional[Response] = None
         self.retry_after_ms = 0
         self.json = self.encoded = False
+        self.seen = 0  # Seen.… of all that came
         self.last_ns = self.gap_ns = 0  # when a piece of the answer came last, and the longest time between two
 
     # ---- from the parser
@@ -325,14 +328,10 @@ class Leg:
         if self.over:
             return
         if self.chunks:
-            reader, first = self.reader, not self.told_body
-            if reader is not None:
-                for chunk in self.chunks:
-                    seen = reader.feed(chunk)
-                if first and seen & ERROR and not seen & FIRST_TOKEN and self.event_stream and self.status == 200 and fault_of_server(self.chunks):
+            if not self.told_body:
+                if self.seen & ERROR and not self.seen & FIRST_TOKEN and self.event_stream and self.status == 200 and fault_of_server(self.chunks):
                     self.fail(PROTOCOL)
                     return
-            if first:
                 self.told_body = True
                 job.event(BODY, self)
                 if self.over:

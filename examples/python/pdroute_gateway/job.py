@@ -11,7 +11,7 @@ import re
 import typing
 from time import monotonic_ns
 
-from pdroute import (NONE, Act, ActionType, Api, BlockError, Decision, EndpointFlag, Error, EventType, Exchange, LeaseError, Merge, Mode, NotFoundError,
+from pdroute import (NONE, Act, ActionType, Api, BlockError, Decision, EndpointFlag, Error, EventType, Exchange, Head, LeaseError, Merge, Mode, NotFoundError,
                      Outcome, Prompt, PromptFlag, RequestFlag, ResponseKind, error_name, header_owned, merge_wanted, reason_name, reason_text, rewrite, rewrite_pieces,
                      tenant_hash)
 
@@ -25,9 +25,10 @@ if typing.TYPE_CHECKING:
 log = logging.getLogger("pdroute_gateway")
 SEND, CANCEL, DRAIN, RELAY = int(ActionType.SEND), int(ActionType.CANCEL), int(ActionType.DRAIN), int(ActionType.RELAY)
 RESPOND, ROUTE, ABORT, FINISH = int(ActionType.RESPOND), int(ActionType.ROUTE), int(ActionType.ABORT), int(ActionType.FINISH)
-CLIENT_GONE, TICK, END = int(EventType.CLIENT_GONE), int(EventType.TICK), int(EventType.END)
+CLIENT_GONE, TICK, HEAD, END = int(EventType.CLIENT_GONE), int(EventType.TICK), int(EventType.HEAD), int(EventType.END)
 TLS, NO_HOLD = int(EndpointFlag.TLS), int(RequestFlag.NO_HOLD)
 HELD, SINGLE = int(Outcome.HELD), int(Mode.SINGLE)
+HEAD_MERGED = int(Head.MERGED)
 OTHER, RETURN_LOGPROB = int(Api.OTHER), int(PromptFlag.RETURN_LOGPROB)
 MERGE_MAX = 64 << 20  # longer answers of prefill are not kept
 HOP = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"expect", b"te", b"trailer", b"upgrade",
@@ -67,7 +68,7 @@ def headers_to_send(given: list[tuple[bytes, bytes]], api: int) -> bytes:
 class Job:
     __slots__ = ("gateway", "scope", "api", "body", "prompt", "hashes", "decision", "exchange", "legs", "relay", "actions", "running", "answer", "abort",
                  "gone", "finished", "served", "headers", "waiter", "watch", "attempts", "held_ns", "ticket", "why", "head_request", "raw", "names",
-                 "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant", "merge_kept", "merge_tail")
+                 "sent", "status", "began", "merging", "prefill_body", "merge", "abort_status", "abort_text", "sending", "tenant", "merge_kept", "merge_tail", "kept")
 
     def __init__(self, gateway: Gateway, scope: Scope, api: int, body: bytes) -> None:
         self.gateway, self.scope, self.api, self.body = gateway, scope, api, body
@@ -99,6 +100,7 @@ class Job:
         self.merging: bool = False                   # the answer takes both legs'
         self.prefill_body: list[bytes] = []
         self.merge: typing.Optional[Merge] = None
+        self.kept = b""                              # of a stream: the beginning of an error event
 
     # ------------------------------------------------------------------------------------------------------------- deciding
 
@@ -188,6 +190,8 @@ class Job:
                 usage = reader.usage
                 if reader.struct.flags & ERROR:
                     detail = PROTOCOL
+            if kind == HEAD and self.merging:
+                detail = HEAD_MERGED
             if kind == END and leg is self.relay:
                 gap = max(leg.gap_ns // 1000000, 1)
             actions = exchange.event(kind, leg.which, leg.status, detail, leg.attempt, None, leg.retry_after_ms, usage, 0, gap)
@@ -223,6 +227,8 @@ class Job:
                 elif kind == CANCEL:
                     self.cancel(act.leg)
                 elif kind == ROUTE:
+                    if not self.sent:
+                        self.relay = None  # thrown away, if it waited for prefill's
                     self.reroute()
                 elif kind == RESPOND:
                     self.respond(Answer(act.status, reason_name(act.reason), reason_text(act.reason), act.retry_after_ms))
@@ -320,17 +326,16 @@ class Job:
     def merges(self, leg: Leg) -> bool:
         return self.merging and leg.which == 1 and leg.status == 200 and not leg.encoded and (leg.json or leg.event_stream)
 
-    def merged(self, leg: Leg, pieces: list[bytes], last: bool) -> bytes:
-        """What can be passed on; the rest of an event stays in leg.chunks."""
+    def merged(self, leg: Leg, piece: bytes, last: bool) -> bytes:
+        """What can be passed on; the rest of an event stays here."""
         if self.merge is None:
             self.merge = Merge(self.api, ResponseKind.SSE if leg.event_stream else ResponseKind.JSON)
             self.prefill_body = [b"".join(self.prefill_body)]
-        text = b"".join(pieces)
-        ready = len(text) if last else self.event_end(text) if leg.event_stream else 0
-        self.merge_kept.append(text[:ready] if ready else text)
+        ready = len(piece) if last else self.event_end(piece) if leg.event_stream else 0
+        self.merge_kept.append(piece[:ready] if ready else piece)
         if not ready and not last:
             return b""
-        whole, self.merge_kept = b"".join(self.merge_kept), [text[ready:]]
+        whole, self.merge_kept = b"".join(self.merge_kept), [piece[ready:]]
         return self.merge.text(self.prefill_body[0], whole) if whole else b""
 
     def event_end(self, text: bytes) -> int:
