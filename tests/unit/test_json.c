@@ -321,6 +321,49 @@ static void truncated_everywhere(void **state)
     }
 }
 
+/* What is said of a body that ends in the middle, to the last byte of it. */
+static void ends_have_their_sentences(void **state)
+{
+    static const struct { const char *body, *message; } cases[] = {
+        {"\xEF\xBB\xBF", "the body begins with a byte order mark, which JSON does not allow"},
+        {"\xFF\xFE", "the body is not UTF-8 text"}, {"\xFE\xFF", "the body is not UTF-8 text"},
+        {"{", "the end of the body is found where a member's name in quotes or '}' was expected"},
+        {"{\x7F", "byte 0x7f is found where a member's name in quotes or '}' was expected"},
+        {"{~", "'~' is found where a member's name in quotes or '}' was expected"},
+        {"{\"a\":1,", "the end of the body is found where a member's name in quotes was expected"},
+        {"{\"a\"", "the end of the body is found where ':' after the member's name was expected"},
+        {"{\"a\":", "the end of the body is found where a value was expected"},
+        {"{\"a\"::", "':' is found where a value was expected"},
+        {"{\"a\":true", "the end of the body is found where ',' or '}' in an object was expected"},
+        {"{\"a\":false", "the end of the body is found where ',' or '}' in an object was expected"},
+        {"{\"a\":[null", "the end of the body is found where ',' or ']' in an array was expected"},
+        {"{\"a\":tru", "'t' is found where a value was expected"},
+        {"{\"a\":NaN", "NaN is not a JSON number"}, {"{\"a\":Infinity", "Infinity is not a JSON number"}, {"{\"a\":-Infinity", "Infinity is not a JSON number"},
+        {"{\"a\":Na", "'N' is found where a value was expected"}, {"{\"a\":Infinit", "'I' is found where a value was expected"},
+        {"{\"a\":-", "the end of the body is found where a digit was expected"},
+        {"{\"a\":1", "the end of the body is found where ',' or '}' in an object was expected"},
+        {"{\"a\":1.", "the end of the body is found where a digit after the decimal point was expected"},
+        {"{\"a\":1e", "the end of the body is found where a digit in the exponent was expected"},
+        {"{\"a\":1e+", "the end of the body is found where a digit in the exponent was expected"},
+        {"{\"a\":\"\\", "the string that begins here has no closing quote"},
+        {"{\"a\":\"\\u00e", "an escape \\u needs four hexadecimal digits"},
+        {"{\"a\":\"\\u00e9", "the string that begins here has no closing quote"},
+        {"{\"a\":\"\\ud800\\udc00", "the string that begins here has no closing quote"},
+        {"{\"a\":\"\\ud800\\udc0", "high surrogate escape \\ud800 without a low one after it"},
+        {"{\"a\":\"\\ud800\\ue000\"}", "high surrogate escape \\ud800 without a low one after it"},
+        {"{\"a\":\"\xE2\x82", "invalid UTF-8: the sequence beginning with 0xe2 is cut short"},
+        {"{\"a\":\"\xC3", "invalid UTF-8: the sequence beginning with 0xc3 is cut short"},
+        {"{\"a\":[],}", "'}' is found where a member's name in quotes was expected"},
+        {"{\"a\":[[],]}", "']' is found where a value was expected"},
+    };
+    scanned s;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(scan_everywhere(cases[i].body, strlen(cases[i].body), PDR_API_OTHER, NULL, 0, &s), PDR_E_PARSE);
+        assert_string_equal(s.err.message, cases[i].message);
+    }
+}
+
 static void every_byte_changed(void **state)
 {
     scanned s;
@@ -496,6 +539,7 @@ int main(void)
         cmocka_unit_test(documents),
         cmocka_unit_test(depth),
         cmocka_unit_test(truncated_everywhere),
+        cmocka_unit_test(ends_have_their_sentences),
         cmocka_unit_test(every_byte_changed),
         cmocka_unit_test(random_documents_damaged),
         cmocka_unit_test(borders),
