@@ -346,6 +346,7 @@ static void ends_have_their_sentences(void **state)
         {"{\"a\":1e", "the end of the body is found where a digit in the exponent was expected"},
         {"{\"a\":1e+", "the end of the body is found where a digit in the exponent was expected"},
         {"{\"a\":\"\\", "the string that begins here has no closing quote"},
+        {"{\"a\":\"\\q", "a backslash must be followed by one of \" \\ / b f n r t u"},
         {"{\"a\":\"\\u00e", "an escape \\u needs four hexadecimal digits"},
         {"{\"a\":\"\\u00e9", "the string that begins here has no closing quote"},
         {"{\"a\":\"\\ud800\\udc00", "the string that begins here has no closing quote"},
