@@ -80,6 +80,8 @@ static void op_send(gate_job *job, int which)
     /* Envoy has sent one already, and cannot send another */
     if (c->decode == DECODE_SENT || c->w->options->dispatch == DISPATCH_BOTH) {
         c->taken_over = 1;
+        c->response_end = 0; /* all of Envoy's may be there, and have waited for prefill's: it is thrown away */
+        c->held_body.len = 0;
         leg_start(&c->legs[PDR_LEG_DECODE]);
         return;
     }
