@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "examples")]
 
 from block import Block  # noqa: E402
 from hosts.host import endpoints_of, free_ports  # noqa: E402
-from rows import CONFIG, PATIENT, SIZES, TOPOLOGIES, for_host, has_spare, name_of, variants  # noqa: E402
+from rows import SIZES, TOPOLOGIES, config_of, for_host, has_spare, name_of, variants  # noqa: E402
 from sglang_sim import harness  # noqa: E402
 from traffic import PATHS, answer_text, body, events_of, text_of  # noqa: E402
 from yardstick import late, usual, yardstick  # noqa: E402
@@ -124,7 +124,7 @@ class Run:
         endpoints = endpoints_of(self.fleet)
         if self.row.bootstrap_dead:
             endpoints[0]["bootstrap_port"], = free_ports(1)
-        gw = self.host(directory, endpoints, config={**CONFIG, **(PATIENT if self.row.leaves else {}), **self.row.config})
+        gw = self.host(directory, endpoints, config=config_of(self.row))
         try:
             gw.start()
             self.break_servers()

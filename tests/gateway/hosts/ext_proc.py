@@ -41,7 +41,7 @@ class Gateway(Host):
     cannot = {"test_head_that_is_not_http*X-A: a*rb*": "Envoy takes a bare CR in a header's value for text", "test_decode_dies_in_a_stream*": CUT,
               "test_row[[]decode dies in a stream*": CUT, "test_killed_worker_gives_back": PROCESSES, "test_kills_under_load": PROCESSES, "test_a_process_with_held_requests_is_lost*": PROCESSES}
     instead = {f"{row}, {topology}, stream*": SENT for row in ("prefill resets", "prefill crashes", "prefill hangs", "prefill 500, decode waits",
-               "prefill 503", "prefill 503, Retry-After", "prefill 302") for topology in ("2P+2D", "2P+1D")}
+               "prefill 503", "prefill 503, Retry-After", "prefill 302", "dead bootstrap port") for topology in ("2P+2D", "2P+1D")}
     instead.update({f"{row}, 2P+2D, stream*": SENT for row in ("decode hangs", "error event first")})
     cannot["test_a_prefill_that_breaks_behind*spare-stream*"] = SENT["reason"]
     cannot.update({f"test_one_of_two_fails[[]{fault}-stream]": SENT["reason"] for fault in ("status500-prefill", "status503-prefill", "reset-prefill",
