@@ -48,7 +48,7 @@ struct gate {
     gate_map *map;       /* of it; host and router are its */
     pdr_host *host;
     pdr_router *router;  /* exchanges that began on another block go on with this one */
-    int moved;           /* the block is another: whoever waits is to get in line anew */
+    int moved;           /* the block is another, or the lease: whoever waits is to get in line anew */
     pdr_config config;
     pdr_limits limits;
     pdr_host_lease lease;

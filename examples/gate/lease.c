@@ -78,6 +78,7 @@ int gate_renew(gate *g)
     pdr_init_struct(&err, sizeof err);
     rc = pdr_host_lease_renew(g->host, &g->lease, pdr_host_now_ns(), &err);
     if (rc != PDR_OK) gate_log("warn", "lease: %s", err.message);
+    if (rc == PDR_E_LEASE) g->moved = 1; /* what was held under the old one is released to nobody */
     return rc == PDR_OK || rc == PDR_E_LEASE ? 0 : -1;
 }
 

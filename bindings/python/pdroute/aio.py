@@ -148,6 +148,7 @@ class Session:
             if fd >= 0:
                 self._loop.remove_reader(fd)
             self._watch()
+            self._again.extend(self._held)  # nobody will release their tickets: take() tells who waits that they are not known
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK, self._tick)
