@@ -24,7 +24,7 @@ class Leg:
 def cutter():
     job = gateway_job.Job.__new__(gateway_job.Job)
     job.merge, job.prefill_body, job.merge_kept, job.merge_tail = Passes(), [b""], [], b""
-    return lambda piece, last=False: job.merged(Leg, [piece], last)
+    return lambda piece, last=False: job.merged(Leg, piece, last)
 
 
 def test_whole_events_however_they_come():

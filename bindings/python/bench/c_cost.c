@@ -71,12 +71,13 @@ uint64_t c_rewrite(pdr_router *r, const char *body, size_t len, uint32_t lease, 
 {
     static char  out[65536];
     size_t       need;
-    pdr_request  q = {.struct_size = sizeof q, .flags = PDR_REQUEST_DRY, .api = PDR_API_CHAT, .lease = lease, .now_ns = now()};
+    pdr_request  q = {.struct_size = sizeof q, .api = PDR_API_CHAT, .lease = lease, .now_ns = now()};
     pdr_prompt   p = {.struct_size = sizeof p};
     pdr_decision d = {.struct_size = sizeof d};
     if (pdr_route(r, body, len, &q, &p, &d, NULL)) return 0;
-    uint64_t began = now();
-    for (uint32_t i = 0; i < n; i++)
-        if (pdr_rewrite(&d, &p, (int)(i & 1), body, len, out, sizeof out, &need)) return 0;
-    return now() - began;
+    uint64_t began = now(), took = 0;
+    uint32_t i = 0;
+    while (i < n && !pdr_rewrite(&d, &p, (int)(i & 1), body, len, out, sizeof out, &need)) i++;
+    if (i == n) took = now() - began;
+    return pdr_booking_done(r, d.booking, PDR_DONE_ALL, now()) ? 0 : took;
 }

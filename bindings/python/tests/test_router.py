@@ -441,5 +441,7 @@ def test_memory_is_flat(router, lease):
         gc.collect()
         return int(open("/proc/self/statm").read().split()[1])
 
-    before = rounds(2000)
-    assert rounds(6000) - before < 256  # pages
+    # What leaks leaks every time; what the allocator takes once (other tests have left it threads' arenas) it does not take again.
+    pages = [rounds(2000) for _ in range(5)]
+    grown = [after - before for before, after in zip(pages, pages[1:])]
+    assert min(grown) < 16, grown  # less than 17 bytes a call
