@@ -26,6 +26,7 @@ typedef struct sim_request {
     uint32_t        session; /* conversation or agent; a number per session */
     uint32_t        gateway; /* the process that received it: 0 … sim_gateways() - 1; all one instance if they share their books */
     uint32_t        in;      /* prompt tokens */
+    uint32_t        tenant;  /* who pays, and how urgent it is: a row, sim_tenant_of(); SIM_NONE: neither is known */
     uint32_t        n;       /* ceil(in / block) prefix blocks */
     const uint32_t *blocks;  /* each stands for itself and everything before it */
     sim_ns          arrived; /* at the gateway */
@@ -89,6 +90,8 @@ double            sim_transfer_seconds(const sim_gateway *g, uint32_t prefill, u
 double            sim_step_seconds(const sim_gateway *g, uint32_t requests, uint64_t context_tokens);
 double            sim_mean_output(const sim_gateway *g); /* running mean of answers seen; 300 at first */
 uint64_t          sim_random(sim_gateway *g);            /* of this run's seed */
+/* The name of a request's tenant ("" nobody in particular) and its priority, which is 0 where nobody said one. */
+const char       *sim_tenant_of(const sim_gateway *g, const sim_request *q, int32_t *priority);
 uint32_t          sim_gateways(const sim_gateway *g);    /* processes that share this instance */
 
 /* ---- what a policy may do; from any of its functions */

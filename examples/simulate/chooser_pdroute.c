@@ -11,6 +11,7 @@
  *   scrapes=0       loads are not put in                index=N       entries of the prefix index
  *   cache=0         nobody told the library of a host tier: prefill endpoints are put with their HBM only
  *   transfer=X      transfers as the library believes them, times X (1)
+ *   tenants=0       it is not told whose requests are    priorities=0    nor how urgent they are
  *   join=S          the last prefill server is put S seconds after the beginning: it joins cold (0: it is there from the beginning)
  *   whole=1         clients want whole answers, not streams: first tokens are not told  tick=MS       milliseconds between pdr_tick()s, as the gateways' (100)
  */
@@ -21,6 +22,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define TENANT_HEADER "x-tenant-id"
 
 enum { CANDIDATES = 2048, START_S = 1 /* virtual time begins at 0, which the library takes for "not said" */ };
 
@@ -43,10 +46,11 @@ typedef struct driver {
     entry        **entries; /* by request id */
     size_t         cap;
     uint32_t      *held, held_n, held_cap; /* ids */
-    int            scrapes, whole;
+    int            scrapes, whole, tenants, priorities;
     int64_t        tick_ns, join_ns; /* > 0: the server that joins is not there yet */
     uint32_t       joins;            /* which */
     const char    *settings;
+    pdr_config     config;
     pdr_candidate *candidates;
 } driver;
 
@@ -93,6 +97,7 @@ static int configure(const sim_gateway *g, const char *settings, uint32_t worker
         return -1;
     }
     c->max_endpoints = c->max_targets = workers;
+    snprintf(c->tenant_header, sizeof c->tenant_header, TENANT_HEADER);
     c->max_held = 65536;
     c->max_bookings = 262144;
     c->hold_max_wait_ms = (uint32_t)(sim_setting(settings, "wait", 3600) * 1000); /* s; nobody gives up here: the longest wait is a result */
@@ -179,7 +184,7 @@ static void destroy(void *self)
 
 static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
 {
-    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", "wait", "ageing", "join", NULL};
+    static const char *const known[] = {"hold", "policy", "both", "alone", "costs", "scrapes", "index", "cache", "transfer", "whole", "tick", "wait", "ageing", "join", "tenants", "priorities", NULL};
     uint32_t   prefills, decodes;
     pdr_config c;
     pdr_error  err;
@@ -193,6 +198,8 @@ static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
     s->n = prefills + decodes;
     s->scrapes = sim_setting(settings, "scrapes", 1) != 0;
     s->whole = sim_setting(settings, "whole", 0) != 0;
+    s->tenants = sim_setting(settings, "tenants", 1) != 0;
+    s->priorities = sim_setting(settings, "priorities", 1) != 0;
     s->tick_ns = (int64_t)(sim_setting(settings, "tick", 100) * 1e6);
     if (s->tick_ns < 1000) s->tick_ns = 1000;
     s->worker_of = must(calloc(s->n, sizeof *s->worker_of));
@@ -200,6 +207,7 @@ static void *create(sim_gateway *g, const char *settings, char *why, size_t cap)
     if (sim_recording(g)) s->candidates = must(calloc(CANDIDATES, sizeof *s->candidates));
     s->gateways = sim_gateways(g) < 64 ? sim_gateways(g) : 64;
     if (configure(g, settings, s->n, &c, why, cap)) goto fail;
+    s->config = c;
     if (!(size = pdr_router_size(&c))) {
         pdr_config_resolve(&c, &err);
         snprintf(why, cap, "%s", err.message);
@@ -303,6 +311,15 @@ static entry *entry_of(driver *s, const sim_request *q)
     return s->entries[q->id];
 }
 
+/* As a gateway that is told the tenant by a header and the priority by whoever configured it. */
+static void say_who_pays(const driver *s, const sim_request *q, pdr_request *k)
+{
+    int32_t     priority;
+    const char *name = sim_tenant_of(s->g, q, &priority);
+    if (s->tenants && *name) k->tenant = pdr_tenant_hash(&s->config, TENANT_HEADER, sizeof TENANT_HEADER - 1, name, strlen(name));
+    if (s->priorities) k->priority = priority;
+}
+
 static void arrive(void *self, const sim_request *q)
 {
     driver     *s = self;
@@ -319,6 +336,7 @@ static void arrive(void *self, const sim_request *q)
     k.api = PDR_API_GENERATE;
     k.lease = s->leases[q->gateway % s->gateways];
     k.now_ns = now(s);
+    if (q->tenant != SIM_NONE) say_who_pays(s, q, &k);
     if (sim_recording(s->g)) explain(s, e, &p, &k);
     pdr_init_struct(&e->d, sizeof e->d);
     int code = pdr_route_prompt(s->r, &p, e->hashes, q->n, &k, &e->d, NULL);
@@ -438,7 +456,7 @@ static void tick(void *self)
 
 const sim_chooser sim_pdroute = {
     .name = "pdroute",
-    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1,join=0,whole=0,tick=100",
+    .settings = "hold=1,policy=default,both=0,alone=0,costs=default,scrapes=1,index=4194304,cache=1,transfer=1,join=0,whole=0,tick=100,tenants=1,priorities=1",
     .about = "the library itself, with its defaults (docs/scheduling.md)",
     .own_books = 1,
     .create = create,

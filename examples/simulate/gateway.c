@@ -81,6 +81,12 @@ double sim_step_seconds(const sim_gateway *g, uint32_t requests, uint64_t contex
     return sim_decode_seconds(&g->believed, requests, (double)context_tokens);
 }
 
+const char *sim_tenant_of(const sim_gateway *g, const sim_request *q, int32_t *priority)
+{
+    *priority = q->tenant == SIM_NONE ? 0 : g->world->tenants->v[q->tenant].priority;
+    return q->tenant == SIM_NONE ? "" : g->world->tenants->v[q->tenant].name;
+}
+
 /* ---- books */
 
 static void learn_blocks(sim_gateway *g, uint32_t worker, const uint32_t *blocks, uint32_t n)
@@ -187,6 +193,11 @@ static void write_record(sim_gateway *g, const sim_job *job)
     cJSON *r = record_of(g, &job->q), *all = cJSON_DetachItemFromObject(r, "candidates");
     cJSON_AddNumberToObject(r, "t", (double)sim_now(g) * 1e-9);
     cJSON_AddNumberToObject(r, "in", job->q.in);
+    if (job->q.tenant != SIM_NONE) {
+        int32_t priority;
+        cJSON_AddStringToObject(r, "tenant", sim_tenant_of(g, &job->q, &priority));
+        cJSON_AddNumberToObject(r, "priority", priority);
+    }
     cJSON_AddNumberToObject(r, "held", (double)(sim_now(g) - job->arrived) * 1e-9);
     add_worker(r, "prefill", job->prefill);
     add_worker(r, "decode", job->decode);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLICIES_MOST = 256 };
+enum { POLICIES_MOST = 256, TENANTS_SHOWN = 24, NAME_SHOWN = 24 };
 
 typedef struct task {
     const sim_chooser *chooser;
@@ -22,10 +22,11 @@ typedef struct task {
 typedef struct program {
     sim_options o;
     sim_trace   trace;
-    const char *trace_name, *json, *decisions;
+    const char *trace_name, *json, *decisions, *tenants;
     char       *policy[POLICIES_MOST]; /* "name" or "name:key=value,…" */
     size_t      policies, seeds, threads;
     uint64_t    first_seed;
+    char       *priority;              /* all that --priority said */
     uint32_t    window;
     int         quiet;
     task       *tasks;
@@ -47,6 +48,8 @@ static const option_row rows[] = {
     {"first-seed", "N", "(1)"},
     {"jitter", "S", "arrivals are spread over so many seconds of the trace; default: the trace's own grid, 0: raw"},
     {"shuffle", "", "arrivals drawn anew as a Poisson process, requests in random order"},
+    {"tenants", "N|NAME=SHARE,…", "requests are dealt to these, by conversation; default: as the trace has them. Then all figures also by tenant"},
+    {"priority", "NAME=N,…", "of these tenants' requests: higher goes first (0)"},
     {"limit", "N", "only the first N requests"},
     {"window", "N", "longer prompts are left out (131072); 0: none"},
     {"warm-up", "S", "requests that arrive before are not measured (0)"},
@@ -144,6 +147,37 @@ static int take_worker_list(const char *text, uint32_t *worker, double *a, doubl
     return *end ? say("not understood: ", text) : 0;
 }
 
+/* Lists of several --priority are one. */
+static int add_priority(program *p, const char *text)
+{
+    size_t n = p->priority ? strlen(p->priority) : 0;
+    char  *all = realloc(p->priority, n + strlen(text) + 2);
+    if (!all) return say("out of memory", "");
+    snprintf(all + n, strlen(text) + 2, "%s%s", n ? "," : "", text);
+    p->priority = all;
+    return 0;
+}
+
+static int ask_tenants(program *p, const char *text)
+{
+    char why[200];
+    p->tenants = text;
+    if (!sim_tenants_ask(&p->o.tenants, text, why, sizeof why)) return 0;
+    fprintf(stderr, "simulate: --tenants: %s\n", why);
+    return -1;
+}
+
+/* Once the trace is known: its tenants, or those of --tenants. */
+static int prioritise(program *p)
+{
+    uint32_t became[SIM_TENANTS_MOST];
+    char     why[200];
+    if (!p->priority) return 0;
+    if (!(p->o.tenants.n ? sim_tenants_prioritise(&p->o.tenants, p->priority, became, why, sizeof why) : sim_trace_prioritise(&p->trace, p->priority, why, sizeof why))) return 0;
+    fprintf(stderr, "simulate: --priority: %s\n", why);
+    return -1;
+}
+
 static int take(program *p, const char *name, const char *v)
 {
     sim_options *o = &p->o;
@@ -152,6 +186,8 @@ static int take(program *p, const char *name, const char *v)
     if (!strcmp(name, "trace")) return p->trace_name = v, 0;
     if (!strcmp(name, "policy")) return add_policy(p, v);
     if (!strcmp(name, "json")) return p->json = v, 0;
+    if (!strcmp(name, "tenants")) return ask_tenants(p, v);
+    if (!strcmp(name, "priority")) return add_priority(p, v);
     if (!strcmp(name, "decisions")) return p->decisions = v, 0;
     if (!strcmp(name, "quiet")) return p->quiet = 1, 0;
     if (!strcmp(name, "shuffle")) return o->scaling.shuffle = 1, 0;
@@ -327,6 +363,8 @@ static cJSON *arguments(const program *p)
         {"slow_speed", o->slow_speed}, {"stall", o->stalled == SIM_NONE ? -1. : o->stalled}, {"stall_at", o->stall_at}, {"stall_seconds", o->stall_seconds}};
     cJSON_AddStringToObject(a, "trace", p->trace_name);
     cJSON_AddStringToObject(a, "model", o->model->name);
+    if (p->tenants) cJSON_AddStringToObject(a, "tenants", p->tenants);
+    if (p->priority) cJSON_AddStringToObject(a, "priority", p->priority);
     cJSON_AddStringToObject(a, "books", o->own_books ? "own" : "shared");
     cJSON_AddStringToObject(a, "hear", o->hear_transfer ? "transfer" : "prompt");
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) cJSON_AddNumberToObject(a, numbers[i].name, numbers[i].v);
@@ -359,6 +397,46 @@ static void print_table(const cJSON *summary)
     }
 }
 
+/* Names come from traces: what would steer a terminal is not printed, and what is too long for its column is cut. */
+static void print_name(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)(*text ? text : "-");
+    int                  shown = 0;
+    for (; *p && shown < NAME_SHOWN; shown++) {
+        int bad = *p < 32 || *p == 127 || (*p == 0xC2 && p[1] < 0xA0); /* C0, DEL, C1 */
+        if (bad)
+            putchar('?');
+        else
+            putchar(*p);
+        for (p++; (*p & 0xC0) == 0x80; p++)
+            if (!bad) putchar(*p);
+    }
+    printf("%*s", NAME_SHOWN - shown, "");
+}
+
+/* Of each policy the first few. */
+static void print_tenants(const cJSON *summary)
+{
+    const cJSON *s, *t;
+    cJSON_ArrayForEach(s, summary) {
+        const cJSON *tenants = cJSON_GetObjectItemCaseSensitive(s, "tenants");
+        const char  *settings = cJSON_GetObjectItem(s, "settings")->valuestring;
+        int          n = cJSON_GetArraySize(tenants), left = TENANTS_SHOWN;
+        if (!n) continue;
+        printf("\n%s%s%s\n  %-24s %8s %9s %8s %7s %7s %7s %7s %9s %7s %8s %7s %7s\n", cJSON_GetObjectItem(s, "policy")->valuestring, *settings ? ":" : "", settings, "tenant", "priority", "requests",
+               "TTFT s", "+-95%", "p50", "p99", "max", "wait max", "good2s", "goodscal", "work", "refused");
+        cJSON_ArrayForEach(t, tenants) {
+            if (left-- <= 0) break;
+            printf("  ");
+            print_name(cJSON_GetObjectItem(t, "name")->valuestring);
+            printf(" %8.0f %9.1f %8.3f %7.3f %7.3f %7.2f %7.1f %9.1f %7.3f %8.3f %7.3f %7.1f\n", sim_number(t, "priority"), sim_number(t, "requests.mean"), sim_number(t, "ttft_mean.mean"),
+                   sim_number(t, "ttft_mean.high") - sim_number(t, "ttft_mean.mean"), sim_number(t, "ttft_p50.mean"), sim_number(t, "ttft_p99.mean"), sim_number(t, "ttft_max.mean"),
+                   sim_number(t, "wait_max.mean"), sim_number(t, "goodput_2s_50ms.mean"), sim_number(t, "goodput_scaled_50ms.mean"), sim_number(t, "work.mean"), sim_number(t, "refused.mean"));
+        }
+        if (n > TENANTS_SHOWN) printf("  and %d more: --json has them\n", n - TENANTS_SHOWN);
+    }
+}
+
 static int report(program *p)
 {
     double  total = 1, ideal = sim_trace_ideal(&p->trace, &total);
@@ -377,7 +455,10 @@ static int report(program *p)
     cJSON_AddItemToObject(all, "runs", runs);
     cJSON *summary = sim_summary_json(runs);
     cJSON_AddItemToObject(all, "summary", summary);
-    if (!p->quiet && (!p->json || strcmp(p->json, "-"))) print_table(summary);
+    if (!p->quiet && (!p->json || strcmp(p->json, "-"))) {
+        print_table(summary);
+        print_tenants(summary);
+    }
     if (p->json) code = write_json(p, all);
     cJSON_Delete(all);
     return code;
@@ -395,11 +476,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "simulate: %s: %s\n", p.trace_name, why);
         return 1;
     }
-    if (make_tasks(&p)) return 2;
+    if (prioritise(&p) || make_tasks(&p)) return 2;
     int code = run_all(&p) ? 1 : 0;
     if (report(&p)) code = 1;
     free(p.tasks);
     for (size_t i = 0; i < p.policies; i++) free(p.policy[i]);
     sim_trace_free(&p.trace);
+    sim_tenants_free(&p.o.tenants);
+    free(p.priority);
     return code;
 }

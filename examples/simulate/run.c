@@ -116,6 +116,8 @@ static int prepare(sim_world *w, const sim_trace *t, const sim_options *o, const
     sim_scaling  scaling = o->scaling;
     uint64_t     random = seed ^ 0x5EED;
     scaling.seed = seed;
+    w->tenants = sim_tenants_in(o, t);
+    scaling.tenants = o->tenants.n ? w->tenants : NULL;
     w->o = o;
     if (sim_schedule_make(&w->schedule, t, &scaling)) return -1;
     sim_options_costs(o, t->block, &c->costs);
@@ -153,7 +155,7 @@ static int prepare(sim_world *w, const sim_trace *t, const sim_options *o, const
             return -1;
         }
         j->a = a;
-        j->q = (sim_request){.id = i, .session = a->session, .gateway = g, .in = a->in, .n = a->n, .blocks = a->blocks};
+        j->q = (sim_request){.id = i, .session = a->session, .gateway = g, .in = a->in, .n = a->n, .blocks = a->blocks, .tenant = a->tenant};
         j->instance = o->own_books ? g : 0;
         j->prefill = j->decode = j->next = SIM_NONE;
         j->arrived = j->sent = j->prefill_began = j->prefill_ended = j->heard_prefill = j->admitted = j->first_byte = j->ended = -1;

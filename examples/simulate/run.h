@@ -17,9 +17,11 @@ typedef struct sim_options {
     uint64_t kv_tokens, host_tokens, decode_host_tokens; /* kv 0: the model's; host 0: none */
     double   reload_bytes, bandwidth[4], latency, delay, scrape, wrong, wrong_step, noise, slow_speed, stall_at, stall_seconds, warm_up;
     sim_scaling scaling;
+    sim_tenants tenants; /* that requests are dealt to; n 0: as the trace has them */
 } sim_options;
 
 void sim_options_default(sim_options *o);
+static inline const sim_tenants *sim_tenants_in(const sim_options *o, const sim_trace *t) { return o->tenants.n ? &o->tenants : &t->tenants; }
 void sim_options_costs(const sim_options *o, uint32_t block, sim_costs *out); /* the engines' true ones */
 
 /* What is measured of one request. Times in seconds; NaN: never. */
@@ -67,6 +69,7 @@ struct sim_gateway {
 typedef struct sim_world {
     const sim_options *o;
     sim_schedule  schedule;
+    const sim_tenants *tenants;
     sim_cluster   cluster;
     sim_events    events;
     sim_gateway  *gateways;

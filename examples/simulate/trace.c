@@ -1,6 +1,7 @@
 #include "trace.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ sim_entry *sim_trace_add(sim_trace *t)
     sim_entry *e = &t->entries[t->n++];
     memset(e, 0, sizeof *e);
     e->first = (uint32_t)t->ids_n;
+    e->tenant = SIM_NONE;
     return e;
 }
 
@@ -85,6 +87,7 @@ static int find_follow_ups(sim_trace *t)
             if (j == SIM_NONE) continue;
             sim_entry *before = &t->entries[j];
             if (before->in / t->block != i + 1 || (uint64_t)before->in + before->out > e->in) continue;
+            if (!t->closed) e->thread = before->thread;
             before->follow = e->first;
             before->follow_n = least((before->in + before->out) / t->block, e->n);
             last[id] = SIM_NONE;
@@ -110,9 +113,15 @@ int sim_trace_finish(sim_trace *t)
     if (make_dense(t)) return -1;
     if (!t->closed) qsort(t->entries, t->n, sizeof *t->entries, by_time);
     uint32_t sessions = 0;
-    for (size_t i = 0; i < t->n; i++)
+    for (size_t i = 0; i < t->n; i++) {
+        t->entries[i].thread = t->entries[i].session;
         if (t->entries[i].session >= sessions) sessions = t->entries[i].session + 1;
+    }
     t->sessions = sessions;
+    if (t->tenants.n) { /* where some say a tenant or a priority, the others are nobody's, of priority 0 */
+        for (size_t i = 0; i < t->n; i++)
+            if (t->entries[i].tenant == SIM_NONE && (t->entries[i].tenant = sim_tenants_row(&t->tenants, "", 0, 0)) == SIM_NONE) return -1;
+    }
     if (!t->closed && t->n) {
         double begin = t->entries[0].at;
         for (size_t i = 0; i < t->n; i++) t->entries[i].at -= begin;
@@ -121,8 +130,20 @@ int sim_trace_finish(sim_trace *t)
     return find_follow_ups(t);
 }
 
+int sim_trace_prioritise(sim_trace *t, const char *text, char *why, size_t cap)
+{
+    uint32_t *became = malloc(((size_t)t->tenants.n + 1) * sizeof *became);
+    int       bad = became ? sim_tenants_prioritise(&t->tenants, text, became, why, cap) : -1;
+    if (!became) snprintf(why, cap, "out of memory");
+    for (size_t i = 0; !bad && i < t->n; i++)
+        if (t->entries[i].tenant != SIM_NONE) t->entries[i].tenant = became[t->entries[i].tenant];
+    free(became);
+    return bad;
+}
+
 void sim_trace_free(sim_trace *t)
 {
+    sim_tenants_free(&t->tenants);
     free(t->entries);
     free(t->ids);
     free(t->raw);
@@ -230,7 +251,8 @@ int sim_schedule_make(sim_schedule *s, const sim_trace *t, const sim_scaling *x)
             double           at = e->at + moved + (t->closed || x->shuffle ? 0 : sim_uniform(&random) * jitter);
             s->arrivals[each * c + i] = (sim_arrival){.at = to_ns(at / x->rate), .think = to_ns(e->think), .in = e->in, .out = e->out ? e->out : 1,
                 .session = e->session + c * t->sessions, .n = e->n, .blocks = ids + e->first, .follow_n = e->follow_n,
-                .follow = ids + e->follow, .next = SIM_NONE};
+                .follow = ids + e->follow, .next = SIM_NONE,
+                .tenant = x->tenants ? sim_tenants_draw(x->tenants, x->seed, e->thread + (uint64_t)c * t->sessions) : e->tenant};
         }
     }
     if (t->closed) return start_sessions(s, t, x, &random);

@@ -9,6 +9,7 @@
 #define SIM_TRACE_H
 
 #include "chooser.h"
+#include "tenants.h"
 
 typedef struct sim_entry {
     double   at;        /* seconds: of the trace, or since its session's begin */
@@ -16,6 +17,8 @@ typedef struct sim_entry {
     uint32_t session;
     uint32_t in, out;   /* tokens */
     uint32_t first, n;  /* its blocks in ids[] */
+    uint32_t tenant;    /* row of the trace's tenants; SIM_NONE: the trace has none */
+    uint32_t thread;    /* conversation: of the session, or of the request that it goes on from */
     uint32_t follow, follow_n; /* blocks that its prompt and answer together fill, as a later request shows; 0: unknown */
 } sim_entry;
 
@@ -29,6 +32,7 @@ typedef struct sim_trace {
     uint32_t  *ids;      /* block ids, dense from 0 */
     uint32_t   id_count; /* largest + 1 */
     uint32_t   sessions;
+    sim_tenants tenants; /* as the trace has them; n 0: none */
     double     span;     /* seconds from the first to the last arrival; closed loop: base gap between session starts times sessions */
     double     grid;     /* seconds: arrivals lie on this grid (jitter spreads them over it); 0: none */
     size_t     dropped;  /* requests left out: longer than the window */
@@ -43,6 +47,8 @@ int  sim_trace_read(sim_trace *t, const char *path, uint32_t window, char *why, 
 int  sim_trace_read_record(sim_trace *t, const void *file, size_t len, uint32_t window, char *why, size_t cap);
 /* "synthetic:KIND[,n=…,seed=…,rate=…]", deterministic: see trace_make.c. */
 int  sim_trace_make(sim_trace *t, const char *spec, char *why, size_t cap);
+/* "NAME=N,…": these tenants' requests get that priority. 0, or -1 with a sentence. */
+int  sim_trace_prioritise(sim_trace *t, const char *text, char *why, size_t cap);
 void sim_trace_free(sim_trace *t);
 /* Hit of an infinite cache that all share, in tokens; total prompt tokens in *total. */
 double sim_trace_ideal(const sim_trace *t, double *total);
@@ -58,6 +64,7 @@ typedef struct sim_arrival {
     sim_ns   think;
     uint32_t session;  /* renamed */
     uint32_t in, out, n, follow_n;
+    uint32_t tenant;   /* row; SIM_NONE */
     const uint32_t *blocks, *follow; /* follow: blocks that the prompt and its answer fill */
     uint32_t next;     /* closed loop: the session's next request; SIM_NONE */
 } sim_arrival;
@@ -76,6 +83,7 @@ typedef struct sim_scaling {
     double   jitter;  /* seconds, uniform; < 0: the trace's own grid */
     uint64_t seed;
     size_t   limit;   /* first requests only; 0: all */
+    const sim_tenants *tenants; /* requests are dealt to these; NULL: as the trace has them */
     uint32_t shuffle; /* 1: arrivals are drawn anew as a Poisson process of the trace's rate, order of requests shuffled */
 } sim_scaling;
 int  sim_schedule_make(sim_schedule *s, const sim_trace *t, const sim_scaling *scaling);

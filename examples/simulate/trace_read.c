@@ -38,6 +38,21 @@ static uint64_t mixed(uint64_t a, uint64_t b)
     return sim_next(&s) >> 1;
 }
 
+/* "tenant": text, "priority": a whole number, both of the request or, of all in it, of what it is in; neither is needed. */
+static int read_tenant(reader *r, sim_entry *e, const cJSON *o, const cJSON *outer, size_t line)
+{
+    const cJSON *tenant = cJSON_GetObjectItemCaseSensitive(o, "tenant"), *priority = cJSON_GetObjectItemCaseSensitive(o, "priority");
+    if (!tenant && outer) tenant = cJSON_GetObjectItemCaseSensitive(outer, "tenant");
+    if (!priority && outer) priority = cJSON_GetObjectItemCaseSensitive(outer, "priority");
+    if (!tenant && !priority) return 0;
+    if (tenant && !cJSON_IsString(tenant)) return fail(r, "tenant must be a string", line);
+    double n = priority && cJSON_IsNumber(priority) ? priority->valuedouble : priority ? NAN : 0;
+    if (!(n >= INT32_MIN && n <= INT32_MAX && n == floor(n))) return fail(r, "priority must be a whole number of 32 bits", line);
+    const char *name = tenant ? tenant->valuestring : "";
+    e->tenant = sim_tenants_row(&r->t->tenants, name, strlen(name), (int32_t)n);
+    return e->tenant == SIM_NONE ? fail(r, "out of memory", line) : 0;
+}
+
 static int too_long(reader *r, double in)
 {
     if (!r->window || in <= r->window) return 0;
@@ -45,7 +60,7 @@ static int too_long(reader *r, double in)
     return 1;
 }
 
-/* {"timestamp": ms, "input_length":, "output_length":, "hash_ids": […]} */
+/* {"timestamp": ms, "input_length":, "output_length":, "hash_ids": […]}, and "tenant":, "priority": if it has them */
 static int read_mooncake(reader *r, const cJSON *o, size_t line)
 {
     const cJSON *ids = cJSON_GetObjectItemCaseSensitive(o, "hash_ids"), *id;
@@ -64,7 +79,25 @@ static int read_mooncake(reader *r, const cJSON *o, size_t line)
         if (n++ < e->n && sim_trace_id(r->t, (uint64_t)id->valuedouble)) return fail(r, "out of memory", line);
     }
     if (n < e->n) return fail(r, "fewer hash_ids than the input has blocks of 512 tokens", line);
-    return 0;
+    return read_tenant(r, e, o, NULL, line);
+}
+
+/* What is behind an Azure request's lengths: nothing, or ,TENANT or ,TENANT,PRIORITY. */
+static int read_azure_tenant(reader *r, sim_entry *e, const char *rest, size_t line)
+{
+    if (!*rest) return 0;
+    size_t len = *rest == ',' ? strcspn(rest + 1, ",") : 0;
+    char  *end = NULL;
+    long   priority = 0;
+    if (*rest == ',' && rest[1 + len] == ',') {
+        const char *text = rest + len + 2;
+        priority = strtol(text, &end, 10);
+        if (end == text) end = NULL;
+    }
+    if (*rest != ',' || (rest[1 + len] && (!end || *end)) || priority < INT32_MIN || priority > INT32_MAX)
+        return fail(r, "behind an Azure request's lengths there may be ,TENANT or ,TENANT,PRIORITY", line);
+    e->tenant = sim_tenants_row(&r->t->tenants, rest + 1, len, (int32_t)priority);
+    return e->tenant == SIM_NONE ? fail(r, "out of memory", line) : 0;
 }
 
 /* 2023-11-16 18:15:46.6805900,374,44 : seconds within its day and the day number of the month are enough, traces are an hour long */
@@ -72,7 +105,8 @@ static int read_azure(reader *r, const char *text, size_t line)
 {
     unsigned y, mo, d, h, mi;
     double   s, in, out;
-    if (sscanf(text, "%u-%u-%u %u:%u:%lf,%lf,%lf", &y, &mo, &d, &h, &mi, &s, &in, &out) != 8 || in < 0 || in > 1e8 || out < 0 || out > 1e8)
+    int      used = 0;
+    if (sscanf(text, "%u-%u-%u %u:%u:%lf,%lf,%lf%n", &y, &mo, &d, &h, &mi, &s, &in, &out, &used) != 8 || in < 0 || in > 1e8 || out < 0 || out > 1e8)
         return fail(r, "an Azure request is TIMESTAMP,ContextTokens,GeneratedTokens", line);
     if (in < 1) in = 1;
     if (too_long(r, in)) return 0;
@@ -85,14 +119,14 @@ static int read_azure(reader *r, const char *text, size_t line)
     e->n = (e->in + MOONCAKE_BLOCK - 1) / MOONCAKE_BLOCK;
     for (uint32_t i = 0; i < e->n; i++)
         if (sim_trace_id(r->t, r->fresh++)) return fail(r, "out of memory", line);
-    return 0;
+    return read_azure_tenant(r, e, text + used, line);
 }
 
 /*
  * One request of an agent session. Its `runs` name floor(in / 64) blocks; four make one of ours, a rest is nobody else's. What lies in the session's tools and
  * system prompt is shared with the sessions that have the same sizes of both.
  */
-static int read_weka_request(reader *r, const cJSON *o, uint64_t client, double shared_tokens, size_t line)
+static int read_weka_request(reader *r, const cJSON *o, const cJSON *session, uint64_t client, double shared_tokens, size_t line)
 {
     const cJSON *runs = cJSON_GetObjectItemCaseSensitive(o, "runs"), *v;
     double       in = number(o, "in", -1), out = number(o, "out", -1);
@@ -120,7 +154,7 @@ static int read_weka_request(reader *r, const cJSON *o, uint64_t client, double 
     }
     for (; made < e->n; made++)
         if (sim_trace_id(r->t, r->fresh++)) return fail(r, "out of memory", line);
-    return 0;
+    return read_tenant(r, e, o, session, line);
 }
 
 static int read_weka(reader *r, const cJSON *session, size_t line)
@@ -133,11 +167,11 @@ static int read_weka(reader *r, const cJSON *session, size_t line)
     cJSON_ArrayForEach(o, requests) { /* a sub-agent's requests take their place one after another */
         const cJSON *sub = cJSON_GetObjectItemCaseSensitive(o, "requests");
         if (!cJSON_IsArray(sub)) {
-            if (read_weka_request(r, o, client, tools + system, line)) return -1;
+            if (read_weka_request(r, o, session, client, tools + system, line)) return -1;
             continue;
         }
         cJSON_ArrayForEach(inner, sub)
-            if (read_weka_request(r, inner, client, tools + system, line)) return -1;
+            if (read_weka_request(r, inner, session, client, tools + system, line)) return -1;
     }
     if (r->t->n > before) r->session++;
     return 0;

@@ -132,6 +132,7 @@ static int fit_blocks(record *r, uint32_t window)
         e->session = (uint32_t)t->n - 1;
         e->in = from->in ? from->in : 1;
         e->out = from->out;
+        e->tenant = from->tenant;
         e->n = (e->in + t->block - 1) / t->block;
         for (uint32_t i = 0; i < e->n && !bad; i++) bad = sim_trace_id(t, i < from->n ? old.raw[from->first + i] : fresh++);
     }
