@@ -506,7 +506,7 @@ static inline size_t shorten_escape(const uint8_t **at, uint8_t *out)
  * least `want` bytes are in out; advances *at; returns the bytes written, at most want + CANONICAL_SLACK, and may write
  * up to there.
  */
-#define CANONICAL_SLACK 72
+#define CANONICAL_SLACK (PDR_BLOCK + 72) /* a block's plain bytes, and what decode_units() may write behind them */
 static inline size_t canonical_string(const scanner *s, const uint8_t **at, const uint8_t *end, uint8_t *out,
                                       size_t want)
 {

@@ -571,6 +571,28 @@ static void spellings_that_mean_the_same(void **state)
     }
 }
 
+/* Escapes that are decoded several at a time, at every place around the end of the memory that they are decoded to. */
+static void escapes_around_the_end_of_a_stage(void **state)
+{
+    static char body[8192], plain[8192];
+    scanned     one, other;
+    (void)state;
+    for (unsigned run = 4030; run < 4100; run++)
+        for (unsigned lead = 58; lead < 66; lead++) {
+            size_t n = (size_t)sprintf(body, "{\"text\":\"%*s\\/%*s", (int)lead, "", (int)run, ""), m = (size_t)sprintf(plain, "{\"text\":\"%*s/%*s", (int)lead, "", (int)run, "");
+            for (int i = 0; i < 8; i++) {
+                n += (size_t)sprintf(body + n, "\\u4f60");
+                m += (size_t)sprintf(plain + m, "\xe4\xbd\xa0");
+            }
+            n += (size_t)sprintf(body + n, "%80s\"}", "");
+            m += (size_t)sprintf(plain + m, "%80s\"}", "");
+            assert_int_equal(scan_everywhere(body, n, PDR_API_GENERATE, NULL, 0, &one), PDR_OK);
+            assert_int_equal(scan_everywhere(plain, m, PDR_API_GENERATE, NULL, 0, &other), PDR_OK);
+            assert_int_equal(one.prompt.prompt_bytes, other.prompt.prompt_bytes);
+            assert_memory_equal(one.hashes, other.hashes, sizeof one.hashes);
+        }
+}
+
 /* White space between the numbers of a list in a message or tool is none of the prompt, wherever the list stands and whatever follows it. */
 static void spaces_between_integers_change_nothing(void **state)
 {
@@ -1040,6 +1062,7 @@ int main(void)
         cmocka_unit_test(text_chain_is_as_defined_in_any_spelling),
         cmocka_unit_test(token_chain_is_that_of_pdr_hash_tokens),
         cmocka_unit_test(spellings_that_mean_the_same),
+        cmocka_unit_test(escapes_around_the_end_of_a_stage),
         cmocka_unit_test(spaces_between_integers_change_nothing),
         cmocka_unit_test(a_space_early_in_a_long_list_changes_nothing),
         cmocka_unit_test(message_stream_is_as_documented),
