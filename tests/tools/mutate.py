@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Mutation testing: one small change in the code at a time (an operator, a constant, a condition, a statement left out); a test has to fail.
 
-    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all] [--jobs N]
+    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all] [--jobs N] [--results FILE]
 
-BUILD is a build directory with tests and fuzz drivers (cmake -DPDR_BUILD_TESTS=ON -DPDR_BUILD_FUZZ=ON). MODULE: scan, prompt, rewrite, room, exchange; all of them without one.
---sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one. --jobs: so many at a time [2]. For each the one file is compiled and linked before the library, and the tests that
+BUILD is a build directory with tests and fuzz drivers (cmake -DPDR_BUILD_TESTS=ON -DPDR_BUILD_FUZZ=ON). MODULE: scan, prompt, rewrite, room, exchange; all of them without one. Or a file of one of them, lib/json_scan.h, or some
+lines of it, lib/exchange.c:82,440-460. --sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one. --jobs: so many at a time [2]. --results: each fate is written there as soon as it is known, and a mutant that stands
+there as dead is not run again: so a run goes on where it was ended, and what survived is asked anew. It is right while the code stays as it is. For each the one file is compiled and linked before the library, and the tests that
 concern the module run, the quickest first, until one fails, or takes five times the processor time that it takes without a change; test_exchange explores less than elsewhere. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
 caller can tell apart, each with its reason; other survivors are printed, and the exit code is 1.
 """
@@ -129,13 +130,47 @@ class Builder:
 
     def fate(self, mutant, tests, limits):
         """What becomes of one mutant: the test that kills it, "does not compile" or "survived"."""
-        name, _, _, _, mutated = mutant
+        name, mutated = mutant[0], mutant[-1]
         (self.work / name).write_text(mutated)
         objects = [self.compile(source) for source in including(name) if source in self.commands]
         (self.work / name).write_text((TOP / name).read_text())
         if None in objects or not self.link(objects):
             return "does not compile"
         return next((test for test in tests if not self.run(test, limits[test])[0]), "survived")
+
+
+def select(what):
+    """The files, the tests and the mutants of a module, a file FILE or lines of it FILE:FIRST[-LAST][,…]; a mutant is (file, line, before, after, which of those alike, text)."""
+    name, _, lines = what.partition(":")
+    files, tests = MODULES[what] if what in MODULES else next(([name], tests) for files, tests in MODULES.values() if name in files)
+    spans = [(int(span[0]), int(span[-1])) for span in (part.split("-") for part in lines.split(",") if lines)]
+    mutants, alike = [], {}
+    for file in files:
+        for line, before, after, text in mutants_of(file):
+            number = alike[file, before, after] = alike.get((file, before, after), 0) + 1
+            if not lines or any(first <= line <= last for first, last in spans):
+                mutants.append((file, line, before, after, number, text))
+    return mutants, tests
+
+
+class Results:
+    """Fates by mutant, kept in a file of lines: file, line, before, after, which of those alike, fate."""
+
+    def __init__(self, path):
+        self.path, self.fates, self.lock = path, {}, threading.Lock()
+        for row in path.read_text().splitlines() if path and path.exists() else []:
+            name, _, before, after, number, fate = row.split("\t")
+            self.fates[name, before, after, int(number)] = fate
+
+    def dead(self, mutant):
+        fate = self.fates.get((mutant[0], *mutant[2:5]), "survived")
+        return None if fate == "survived" else fate
+
+    def add(self, mutant, fate):
+        with self.lock:
+            if self.path:
+                with self.path.open("a") as f:
+                    f.write("\t".join(map(str, (*mutant[:5], fate))) + "\n")
 
 
 def including(name):
@@ -173,21 +208,30 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--all", action="store_true")
     p.add_argument("--jobs", type=int, default=2)
+    p.add_argument("--results", type=Path)
     args = p.parse_args()
+    every_file = {file for files, _ in MODULES.values() for file in files}
+    for module in args.modules:
+        if module not in MODULES and not (module.partition(":")[0] in every_file and re.fullmatch(r"[^:]+(:\d+(-\d+)?(,\d+(-\d+)?)*)?", module)):
+            p.error(f"{module} is no module, none of its files and no lines of one: {' '.join(MODULES)}")
     builders, free, kept, bad = [Builder(args.build.resolve()) for _ in range(args.jobs)], queue.SimpleQueue(), read_kept(), 0
+    results = Results(args.results)
     for builder in builders:
         free.put(builder)
 
     def one(mutant):
+        if fate := results.dead(mutant):
+            return fate
         builder = free.get()
         try:
-            return builder.fate(mutant, tests, limits)
+            fate = builder.fate(mutant, tests, limits)
         finally:
             free.put(builder)
+        results.add(mutant, fate)
+        return fate
 
     for module in args.modules or MODULES:
-        files, tests = MODULES[module]
-        every = [(name, *m) for name in files for m in mutants_of(name)]
+        every, tests = select(module)
         limits = {}
         for builder in builders:
             builder.bundle(tests)
@@ -199,7 +243,7 @@ def main():
         chosen = every if args.all else sorted(every, key=lambda m: hashlib.sha256(f"{args.seed} {m[0]} {m[1]} {m[3]}".encode()).digest())[:args.sample]
         counts = {"killed": 0, "does not compile": 0, "kept": 0, "survived": 0}
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            for (name, line, before, after, _), fate in zip(chosen, pool.map(one, chosen)):
+            for (name, line, before, after, *_), fate in zip(chosen, pool.map(one, chosen)):
                 if fate == "survived" and (name, before, after) in kept:
                     fate = "kept"
                 counts[fate if fate in counts else "killed"] += 1

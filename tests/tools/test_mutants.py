@@ -24,3 +24,26 @@ def test_what_is_kept_can_still_be_made(tool):
 
 def test_each_has_a_reason(tool):
     assert all(len(reason) > 10 for reason in tool.read_kept().values())
+
+
+def test_a_file_or_some_lines_of_it(tool):
+    whole, tests = tool.select("scan")
+    file, also = tool.select("lib/json_scan.h")
+    assert file == [m for m in whole if m[0] == "lib/json_scan.h"] and also == tests
+    first, last = file[0][1], file[-1][1]
+    some, _ = tool.select(f"lib/json_scan.h:{min(first, last)}-{max(first, last)}")
+    assert some and {m[1] for m in some} <= set(range(min(first, last), max(first, last) + 1))
+    two, _ = tool.select(f"lib/json_scan.h:{first},{last}-{last}")
+    assert two == [m for m in file if m[1] in (first, last)]
+    names = [(m[0], *m[2:5]) for m in whole]
+    assert len(set(names)) == len(names)
+
+
+def test_a_run_goes_on(tool, tmp_path):
+    kept = tmp_path / "results"
+    dead, alive, new = tool.select("lib/room.c")[0][:3]
+    results = tool.Results(kept)
+    results.add(dead, "test_room")
+    results.add(alive, "survived")
+    again = tool.Results(kept)
+    assert [again.dead(m) for m in (dead, alive, new)] == ["test_room", None, None]
