@@ -239,3 +239,32 @@ def test_discovery_beside_nginx(fleet, make_gateway):
         block.call("pdr_endpoint_drain", block.router, number, 0)
         assert httpx.post(gw.url + PATHS["chat"], json=body("chat")).status_code == 200
     assert [w.name for w in fleet.prefills if w.requests(PATHS["chat"])] == [name]
+
+
+@pytest.mark.only("python")
+@pytest.mark.needs("reload")
+def test_a_worker_hears_from_its_first_moment_on(fleet, make_gateway):
+    """Told to end while it still starts, it ends: gunicorn's own does not, and its master would wait for it. Told to open its logs anew, it stays."""
+    gw = make_gateway(fleet, workers=2)
+    gw.expect_alerts = True  # "was terminated due to signal 9"
+    master = gw.process.pid
+
+    def workers():
+        with open(f"/proc/{master}/task/{master}/children") as children:
+            return set(map(int, children.read().split()))
+
+    assert len(workers()) == 2
+    for after in (0, 0.01, 0.03):
+        before = workers()
+        os.kill(min(before), signal.SIGKILL)
+        assert wait_for(lambda: workers() - before, timeout=20, interval=0), workers()
+        new = (workers() - before).pop()
+        time.sleep(after)
+        os.kill(new, signal.SIGTERM)
+        assert wait_for(lambda: new not in workers(), timeout=20), f"{after} s after it was started"
+        assert wait_for(lambda: len(gw.worker_pids()) == 2, timeout=30)
+    before = workers()
+    gw.process.send_signal(signal.SIGUSR1)
+    assert httpx.post(gw.url + PATHS["chat"], json=body("chat"), timeout=20).status_code == 200
+    time.sleep(0.2)  # for what must not happen
+    assert workers() == before
