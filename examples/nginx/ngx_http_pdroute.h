@@ -270,7 +270,7 @@ struct ngx_http_pdroute_leg_s {
     ngx_http_pdroute_chunked_t chunked;
     ngx_recv_pt recv;                   /* the connection's own, while relaying */
     ngx_event_handler_pt relay_handler; /* the upstream code's */
-    ngx_msec_t last_byte;  /* relay: when a piece of the answer came last */
+    ngx_msec_t last_byte;  /* relay: when content of the answer came last */
     ngx_msec_t longest_gap; /* and the longest time between two */
     ngx_event_t failed; /* reports a broken relay from the event loop, not from inside nginx's handlers */
     uint32_t fail_detail;

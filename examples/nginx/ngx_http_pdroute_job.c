@@ -448,7 +448,8 @@ void ngx_http_pdroute_job_event(ngx_http_pdroute_job_t *job, uint32_t type, ngx_
         if (type == PDR_EV_END && leg == job->relay) ev.longest_gap_ms = (uint32_t)ngx_max(leg->longest_gap, 1);
     } else if (type == PDR_EV_TICK && job->relay && job->relay->state == PDROUTE_LEG_RELAY) {
         /* bytes that lie in the socket wait for the client, not for the worker */
-        ev.last_byte_ns = job->relay->c->read->ready ? ev.now_ns : ev.now_ns - (ngx_current_msec - job->relay->last_byte) * 1000000ull;
+        if (job->relay->c->read->ready) job->relay->last_byte = ngx_current_msec;
+        ev.last_byte_ns = ev.now_ns - (ngx_current_msec - job->relay->last_byte) * 1000000ull;
     }
     acts[0].type = 0;
     (void)pdr_exchange_event(job->zone->router, &job->exchange, &ev, acts, &n);

@@ -132,12 +132,7 @@ static ssize_t relay_recv(ngx_connection_t *c, u_char *buf, size_t size)
     }
     if (leg->fail_detail) return NGX_AGAIN;
     n = leg->recv(c, buf, size);
-    if (n > 0) {
-        if (ngx_current_msec - leg->last_byte > leg->longest_gap) leg->longest_gap = ngx_current_msec - leg->last_byte;
-        leg->last_byte = ngx_current_msec;
-        return n;
-    }
-    if (n == NGX_AGAIN) return n;
+    if (n > 0 || n == NGX_AGAIN) return n;
     if ((n == 0 && r->upstream->length == -1 && !leg->broken) || is_whole(leg)) { /* its end is the end of the connection */
         r->upstream->length = 0;
         job->in_relay = 1;
@@ -318,6 +313,14 @@ ngx_int_t ngx_http_pdroute_relay_pass(ngx_http_request_t *r, u_char *begin, u_ch
     return NGX_OK;
 }
 
+/* Content has come. Bytes of framing (extensions of chunks, trailers) may go on for ever and say nothing: they are silence. */
+static void heard(ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end)
+{
+    if (begin == end) return;
+    if (ngx_current_msec - leg->last_byte > leg->longest_gap) leg->longest_gap = ngx_current_msec - leg->last_byte;
+    leg->last_byte = ngx_current_msec;
+}
+
 static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg, u_char *p, u_char *last)
 {
     ngx_http_upstream_t *u = r->upstream;
@@ -327,6 +330,7 @@ static ngx_int_t filter_plain(ngx_http_request_t *r, ngx_http_pdroute_leg_t *leg
         leg->keepalive = 0; /* bytes behind the end */
         return NGX_OK;
     }
+    heard(leg, p, end);
     if (pass(r, leg, p, end, u->length == end - p) != NGX_OK) return NGX_ERROR;
     ngx_http_pdroute_leg_content(leg, p, end);
     if (u->length < 0) return NGX_OK;
@@ -345,6 +349,7 @@ static ngx_int_t filter_chunked(ngx_http_request_t *r, ngx_http_pdroute_leg_t *l
         return NGX_OK;
     }
     while ((rc = ngx_http_pdroute_chunked_next(&leg->chunked, &p, last, &begin, &end)) == NGX_OK) {
+        heard(leg, begin, end);
         if (pass(r, leg, begin, end, 0) != NGX_OK) return NGX_ERROR;
         ngx_http_pdroute_leg_content(leg, begin, end);
     }

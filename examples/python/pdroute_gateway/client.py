@@ -246,6 +246,7 @@ class Connection(asyncio.Protocol):
         leg = self.leg
         if leg is not None and not leg.complete:
             leg.chunks.append(body)
+            leg.heard = True
             if leg.reader is not None:
                 leg.seen = leg.reader.feed(body)
 
@@ -265,7 +266,7 @@ class Leg:
 
     __slots__ = ("job", "which", "attempt", "peer", "request", "connection", "task", "cached", "received", "malformed", "status", "headers", "chunks",
                  "complete", "keep", "trailers", "told_head", "told_body", "told_end", "over", "drain", "relay", "reader", "event_stream", "retry_after_ms",
-                 "sized", "last_ns", "gap_ns", "paused", "json", "encoded", "seen")
+                 "sized", "last_ns", "gap_ns", "paused", "json", "encoded", "seen", "heard")
 
     def __init__(self, job: Job, which: int, attempt: int, peer: Peer, request: list[typing.Any]) -> None:
         self.job, self.which, self.attempt, self.peer, self.request = job, which, attempt, peer, request
@@ -280,7 +281,8 @@ class Leg:
         self.retry_after_ms = 0
         self.json = self.encoded = False
         self.seen = 0  # Seen.… of all that came
-        self.last_ns = self.gap_ns = 0  # when a piece of the answer came last, and the longest time between two
+        self.last_ns = self.gap_ns = 0  # when content of the answer came last, and the longest time between two pieces
+        self.heard = False  # content came with these bytes; framing alone (extensions of chunks, trailers), which may go on for ever, is silence
 
     # ---- from the parser
 
@@ -318,10 +320,12 @@ class Leg:
 
     def progress(self) -> None:
         job = self.job
-        now = monotonic_ns()
-        if self.told_body and now - self.last_ns > self.gap_ns:
-            self.gap_ns = now - self.last_ns
-        self.last_ns = now
+        if self.heard or not self.told_body:
+            self.heard = False
+            now = monotonic_ns()
+            if self.told_body and now - self.last_ns > self.gap_ns:
+                self.gap_ns = now - self.last_ns
+            self.last_ns = now
         if self.status and not self.told_head:
             self.told_head = True
             job.event(HEAD, self)
