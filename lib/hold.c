@@ -178,12 +178,27 @@ void pdr_hold_remove(const pdr_hold *h, uint32_t slot)
     while (h->head->high && !h->slots[h->head->high - 1].booking) h->head->high--;
 }
 
+static uint64_t halves_of(const pdr_account *a, uint64_t now_ns) { return now_ns > a->served_ns ? (now_ns - a->served_ns) / PDR_FAIR_HALF_NS : 0; }
+
+static uint64_t faded(const pdr_account *a, uint64_t now_ns)
+{
+    uint64_t halves = halves_of(a, now_ns);
+    return halves < 64 ? a->served_us >> halves : 0;
+}
+
 static void fade(pdr_account *a, uint64_t now_ns)
 {
-    uint64_t halves = now_ns > a->served_ns ? (now_ns - a->served_ns) / PDR_FAIR_HALF_NS : 0;
-    if (!halves) return;
-    a->served_us = halves < 64 ? a->served_us >> halves : 0;
+    uint64_t halves = halves_of(a, now_ns);
+    a->served_us = faded(a, now_ns);
     a->served_ns += halves * PDR_FAIR_HALF_NS;
+}
+
+/* Of one of so many tenants that were served `sum` together. Squared: it has to outweigh ages. */
+static uint32_t fairness_of(uint64_t served_us, uint64_t tenants, uint64_t sum)
+{
+    uint64_t over = sum ? served_us * tenants * 1024 / sum : 0; /* 1024: just its share */
+    uint32_t q10 = over <= 1024 ? FAIR_ALL : (uint32_t)(1024ull * 1024 * 1024 / over / over);
+    return q10 < FAIR_LEAST ? FAIR_LEAST : q10;
 }
 
 void pdr_hold_waited(const pdr_hold *h, uint64_t us)
@@ -216,10 +231,7 @@ void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
     }
     for (uint32_t i = 0; i < PDR_TENANTS; i++) {
         pdr_account *a = &h->head->account[i];
-        if (!a->held) continue;
-        uint64_t over = sum ? a->served_us * h->head->tenants * 1024 / sum : 0; /* 1024: just its share */
-        a->fairness_q10 = over <= 1024 ? FAIR_ALL : (uint32_t)(1024ull * 1024 * 1024 / over / over); /* squared: it has to outweigh ages */
-        if (a->fairness_q10 < FAIR_LEAST) a->fairness_q10 = FAIR_LEAST;
+        if (a->held) a->fairness_q10 = fairness_of(a->served_us, h->head->tenants, sum);
     }
 }
 
@@ -235,12 +247,14 @@ static pdr_order order_of(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns
 /* overdue_ns: when half of its time was over, if it is; UINT64_MAX else. */
 static inline pdr_rank rank(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence)
 {
-    uint64_t t = o->ageing_us + capped(pdr_elapsed_us(o->now_ns, came_ns)), urgency = t * l->inverse >> 8;
+    uint64_t t = o->ageing_us + capped(pdr_elapsed_us(o->now_ns, came_ns)), urgency = t * l->inverse >> 8, overdue = half_ns <= o->now_ns ? half_ns : UINT64_MAX;
     if (o->fair) {
         const pdr_account *a = &h->head->account[l->account];
-        urgency = urgency / 1024 * (a->held ? a->fairness_q10 : (uint32_t)FAIR_ALL);
+        const uint32_t     fairness = a->held ? a->fairness_q10 : (uint32_t)FAIR_ALL;
+        urgency = urgency / 1024 * fairness;
+        if (fairness < FAIR_ALL) overdue = UINT64_MAX; /* else a flood that has stood for half of its time goes before everybody who comes */
     }
-    return (pdr_rank){l->priority, half_ns <= o->now_ns ? half_ns : UINT64_MAX, urgency, sequence};
+    return (pdr_rank){l->priority, overdue, urgency, sequence};
 }
 
 static inline int before(const pdr_rank *a, const pdr_rank *b)
@@ -394,6 +408,27 @@ uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority
         if (l->priority > priority || (l->priority == priority && l->step <= step)) work += l->work_us;
     }
     return work;
+}
+
+uint64_t pdr_hold_ahead_of_us(const pdr_hold *h, uint64_t size_us, int64_t priority, uint64_t tenant, uint64_t half_us, uint64_t now_ns)
+{
+    const uint32_t     own = account_of(tenant), step = step_of(size_us), inverse = inverse_of(step);
+    const pdr_account *accounts = h->head->account;
+    const uint32_t     tenants = h->head->tenants + !accounts[own].held;
+    uint64_t           sum = 0, work = 0, theirs = 0;
+    if (tenants < 2) return pdr_hold_ahead_us(h, size_us, priority);
+    for (uint32_t i = 0; i < PDR_TENANTS; i++) sum += accounts[i].held || i == own ? faded(&accounts[i], now_ns) : 0;
+    const uint64_t mine = fairness_of(faded(&accounts[own], now_ns), tenants, sum);
+    for (uint32_t i = 0; i < h->head->lanes; i++) {
+        const pdr_lane *l = &h->lanes[h->active[i]];
+        const uint64_t  other = l->account == own ? mine : fairness_of(faded(&accounts[l->account], now_ns), tenants, sum);
+        if (l->priority < priority || (l->priority == priority && (other == mine ? l->step > step : l->inverse * other < inverse * mine))) continue;
+        if (l->priority == priority && mine == FAIR_ALL && other < FAIR_ALL)
+            theirs += l->work_us;
+        else
+            work += l->work_us;
+    }
+    return work + (theirs < half_us ? theirs : half_us);
 }
 
 uint64_t pdr_hold_oldest_us(const pdr_hold *h, uint64_t now_ns)

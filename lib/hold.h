@@ -101,8 +101,13 @@ void     pdr_hold_waited(const pdr_hold *h, uint64_t us);
 void     pdr_hold_pass(const pdr_hold *h, uint64_t now_ns);
 /* The next in order that was not looked at in this pass, PDR_NONE: none. ageing_us: W, the wait that doubles a request's urgency; it and the time are the same all through a pass. */
 uint32_t pdr_hold_next(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns);
-/* Work that is served before a request of that size, priority and tenant which comes now, as far as the queue knows. */
+/* Work that is served before a request of that size and priority which comes now, as far as the queue knows, if it were all of one tenant. */
 uint64_t pdr_hold_ahead_us(const pdr_hold *h, uint64_t size_us, int64_t priority);
+/*
+ * The same for a tenant: what others have held counts by their shares and his. In half of the time that it may wait the servers do half_us; after that it goes before all of those who had more
+ * than their shares, if he had not. O(tenants + lanes); changes nothing.
+ */
+uint64_t pdr_hold_ahead_of_us(const pdr_hold *h, uint64_t size_us, int64_t priority, uint64_t tenant, uint64_t half_us, uint64_t now_ns);
 /*
  * How many go before a request, and their sizes: as pdr_hold_next() would give them in the pass that was begun last. `s` is a slot, or one that is in no slot (a tenant of whom nothing
  * is held counts as one who had no more than his share). O(held). Between requests of different deadlines in one lane the order is that of their arrival.

@@ -307,7 +307,7 @@ static int holds(const pdr_books *b, const pdr_ask *a)
 pdr_terms pdr_terms_of(const pdr_books *b, const pdr_ask *a)
 {
     uint64_t  longest = b->now_ns + b->r->config.hold_max_wait_ms * 1000000ull, asked = a->request.deadline_ns;
-    pdr_terms t = {.deadline_ns = asked && asked < longest ? asked : longest, .size_us = pdr_least_work(b, &a->job), .priority = a->priority};
+    pdr_terms t = {.deadline_ns = asked && asked < longest ? asked : longest, .size_us = pdr_least_work(b, &a->job), .priority = a->priority, .tenant = a->request.tenant};
     return t;
 }
 
@@ -319,7 +319,8 @@ int pdr_admit(const pdr_books *b, const pdr_terms *t, uint64_t *retry_ms)
         return PDR_E_QUEUE_FULL;
     }
     if (!servers || pdr_crowded(b->registry.head, b->hold.head->size_us) / servers <= may_us) return PDR_OK; /* everybody is served in time */
-    uint64_t ahead_us = ahead_us_of(b, t->size_us, t->priority) / servers;
+    uint64_t half_us = may_us < UINT64_MAX / 2 / servers ? may_us * servers / 2 : UINT64_MAX;
+    uint64_t ahead_us = pdr_crowded(b->registry.head, pdr_hold_ahead_of_us(&b->hold, t->size_us, t->priority, t->tenant, half_us, b->now_ns)) / servers;
     if (ahead_us <= may_us) return PDR_OK;
     *retry_ms = (ahead_us - may_us) / 1000 + 1;
     return PDR_E_QUEUE_FULL;

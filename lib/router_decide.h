@@ -35,8 +35,8 @@ void pdr_expect_home(pdr_books *b, const pdr_held *s);
 uint64_t pdr_least_work(const pdr_books *b, const pdr_job *job);
 /* Whether it has to queue whatever the choice would be: others are held and nobody is free. Then there is no choice. */
 int pdr_must_queue(const pdr_books *b, const pdr_ask *a);
-/* What a held request would be: until when, how large, how urgent. */
-typedef struct pdr_terms { uint64_t deadline_ns, size_us; int64_t priority; } pdr_terms;
+/* What a held request would be: until when, how large, how urgent, whose. */
+typedef struct pdr_terms { uint64_t deadline_ns, size_us; int64_t priority; uint64_t tenant; } pdr_terms;
 pdr_terms pdr_terms_of(const pdr_books *b, const pdr_ask *a); /* b->depth is filled */
 /*
  * PDR_E_QUEUE_FULL if it cannot be held: no place, or what is served before it takes longer than it may wait: better told now than after its time is over.

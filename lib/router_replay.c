@@ -515,7 +515,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     pdr_choice was;
     pdr_ask   *a = &p->ask;
     uint64_t   flags = pdr_eye_below(e, 7), retry_ms;
-    pdr_terms  terms = {0, 0, 0};
+    pdr_terms  terms = {0, 0, 0, 0};
     memset(a, 0, sizeof *a);
     a->single_only = flags & PDR_RECORD_ASK_SINGLE_ONLY ? 1 : 0;
     a->any_single = flags & PDR_RECORD_ASK_ANY_SINGLE ? 1 : 0;
@@ -526,7 +526,7 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     p->depths_end = e->p;
     terms.deadline_ns = pdr_eye_number(e);
     terms.priority = a->priority = pdr_eye_signed(e);
-    a->request.tenant = pdr_eye_word(e);
+    terms.tenant = a->request.tenant = pdr_eye_word(e);
     p->hashes_n = (size_t)pdr_eye_below(e, p->config.max_blocks);
     p->hashes = e->p;
     if ((size_t)(e->end - e->p) < p->hashes_n * HASH) e->bad = 1;

@@ -148,13 +148,35 @@ def test_interval_is_students(make):
     assert (low, high) == pytest.approx((3 - 1.963, 3 + 1.963), abs=0.01)  # 2.776 * sqrt(2.5 / 5)
 
 
+def with_tenants(doc, *names):
+    for r in doc["runs"]:
+        r["tenants"] = [{"name": name, "priority": i, "requests": 50, "finished": 49, "refused": 1, "ttft": {"mean": r["ttft"]["mean"] * (i + 1), "p50": 0.5, "p99": 8.0, "max": 9.0 + r["seed"]},
+                         "wait": {"mean": 0.1, "max": 7.0 + r["seed"]}, "goodput": dict(r["goodput"]), "work": 0.25} for i, name in enumerate(names)]
+    return doc
+
+
+def test_tenants_have_a_table_where_there_are_any(make):
+    assert "Tenants" not in evaluate(make(document()), "render(s)")
+    page = make(with_tenants(document(), "flood", "quiet", ""), [lines([dict(decision(0), tenant="quiet", priority=2)])])
+    html = evaluate(page, "(s.open = 0, render(s))")
+    table = html[html.index("<h2>Tenants"):html.index('<h2 id="decisions"')]
+    assert table.count("<tr") == 1 + 3 * 3  # ours and the best of the two others
+    assert "flood" in table and "25.0 %" in table and "NaN" not in table and "undefined" not in table
+    assert "Request 0</b> of quiet, priority 2" in html
+    rows = evaluate(page, "s.lists[0][0].tenants.map(t => [t.name, t.ttft.mean, t.longest, t.wait])")
+    assert rows[1] == ["quiet", pytest.approx(2.04), 12.0, 10.0]  # the mean of three seeds; the worst of them
+    many = evaluate(make(with_tenants(document(), *(f"t{i}" for i in range(30)))), "render(s)")
+    assert "6 more tenants are in the result" in many and ">t23<" in many and ">t24<" not in many
+
+
 def test_hostile_text_stays_text(make):
     doc = document()
     doc["runs"][0]["policy"] = HOSTILE
     doc["runs"][1]["settings"] = HOSTILE
     doc["trace"]["name"] = HOSTILE
+    with_tenants(doc, HOSTILE)
     doc["arguments"][HOSTILE] = HOSTILE
-    page = make(doc, [lines([dict(decision(0, name=HOSTILE + " s"), note=HOSTILE), dict(LOGGED, prefill=HOSTILE)])])
+    page = make(doc, [lines([dict(decision(0, name=HOSTILE + " s"), note=HOSTILE, tenant=HOSTILE, priority=1), dict(LOGGED, prefill=HOSTILE)])])
     assert data(page)["results"][0] == doc
     assert page.count("</script") == 2 and "<img" not in page
     html = evaluate(page, "(s.open = 0, render(s))")

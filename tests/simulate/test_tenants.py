@@ -114,3 +114,39 @@ def test_the_table_has_them_and_no_name_steers_a_terminal(simulate, tmp_path):
     text = simulate("--trace", path, "--policy", "round_robin", json_out=False)
     assert "\x1b" not in text and "\u009b" not in text
     assert [line.split()[:3] for line in text.splitlines() if line.startswith("  ")][1:] == [["evil?[2J?1m", "0", "1.0"], ["good", "4", "1.0"]]
+
+
+# ---- what the library's queue does for them. Virtual time: the same figures on every machine.
+
+OVERLOAD = ("--trace", "synthetic:chat,n=3000,seed=3", "--prefill", 3, "--decode", 4, "--rate", 2.6)
+
+
+def test_a_flood_does_not_drown_the_others(simulate):
+    """One tenant sends eight times as much as each other, more than the fleet can do, for longer than anybody may wait: the others hardly feel it, and nobody waits for longer than he may."""
+    policies = ("pdroute:wait=60", "pdroute:wait=60,tenants=0", "dynamo-queue", "sglang")
+    fair, blind, queue, sglang = (tenants(r) for r in simulate(*OVERLOAD, "--tenants", "flood=8,a,b,c,d", *(x for p in policies for x in ("--policy", p)))["runs"])
+    for name in "abcd":
+        assert fair[name]["refused"] == 0 and fair[name]["ttft"]["mean"] < 1.5
+        assert fair[name]["goodput"]["2s_50ms"] > blind[name]["goodput"]["2s_50ms"] + .2
+        assert all(other[name]["ttft"]["mean"] > 1.5 * fair[name]["ttft"]["mean"] for other in (queue, sglang))
+        assert blind[name]["ttft"]["mean"] > 5 * fair[name]["ttft"]["mean"]
+    assert fair["flood"]["wait"]["max"] < 62 and fair["flood"]["refused"] < .1 * fair["flood"]["requests"]
+    assert fair["flood"]["ttft"]["mean"] < blind["flood"]["ttft"]["mean"]  # it gains, too: its own order is kept
+
+
+def test_a_flood_takes_nobody_elses_places(simulate):
+    """So large a flood that requests are refused on arrival: its own are."""
+    fair = tenants(simulate("--trace", "synthetic:lengths,n=4000,rate=16", "--prefill", 2, "--decode", 4, "--tenants", "flood=16,a,b", "--policy", "pdroute:wait=30")["runs"][0])
+    assert fair["flood"]["refused"] > 300
+    assert fair["a"]["refused"] == fair["b"]["refused"] == 0
+
+
+def test_a_higher_priority_goes_first_and_nobody_waits_for_ever(simulate):
+    policies = ("pdroute:wait=60,tenants=0", "pdroute:wait=60,tenants=0,priorities=0")
+    told, alike = (tenants(r) for r in simulate(*OVERLOAD, "--tenants", "chat=1,batch=3", "--priority", "chat=1", *(x for p in policies for x in ("--policy", p)))["runs"])
+    assert told["chat"]["ttft"]["mean"] < 1.5 < 5 < alike["chat"]["ttft"]["mean"]
+    assert told["chat"]["refused"] == 0 and told["chat"]["wait"]["max"] < 15
+    assert told["batch"]["ttft"]["mean"] > alike["batch"]["ttft"]["mean"]
+    assert told["batch"]["wait"]["max"] < 62
+    alone = tenants(simulate(*OVERLOAD, "--tenants", "chat=1,batch=3", "--priority", "chat=1,batch=1", "--policy", policies[0])["runs"][0])
+    assert alone["chat"]["ttft"] == alike["chat"]["ttft"]  # priorities that are alike are none

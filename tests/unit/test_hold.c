@@ -226,6 +226,29 @@ static void one_tenant_alone_is_not_slowed(void **state)
     end(&q);
 }
 
+/* Having waited for half of the time brings nobody before others who had more than his share: else a flood that is old enough goes before all who come. */
+static void a_flood_does_not_go_first_by_age(void **state)
+{
+    (void)state;
+    queue q;
+    begin(&q);
+    pdr_hold_charge(&q.h, 7, 20000000, q.now);
+    uint32_t small = add(&q, 10000, 0, 7, 60 * SECOND), flood = add(&q, 2000000, 0, 7, 60 * SECOND), large = add(&q, 1000000, 0, 8, 60 * SECOND);
+    q.now += 31 * SECOND;
+    assert_int_equal(next(&q, 1000000), large); /* it had no more than its share, and half of its time is over */
+    pdr_hold_remove(&q.h, large);
+    assert_int_equal(next(&q, 1000000), small); /* one tenant alone: the oldest */
+    uint32_t fresh = add(&q, 1000000, 0, 8, 60 * SECOND);
+    assert_int_equal(next(&q, 1000000), small);
+    pdr_hold_remove(&q.h, small);
+    assert_int_equal(next(&q, 1000000), flood); /* (1 + 31) / 2 / 4, four being the square of two shares, against 1 / 1 */
+    q.now -= 29 * SECOND;
+    assert_int_equal(next(&q, 1000000), fresh);
+    pdr_hold_remove(&q.h, fresh);
+    assert_int_equal(next(&q, 1000000), flood);
+    end(&q);
+}
+
 static void what_comes_before(void **state)
 {
     (void)state;
@@ -246,6 +269,30 @@ static void what_comes_before(void **state)
     x = pdr_hold_standing(&q.h, &guest, 1000000, q.now); /* not in the queue */
     assert_int_equal(x.place, 2);
     assert_int_equal(x.ahead_us, 1010000);
+    end(&q);
+}
+
+/* For admission: who had no more than his share does not wait for all that a flood has held of smaller ones. */
+static void what_comes_before_a_tenant(void **state)
+{
+    (void)state;
+    const uint64_t far = UINT64_MAX;
+    queue          q;
+    begin(&q);
+    pdr_hold_charge(&q.h, 7, 20000000, q.now);
+    add(&q, 10000, 0, 7, 60 * SECOND);
+    add(&q, 1000000, 0, 7, 60 * SECOND);
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 1500000, 0, 7, far, q.now), 1010000); /* one tenant: all that are not larger */
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 1500000, 0, 8, far, q.now), 10000);   /* twice its share counts as four times the size */
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 5000000, 0, 8, far, q.now), 1010000);
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 5000000, 0, 8, 300000, q.now), 300000); /* after half of its time none of those goes before it */
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 5000000, -1, 8, 300000, q.now), 1010000); /* but for those of a higher priority */
+    add(&q, 400000, 0, 8, 60 * SECOND);
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 1500000, 0, 8, far, q.now), 410000);
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 150000, 0, 7, far, q.now), 410000); /* and the other way round */
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 90000, 0, 7, far, q.now), 10000);
+    q.now += 3600 * SECOND; /* what was served is forgotten */
+    assert_int_equal(pdr_hold_ahead_of_us(&q.h, 1500000, 0, 8, far, q.now), 1410000);
     end(&q);
 }
 
@@ -277,7 +324,9 @@ int main(void)
         cmocka_unit_test(nobody_goes_before_one_much_more_urgent), cmocka_unit_test(a_pass_sees_everybody_once),
         cmocka_unit_test(the_order_is_that_of_the_places),
         cmocka_unit_test(half_of_the_time_is_the_bound),           cmocka_unit_test(a_greedy_tenant_waits_longer),
+        cmocka_unit_test(a_flood_does_not_go_first_by_age),
         cmocka_unit_test(one_tenant_alone_is_not_slowed),          cmocka_unit_test(what_comes_before),
+        cmocka_unit_test(what_comes_before_a_tenant),
         cmocka_unit_test(a_rebuilt_queue_has_the_same_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

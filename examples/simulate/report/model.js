@@ -44,7 +44,7 @@ function policiesOf(doc) {
             hit: over("hit.fraction"), ofIdeal: over("hit.of_ideal"), cov: over("load.prefill_cov"), busy: over("load.prefill_busy"),
             moved: over("bytes.transferred"), reloaded: over("bytes.reloaded"), refused: over("refused"), local: over("decode_only"), preempted: over("preempted"),
             ttftQuantiles: meanArray(runs.map(r => r.ttft_quantiles || [])), tpotQuantiles: meanArray(runs.map(r => r.tpot_quantiles || [])),
-            series: seriesOf(runs),
+            series: seriesOf(runs), tenants: tenantsOf(runs),
         });
     }
     return list.sort((a, b) => a.ttft.mean - b.ttft.mean);
@@ -55,6 +55,19 @@ function seriesOf(runs) {
     if (!have.length) return null;
     const column = f => meanArray(have.map(r => r.series.map(f)));
     return {t: column(p => p.t), ttft: column(p => p.ttft_mean), queued: column(p => (p.held || 0) + (p.prefill_queued || 0))};
+}
+
+/* Who paid: one entry per tenant and priority, over the seeds as above; none in most results. */
+function tenantsOf(runs) {
+    const first = Array.isArray(runs[0].tenants) ? runs[0].tenants : [];
+    return first.map((who, i) => {
+        const values = path => runs.map(r => at((r.tenants || [])[i], path)).filter(known);
+        const over = path => mean(values(path)), max = path => Math.max(...values(path));
+        return {
+            name: who.name, priority: who.priority, requests: over("requests"), ttft: interval(values("ttft.mean")), p50: over("ttft.p50"), p99: over("ttft.p99"), longest: max("ttft.max"), wait: max("wait.max"),
+            goodput: Object.fromEntries(GOODPUT.map(([k]) => [k, over("goodput." + k)])), work: over("work"), refused: over("refused"),
+        };
+    });
 }
 
 /* The comparison in one sentence each: ours against the best of the others. */
@@ -93,7 +106,7 @@ function decision(o) {
     const term = (c, k) => c && c.terms ? c.terms[k] : undefined;
     const first = chosen.find(c => c.role === "prefill") || chosen[0];
     return {
-        id: o.id, t: o.t, tokens: o.in, matched: term(first, "matched tokens") ?? term(first, "matched"), held: o.held || 0, note: o.note || "", prefill: o.prefill, decode: o.decode,
+        id: o.id, t: o.t, tenant: o.tenant, priority: o.priority, tokens: o.in, matched: term(first, "matched tokens") ?? term(first, "matched"), held: o.held || 0, note: o.note || "", prefill: o.prefill, decode: o.decode,
         cost: first ? first.cost : NaN, costUnit: "", more: 0,
         candidates: o.candidates.map(c => ({worker: c.worker, role: c.role, chosen: !!c.chosen, barred: c.barred || "", cost: c.cost, terms: Object.entries(c.terms || {})})),
     };

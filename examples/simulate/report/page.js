@@ -69,6 +69,21 @@ function summary(s) {
         table(groups() + `</tr><tr>` + head, rows, 'class="wide"');
 }
 
+/* Of the policies in the plots, tenant by tenant. */
+const TENANTS = 24;
+function tenants(s) {
+    const list = s.lists[s.result].filter(p => s.on.has(p.name) && p.tenants.length);
+    if (!list.length) return "";
+    const head = ["policy", "tenant", "priority", "requests", "TTFT mean, s", "± 95 %", "p50", "p99", "longest", "longest wait, s", ...GOODPUT.map(([, text]) => "goodput " + text), "prefill work", "refused"]
+        .map((text, i) => `<th${i < 2 ? ' class="left"' : ""}>${esc(text)}</th>`).join("");
+    const rows = list.flatMap(p => p.tenants.slice(0, TENANTS).map((t, i) => `<tr${p.ours ? ' class="ours"' : ""}><td class="name" title="${esc(p.name)}">${i ? "" : `${esc(p.policy)} <span class="soft">${esc(p.settings.replace(/,/g, " "))}</span>`}</td>` +
+        `<td class="name left" title="${esc(t.name)}">${t.name === "" ? "–" : esc(t.name)}</td><td>${esc(t.priority)}</td>` + [t.requests, t.ttft.mean, (t.ttft.high - t.ttft.low) / 2, t.p50, t.p99, t.longest, t.wait, ...GOODPUT.map(([k]) => t.goodput[k])].map(v => `<td>${num(v)}</td>`).join("") +
+        `<td>${percent(t.work)}</td><td>${num(t.refused)}</td></tr>`));
+    const more = Math.max(...list.map(p => p.tenants.length)) - TENANTS;
+    return `<h2>Tenants</h2><p class="soft">Of the policies in the plots. The wait runs from the arrival until the prompt's service begins, in the router or at a server, or until the request is refused; prefill work: the part of all that was done.${more > 0 ? ` ${more} more tenants are in the result.` : ""}</p>` +
+        table(head, rows, 'class="wide"');
+}
+
 const TAIL = q => q >= 1 ? 2.4 : -Math.log10(1 - q);
 function quantilePlot(s, id, title, unit, values) {
     const qs = Array.from({length: 101}, (_, i) => i / 100), list = s.lists[s.result].filter(p => values(p).length === 101);
@@ -158,7 +173,7 @@ function candidateTable(d, role) {
 }
 function detail(d, others) {
     const roles = [...new Set(d.candidates.map(c => c.role))];
-    let h = `<b>Request ${esc(d.id)}</b>, ${num(d.tokens)} tokens${known(d.matched) ? `, ${num(d.matched)} of them cached at its prefill worker` : ""}: ${esc(where(d))}` +
+    let h = `<b>Request ${esc(d.id)}</b>${d.tenant === undefined ? "" : ` of ${d.tenant === "" ? "nobody in particular" : esc(d.tenant)}, priority ${esc(d.priority)}`}, ${num(d.tokens)} tokens${known(d.matched) ? `, ${num(d.matched)} of them cached at its prefill worker` : ""}: ${esc(where(d))}` +
         (d.held > 0 ? `, after ${num(d.held)} s in the router` : ", at once") + (d.note ? `. <span class="soft">${esc(d.note)}</span>` : "") + ".";
     if (!d.candidates.length) h += "<p>No candidates were recorded for it.</p>";
     h += roles.map(r => candidateTable(d, r)).join("");
@@ -194,7 +209,7 @@ function decisions(s) {
 
 function render(s) {
     const doc = s.results[s.result], results = doc && s.lists[s.result].length;
-    return (doc ? heading(s) : "<h1>Decisions of a router</h1>") + (results ? legend(s) + plots(s) + summary(s) : "") + decisions(s) + (doc ? argumentsTable(s) : "");
+    return (doc ? heading(s) : "<h1>Decisions of a router</h1>") + (results ? legend(s) + plots(s) + summary(s) + tenants(s) : "") + decisions(s) + (doc ? argumentsTable(s) : "");
 }
 
 /* ---- events */
