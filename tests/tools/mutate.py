@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Mutation testing: one small change in the code at a time (an operator, a constant, a condition, a statement left out); a test has to fail.
 
-    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all] [--jobs N] [--results FILE]
+    mutate.py BUILD [MODULE…] [--sample N] [--seed S] [--all] [--jobs N] [--results FILE] [--quick]
 
 BUILD is a build directory with tests and fuzz drivers (cmake -DPDR_BUILD_TESTS=ON -DPDR_BUILD_FUZZ=ON). MODULE: scan, prompt, rewrite, room, exchange; all of them without one. Or a file of one of them, lib/json_scan.h, or some
 lines of it, lib/exchange.c:82,440-460. --sample: so many mutants of each module, drawn by --seed [40, 1]; --all: every one. --jobs: so many at a time [2]. --results: each fate is written there as soon as it is known, and a mutant that stands
 there as dead is not run again: so a run goes on where it was ended, and what survived is asked anew. It is right while the code stays as it is. For each the one file is compiled and linked before the library, and the tests that
-concern the module run, the quickest first, until one fails, or takes five times the processor time that it takes without a change; test_exchange explores less than elsewhere. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
+concern the module run, the quickest first, until one fails (tests that include the header themselves come before all: they are compiled once with all mutants of its functions, of which a variable of the environment chooses; with --quick they are all that runs), or takes five times the processor time that it takes without a change; test_exchange explores less than elsewhere. What survives is held against tests/data/mutants.txt: mutants that mean the same, or that no
 caller can tell apart, each with its reason; other survivors are printed, and the exit code is 1.
 """
 
@@ -35,6 +35,7 @@ MODULES = {  # files, tests from the quickest on
     "room": (["lib/room.c"], ["test_router", "test_rewrite", "test_room"]),
     "exchange": (["lib/exchange.c"], ["test_failures", "test_arguments", "test_router", "test_blame", "replay_exchange", "test_exchange"]),
 }
+WITHIN = ["test_scan_portable", "test_scan_vector"]  # of scan: they include the headers themselves
 SWAPS = [(r" == ", [" != "]), (r" != ", [" == "]), (r" <= ", [" < "]), (r" >= ", [" > "]), (r" < ", [" <= "]), (r" > ", [" >= "]), (r" && ", [" || "]), (r" \|\| ", [" && "]),
          (r" \+ ", [" - "]), (r" - ", [" + "]), (r" \* ", [" + "]), (r" / ", [" * "]), (r" % ", [" * "]), (r" << ", [" >> "]), (r" >> ", [" << "]), (r" & ", [" | "]), (r" \| ", [" & "]),
          (r" \+= ", [" -= ", " = "]), (r" -= ", [" += "]), (r" \|= ", [" = "]), (r" &= ", [" = "]), (r"\+\+", ["--"]), (r"(?<![\w'.#\"\\])\d+(?![\w'.xX])", ["+1"]),
@@ -81,18 +82,34 @@ class Builder:
         self.build = build
         self.work = Path(tempfile.mkdtemp(prefix="pdroute-mutants-"))
         shutil.copytree(TOP / "lib", self.work / "lib")
-        self.commands = {}
+        self.commands, self.uses, self.numbers, self.broken, self.limits = {}, {}, {}, set(), {}
         for entry in json.loads((build / "compile_commands.json").read_text()):
             words = [w for w in shlex.split(entry["command"]) if not w.startswith("-W") and w not in ("ccache",)]
             self.commands.setdefault(str(Path(entry["file"]).relative_to(TOP)), words)
         self.libraries = ["-lcmocka", "-lcjson", "-lxxhash", "-lpthread", "-lm"]
 
-    def compile(self, source):
-        out = self.work / (Path(source).name + ".o")
+    def words(self, source):
+        """The command up to what it writes, with the copy's headers."""
         words = self.commands[source]
-        o = words.index("-o")
-        words = [w.replace(f"-I{TOP}/lib", f"-I{self.work}/lib") for w in words[:o]] + ["-O1", "-g0", "-w", "-o", str(out), "-c", str(self.work / source)]
+        return [w.replace(f"-I{TOP}/lib", f"-I{self.work}/lib") for w in words[:words.index("-o")] if not w.startswith("-fsanitize=fuzzer")]
+
+    def compile(self, source, *more):
+        out, place = self.work / (Path(source).name + ".o"), self.work if source.startswith("lib/") else TOP
+        words = [*self.words(source), "-O1", "-g0", "-w", *more, "-o", str(out), "-c", str(place / source)]
         return out if subprocess.run(words, stderr=subprocess.DEVNULL).returncode == 0 else None
+
+    def including(self, name):
+        """The .c files of lib/, and the tests of WITHIN, into which that file comes here: what is for another instruction set's files is left out."""
+        if name.endswith(".c"):
+            return [name], []
+        if not self.uses:
+            for source in [s for s in self.commands if re.fullmatch(r"lib/\w+\.c", s)] + [f"tests/unit/{test}.c" for test in WITHIN]:
+                if source in self.commands:
+                    place = self.work if source.startswith("lib/") else TOP
+                    listed = subprocess.run([*self.words(source), "-w", "-MM", str(place / source)], check=True, capture_output=True, text=True).stdout
+                    self.uses[source] = {Path(w).name for w in listed.split() if w.startswith(str(self.work))}
+        users = sorted(source for source, headers in self.uses.items() if Path(name).name in headers)
+        return [u for u in users if u.startswith("lib/")], [Path(u).stem for u in users if u.startswith("tests/")]
 
     def bundle(self, tests):
         """All tests as one object, its main() choosing by its first argument: a mutant is linked once."""
@@ -117,10 +134,12 @@ class Builder:
     def link(self, objects):
         return subprocess.run(["cc", "-o", self.work / "tests", self.work / "tests.o", *objects, self.build / "lib/libpdroute.a", *self.libraries], stderr=subprocess.DEVNULL).returncode == 0
 
-    def run(self, test, limit):
+    def run(self, test, limit, within=None, number=0):
         """Whether the test passes within so many seconds of processor time; and how many it took."""
         arguments = [str(TOP / "fuzz/corpus" / test[7:])] if test.startswith("replay_") else []
-        child = subprocess.Popen(["prlimit", f"--cpu={limit}", f"--as={4 << 30}", str(self.work / "tests"), test, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.work)
+        program = [str(self.work / f"{test}-{within}")] if within else [str(self.work / "tests"), test, *arguments]
+        child = subprocess.Popen(["prlimit", f"--cpu={limit}", f"--as={4 << 30}", *program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.work,
+                                 env={**os.environ, "CMOCKA_TEST_ABORT": "1", "PDR_MUTANT": str(number)})  # the first that fails is enough
         timer = threading.Timer(60 + 20 * limit, child.kill)  # a test that sleeps for ever
         timer.start()
         _, status, usage = os.wait4(child.pid, 0)
@@ -128,15 +147,83 @@ class Builder:
         timer.cancel()
         return child.returncode == 0, usage.ru_utime + usage.ru_stime
 
-    def fate(self, mutant, tests, limits):
+    def within(self, test, name="plain"):
+        """A test of WITHIN, compiled anew and linked; not optimized, which would take longer than it runs. None, or what the compiler says."""
+        made, words = self.work / f"{test}.o", [*self.words(f"tests/unit/{test}.c"), "-O0", "-g0", "-w"]
+        said = subprocess.run([*words, "-o", made, "-c", TOP / f"tests/unit/{test}.c"], stderr=subprocess.PIPE, text=True)
+        return said.stderr if said.returncode else subprocess.run(["cc", "-o", self.work / f"{test}-{name}", made, self.work / "chosen.o", self.build / "lib/libpdroute.a", *self.libraries], check=True) and None
+
+    def prepare(self, mutants):
+        """The tests of WITHIN for the mutants of one header: each function stands there once for each of its mutants, and one that chooses. Those that do not compile leave it."""
+        name = mutants[0][0]
+        (self.work / "chosen.c").write_text("#include <stdlib.h>\nint pdr_mutant;\n__attribute__((constructor)) static void f(void) { const char *s = getenv(\"PDR_MUTANT\"); pdr_mutant = s ? atoi(s) : 0; }\n")
+        subprocess.run(["cc", "-O1", "-o", self.work / "chosen.o", "-c", self.work / "chosen.c"], check=True)
+        _, tests = self.including(name)
+        for test in tests:
+            while True:
+                text, numbers = all_at_once(name, [m for m in mutants if m[:5] not in self.broken])
+                (self.work / name).write_text(text)
+                said = self.within(test, Path(name).name)
+                (self.work / name).write_text((TOP / name).read_text())
+                if not said:
+                    break
+                wrong = {int(n) for n in re.findall(r"^mutant(\d+):\d+:\d+: error", said, re.M)}
+                assert wrong, said
+                self.broken |= {m for m, number in numbers.items() if number in wrong}
+            self.numbers[name] = numbers
+            seconds = self.run(test, 600, Path(name).name, 0)[1]
+            self.limits[test] = 2 + round(2 * seconds)
+
+    def fate(self, mutant, tests, limits, quick):
         """What becomes of one mutant: the test that kills it, "does not compile" or "survived"."""
         name, mutated = mutant[0], mutant[-1]
+        sources, within = self.including(name)
+        if mutant[:5] in self.broken:
+            return "does not compile"
+        number = self.numbers.get(name, {}).get(mutant[:5])
+        for test in within if number else []:
+            if not self.run(test, self.limits[test], Path(name).name, number)[0]:
+                return test
         (self.work / name).write_text(mutated)
-        objects = [self.compile(source) for source in including(name) if source in self.commands]
-        (self.work / name).write_text((TOP / name).read_text())
+        try:
+            for test in [] if number else within:  # outside functions
+                if self.within(test):
+                    return "does not compile"
+                if not self.run(test, self.limits.get(test, 30), "plain", 0)[0]:
+                    return test
+            if quick:
+                return "survived"
+            objects = [self.compile(source) for source in sources]
+        finally:
+            (self.work / name).write_text((TOP / name).read_text())
         if None in objects or not self.link(objects):
             return "does not compile"
         return next((test for test in tests if not self.run(test, limits[test])[0]), "survived")
+
+
+FUNCTION = re.compile(r"^(?P<head>static [^;{}()#]*?(?:__attribute__\(\(\w+\)\) )?[^;{}()#]*?)(?P<name>\w+)\((?P<parameters>[^{};]*)\)\n\{\n.*?^\}\n", re.M | re.S)
+
+
+def all_at_once(name, mutants):
+    """The header with each function as often as it has mutants, and the number of each mutant there; what lies outside of functions has none."""
+    text, out, at, numbers = (TOP / name).read_text(), ["extern int pdr_mutant;\n"], 0, {}
+    changed = [(len(os.path.commonprefix([text, m[-1]])), m) for m in mutants]
+    for f in FUNCTION.finditer(text):
+        own = [m for place, m in changed if f.start() <= place < f.end()]
+        if not own:
+            continue
+        called = ", ".join(re.search(r"(\w+)(?:\[[^]]*\])?$", part.strip())[1] for part in f["parameters"].split(",") if part.strip() != "void")
+        head, function, out_of = f.group()[:f.group().index("\n{\n")], f["name"], "" if re.search(r"\bvoid $", f["head"]) else "return "
+        copies, cases = [(0, f.group())], ""
+        for m in own:
+            numbers[m[:5]] = len(numbers) + 1
+            copies.append((numbers[m[:5]], m[-1][f.start():f.end() + len(m[-1]) - len(text)]))
+            cases += f"    case {numbers[m[:5]]}: {out_of}{function}_{numbers[m[:5]]}({called}); break;\n"
+        out.append(text[at:f.start()])
+        out += [f'#line 1 "mutant{number}"\n' + re.sub(rf"\b{function}\(", f"{function}_{number}(", copy, count=1) for number, copy in copies]
+        out.append(f'#line 1 "chooses"\n{head}\n{{\n    switch (pdr_mutant) {{\n{cases}    default: {out_of}{function}_0({called});\n    }}\n}}\n')
+        at = f.end()
+    return "".join(out) + text[at:], numbers
 
 
 def select(what):
@@ -173,24 +260,6 @@ class Results:
                     f.write("\t".join(map(str, (*mutant[:5], fate))) + "\n")
 
 
-def including(name):
-    """The .c files of lib/ that a header comes into, through other headers as well."""
-    if name.endswith(".c"):
-        return [name]
-    found, todo, seen = set(), [Path(name).name], set()
-    texts = {p: p.read_text() for p in (TOP / "lib").glob("*.[ch]")}
-    while todo:
-        header = todo.pop()
-        seen.add(header)
-        for p, text in texts.items():
-            if re.search(rf'#\s*include "{re.escape(header)}"', text):
-                if p.suffix == ".c":
-                    found.add(f"lib/{p.name}")
-                elif p.name not in seen:
-                    todo.append(p.name)
-    return sorted(found)
-
-
 def read_kept():
     kept = {}
     for line in KEPT.read_text().splitlines() if KEPT.exists() else []:
@@ -209,6 +278,7 @@ def main():
     p.add_argument("--all", action="store_true")
     p.add_argument("--jobs", type=int, default=2)
     p.add_argument("--results", type=Path)
+    p.add_argument("--quick", action="store_true")
     args = p.parse_args()
     every_file = {file for files, _ in MODULES.values() for file in files}
     for module in args.modules:
@@ -224,7 +294,7 @@ def main():
             return fate
         builder = free.get()
         try:
-            fate = builder.fate(mutant, tests, limits)
+            fate = builder.fate(mutant, tests, limits, args.quick)
         finally:
             free.put(builder)
         results.add(mutant, fate)
@@ -233,6 +303,7 @@ def main():
     for module in args.modules or MODULES:
         every, tests = select(module)
         limits = {}
+        tests = [] if args.quick else tests
         for builder in builders:
             builder.bundle(tests)
         assert builders[0].link([]), "the tests cannot be linked"
@@ -241,6 +312,9 @@ def main():
             assert passed, f"{test} fails without any mutation"
             limits[test] = 2 + round(5 * seconds)
         chosen = every if args.all else sorted(every, key=lambda m: hashlib.sha256(f"{args.seed} {m[0]} {m[1]} {m[3]}".encode()).digest())[:args.sample]
+        for builder in builders:
+            for file in sorted({m[0] for m in chosen if m[0].endswith(".h") and builder.including(m[0])[1]}):
+                builder.prepare([m for m in chosen if m[0] == file and not results.dead(m)] or [m for m in chosen if m[0] == file][:1])
         counts = {"killed": 0, "does not compile": 0, "kept": 0, "survived": 0}
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             for (name, line, before, after, *_), fate in zip(chosen, pool.map(one, chosen)):
