@@ -739,6 +739,45 @@ static void a_merged_answer_needs_prefill_to_its_end(void **state)
     assert_string_equal(feed(refused), "cancelP finish");
 }
 
+/* From when it may go to the client, decode's silence is measured as in any other answer; prefill's end moves nothing where it is not waited for. */
+static void silence_behind_prefills_end(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        start_bounded(0);
+        merged_head(P), merged_head(D), body(D);
+        assert_int_equal(pdr_exchange_deadline(&t.x), T0 + DRAIN);
+        t.now += 7000;
+        assert_string_equal(how ? sent() : end(P), "");
+        assert_int_equal(pdr_exchange_deadline(&t.x), t.now + IDLE_US * 1000);
+    }
+    start_bounded(0);
+    head(P, 200), head(D, 200), body(D);
+    assert_int_equal(pdr_exchange_deadline(&t.x), T0 + IDLE_US * 1000);
+    t.now += 7000;
+    assert_string_equal(end(P), "");
+    assert_int_equal(pdr_exchange_deadline(&t.x), T0 + IDLE_US * 1000);
+}
+
+/* Usage that cannot be is not given on: tokens beyond all bodies, or more of them cached than there are. */
+static void usage_that_can_be(void **state)
+{
+    static const struct { uint64_t prompt, cached, completion; int fine; } cases[] = {
+        {1000, 1000, 5, 1}, {1000, 1001, 5, 0}, {(1u << 28) - 1, 0, 5, 1}, {1u << 28, 0, 5, 0}, {1u << 28, 0, 0, 0}, {1000, 0, (1u << 28) - 1, 1}, {1000, 0, 1u << 28, 0}, {0, 0, 0, 1}, {0, 1, 0, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        start(0);
+        head(P, 200), end(P), head(D, 200), body(D);
+        pdr_event ev = event(PDR_EV_END, D, 0, 0, t.now);
+        ev.usage = 1, ev.prompt_tokens = cases[i].prompt, ev.cached_tokens = cases[i].cached, ev.completion_tokens = cases[i].completion;
+        assert_string_equal(feed(ev), "finish");
+        assert_int_equal(t.fx.leg[D].usage, cases[i].fine);
+        assert_int_equal(t.fx.leg[D].prompt_tokens, cases[i].fine ? cases[i].prompt : 0);
+        assert_int_equal(t.fx.leg[D].cached_tokens, cases[i].fine ? cases[i].cached : 0);
+        assert_int_equal(t.fx.leg[D].completion_tokens, cases[i].fine ? cases[i].completion : 0);
+    }
+}
+
 static void without_budget_there_is_no_retry(void **state)
 {
     (void)state;
@@ -1195,6 +1234,8 @@ int main(void)
         cmocka_unit_test(a_stalled_answer_ends),
         cmocka_unit_test(an_error_event_that_passes_needs_no_drain),
         cmocka_unit_test(a_merged_answer_needs_prefill_to_its_end),
+        cmocka_unit_test(silence_behind_prefills_end),
+        cmocka_unit_test(usage_that_can_be),
         cmocka_unit_test(without_budget_there_is_no_retry),
         cmocka_unit_test(total_timeout_ends_everything),
         cmocka_unit_test(one_server),
