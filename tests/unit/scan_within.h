@@ -371,8 +371,8 @@ static void units_of_three_bytes(void **state)
 
 /* ---------------------------------------------------------------------------------------------------- strings */
 
-static const char *const pieces[] = {"\\\\", "\\\"", "\\n", "\\/", "\\u4f60", "\\u001F", "\\u0041", "\\ud83d\\ude00", "\\uDBFF\\udfff", "\xe4\xbd\xa0", "\xf0\x9f\x98\x80", "\xc3\xa9", "\\t\\r\\b\\f", "x", " y", "\\u00e9", "\\u0022"};
-static const char *const wrong[] = {"\\ud83d", "\\udc00", "\\u12", "\\x", "\x01", "\x1f", "\xe4\xbd", "\xf0\x9f\x98", "\x80", "\\", "\"", "\\u123g", "\\ud83d\\u0041", "\\uDC00", "\xed\xa0\x80", "\xc0\x80", "\\ud83d\\n"};
+static const char *const pieces[] = {"\\\\", "\\\"", "\\n", "\\/", "\\u4f60", "\\u001F", "\\u0041", "\\ud83d\\ude00", "\\uDBFF\\udfff", "\xe4\xbd\xa0", "\xf0\x9f\x98\x80", "\xc3\xa9", "\\t\\r\\b\\f", "x", " y", "\\u00e9", "\\u0022", "\\ue000"};
+static const char *const wrong[] = {"\\ud83d", "\\udc00", "\\u12", "\\x", "\x01", "\x1f", "\xe4\xbd", "\xf0\x9f\x98", "\x80", "\\", "\"", "\\u123g", "\\ud83d\\u0041", "\\uDC00", "\xed\xa0\x80", "\xc0\x80", "\\ud83d\\n", "\\ud83d\\ue000", "\\ud83d\\nde00", "\\ud83dxude00", "\\ud83d\\"};
 
 /* {"a":"…"} with some of the pieces in its string, which begins at 6. */
 static size_t random_string(uint8_t *body, uint64_t *seed, int damaged)
@@ -519,6 +519,10 @@ static void check_string(const uint8_t *text, size_t len, unsigned round)
                 s.checked = 1;
                 assert_ptr_equal(known_string_end(&s, body + 6, &odd), body + end);
                 assert_int_equal(odd, is_odd);
+                s.next_long = 0;
+                s.long_strings[0].length = 10 << 1 | !is_odd; /* what is remembered counts, and nothing is looked for */
+                assert_ptr_equal(known_string_end(&s, body + 6, &odd), body + 16);
+                assert_int_equal(odd, !is_odd);
             }
         }
         scanner_init(&s, body, len, 128);
@@ -534,13 +538,20 @@ static void strings(void **state)
     static uint8_t text[8192];
     uint64_t seed = 4711;
     (void)state;
-    for (unsigned round = 0; round < 3000; round++) check_string(text, random_string(text, &seed, round % 3 == 0), round);
+    for (unsigned round = 0; round < 3000; round++) {
+        size_t n = random_string(text, &seed, round % 3 == 0);
+        check_string(text, n, round);
+        if (round % 4) continue;
+        n = 7 + test_random(&seed) % (n - 6); /* the same, cut anywhere but within a character */
+        while (text[n - 1] > 0x7F) n--;
+        check_string(text, n, round);
+    }
 }
 
 /* One byte that is not plain, at every place of a long plain string. */
 static void one_byte_in_many(void **state)
 {
-    static const char *const all[] = {"\"", "\\n", "\\/", "\x01", "\xc3\xa9", "\\u00e9", "\\ud83d\\ude00", "\\udc00", "\x80", "\xe4\xbd\xa0"};
+    static const char *const all[] = {"\"", "\\n", "\\/", "\x01", "\xc3\xa9", "\\u00e9", "\\ud83d\\ude00", "\\udc00", "\x80", "\xe4\xbd\xa0", "\\ue000"};
     uint8_t text[600];
     (void)state;
     for (unsigned which = 0; which < sizeof all / sizeof *all; which++)
@@ -560,14 +571,43 @@ static void lengths(void **state)
     uint8_t text[400];
     (void)state;
     for (unsigned length = 0; length < 200; length++)
-        for (unsigned escape = 0; escape < 3; escape++) {
+        for (unsigned escape = 0; escape < 4; escape++) { /* 3: with no closing quote */
             size_t n = 6;
             memcpy(text, "{\"a\":\"", 6);
             memset(text + n, 'x', length);
-            if (length >= 2 && escape) memcpy(text + n + length - 2, escape == 1 ? "\\n" : "\\/", 2);
+            if (length >= 2 && escape % 3) memcpy(text + n + length - 2, escape == 1 ? "\\n" : "\\/", 2);
             n += length;
-            memcpy(text + n, "\"}", 2);
+            memcpy(text + n, escape == 3 ? "}}" : "\"}", 2);
             check_string(text, n + 2, length);
+        }
+}
+
+/* A body that ends within a pair of surrogates, at every place of a block: what is behind it is not looked at. */
+static void pairs_cut_by_the_end(void **state)
+{
+    uint8_t text[256];
+    (void)state;
+    for (size_t lead = 0; lead < 140; lead++)
+        for (size_t some = 1; some <= 12; some++) {
+            size_t n = (size_t)sprintf((char *)text, "{\"a\":\"%*s%.*s", (int)lead, "", (int)some, "\\ud83d\\ude00");
+            check_string(text, n, 0);
+        }
+}
+
+/* Behind the body's last byte no string begins, whatever the block before holds. */
+static void nothing_behind_the_end(void **state)
+{
+    uint8_t text[256];
+    (void)state;
+    for (size_t len = 60; len <= 256; len++)
+        for (int begins = 0; begins < 2; begins++) {
+            scanner s;
+            int odd;
+            const uint8_t *body;
+            memset(text, '"', len);
+            body = placed(text, len, begins);
+            scanner_init(&s, body, len, 128);
+            assert_null(string_end(&s, body + len, &odd));
         }
 }
 
@@ -657,9 +697,22 @@ static void edges(void **state)
             const uint8_t *body = placed(text, len, (int)len & 1), *p;
             scanner s;
             scanner_init(&s, body, len, 128);
+            memset(&s.long_strings[LONG_COUNT - 1], 0, sizeof *s.long_strings);
             p = edge_block(&s, base);
+            assert_true(s.long_strings[LONG_COUNT - 1].begin == 0 && s.long_strings[LONG_COUNT - 1].length == 0); /* in front of it */
             for (size_t i = 0; i < 96; i++) assert_int_equal(p[(ptrdiff_t)i - 32], base + i < 32 || base + i - 32 >= len || i >= 32 + 64 ? ' ' : body[base + i - 32]);
         }
+}
+
+static void nothing_is_known_at_first(void **state)
+{
+    static const uint8_t body[2] = "{}";
+    scanner s;
+    (void)state;
+    memset(&s, 0xA5, sizeof s);
+    scanner_init(&s, body, 2, 7);
+    assert_true(s.body == body && s.end == body + 2 && s.base == NO_BLOCK && !s.carry && !s.low_surrogate && s.max_depth == 7);
+    assert_true(!s.longs && !s.next_long && !s.untidy && !s.checked);
 }
 
 static void where_it_ends(void **state)
@@ -952,10 +1005,11 @@ static void nesting(void **state)
 
 static int scan_within(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_byte_at_every_place), cmocka_unit_test(many_bytes_at_once), cmocka_unit_test(utf8), cmocka_unit_test(words_and_bits), cmocka_unit_test(units_of_three_bytes),
-        cmocka_unit_test(edges), cmocka_unit_test(where_it_ends), cmocka_unit_test(spaces), cmocka_unit_test(numbers_and_words), cmocka_unit_test(escapes), cmocka_unit_test(strings),
-        cmocka_unit_test(one_byte_in_many), cmocka_unit_test(lengths), cmocka_unit_test(more_long_strings_than_are_remembered), cmocka_unit_test(integers), cmocka_unit_test(values), cmocka_unit_test(nesting),
+    const struct CMUnitTest tests[] = { /* those that find most first: tests/tools/mutate.py */
+        cmocka_unit_test(nothing_is_known_at_first), cmocka_unit_test(edges), cmocka_unit_test(where_it_ends), cmocka_unit_test(spaces), cmocka_unit_test(escapes),
+        cmocka_unit_test(strings), cmocka_unit_test(values), cmocka_unit_test(integers), cmocka_unit_test(nesting), cmocka_unit_test(lengths), cmocka_unit_test(pairs_cut_by_the_end), cmocka_unit_test(nothing_behind_the_end), cmocka_unit_test(numbers_and_words),
+        cmocka_unit_test(one_byte_in_many), cmocka_unit_test(more_long_strings_than_are_remembered), cmocka_unit_test(many_bytes_at_once),
+        cmocka_unit_test(every_byte_at_every_place), cmocka_unit_test(words_and_bits), cmocka_unit_test(utf8), cmocka_unit_test(units_of_three_bytes),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
