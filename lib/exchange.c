@@ -535,18 +535,25 @@ static void on_sent(turn *t)
     }
 }
 
-/* The answer's next piece is due, as far as the machine knows; the host knows when the last one came. */
+/*
+ * The answer's next piece is due, as far as the machine knows; the host knows when the last one came. A refusal is no stream: its body has one such span for
+ * all of it, however its bytes drip, but for the time in which they wait for the client; and the client has its status in any case.
+ */
 static void answer_silent(turn *t)
 {
     uint64_t last = t->last_byte_ns < t->now ? t->last_byte_ns : t->now, next = later(last, t->x.state[IDLE_NS]);
     uint32_t leg = t->x.leg_state[P] == LEG_ERROR ? P : D;
-    if (!last) /* it does not know: silence is not noticed */
+    int      refused = t->x.leg_state[leg] == LEG_ERROR;
+    if (!last && !refused) { /* it does not know: silence is not noticed */
         t->x.state[AT_STEP] = UINT64_MAX;
-    else if (next > t->now)
+    } else if (next > t->now && (!refused || last == t->now)) {
         t->x.state[AT_STEP] = next;
-    else {
+    } else {
         t->fx.overran = 1u << leg;
-        attempt_failed(t, leg, PDR_FAIL_TIMEOUT, 0);
+        if (refused && !(t->x.flags & FLAG_SENT))
+            give_up(t, t->x.leg_status[leg], leg == P ? PDR_ERR_PREFILL_TIMEOUT : PDR_ERR_DECODE_TIMEOUT);
+        else
+            attempt_failed(t, leg, PDR_FAIL_TIMEOUT, 0);
     }
 }
 

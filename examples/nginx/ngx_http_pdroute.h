@@ -285,6 +285,7 @@ struct ngx_http_pdroute_leg_s {
     unsigned drain : 1;      /* DRAIN was asked for before there was a head */
     unsigned preread : 1;    /* relay: u->buffer has `read_len` bytes already */
     unsigned masks : 1;      /* relay: error events in it are masked */
+    unsigned withheld : 1;   /* a refusal to be relayed as soon as all of it is there */
     pdr_response response;   /* last: not cleared with the rest */
 };
 
@@ -302,6 +303,8 @@ ngx_int_t ngx_http_pdroute_leg_detach(ngx_http_pdroute_leg_t *leg);
 void ngx_http_pdroute_leg_content(ngx_http_pdroute_leg_t *leg, u_char *begin, u_char *end);
 /* The answer is complete: reports it. `clean`: nothing but the answer was on the connection. */
 void ngx_http_pdroute_leg_complete(ngx_http_pdroute_leg_t *leg, ngx_uint_t clean);
+/* Of a 4xx answer there is a part only. */
+ngx_uint_t ngx_http_pdroute_leg_refuses_in_part(const ngx_http_pdroute_leg_t *leg);
 /* Gives the connection back to the pool, or closes it. */
 void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg);
 /* Framing of the body, from the head. 1: there is no body. */

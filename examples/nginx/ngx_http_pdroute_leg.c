@@ -250,7 +250,7 @@ void ngx_http_pdroute_leg_start(ngx_http_pdroute_leg_t *leg)
     leg->started = ngx_current_msec;
     leg->state = PDROUTE_LEG_CONNECT;
     leg->cached = leg->received = leg->body_seen = leg->complete = leg->keepalive = leg->read_usage = leg->preread =
-        leg->masks = leg->drain = leg->broken = 0;
+        leg->masks = leg->drain = leg->broken = leg->withheld = 0;
     leg->c = NULL;
     if (job->r == NULL) { /* the client left between decision and sending */
         leg->state = PDROUTE_LEG_DONE;
@@ -579,9 +579,8 @@ static void after_head(ngx_http_pdroute_leg_t *leg)
     if (keep_read(leg) != NGX_OK) ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
 }
 
-/* An error goes to the client masked (pdr_error_mask), for which all of it must be there, if it is of ordinary length.
- */
-static ngx_uint_t refusal_in_part(const ngx_http_pdroute_leg_t *leg)
+/* An error goes to the client masked (pdr_error_mask), for which all of it must be there, if it is of ordinary length. */
+ngx_uint_t ngx_http_pdroute_leg_refuses_in_part(const ngx_http_pdroute_leg_t *leg)
 {
     const ngx_http_pdroute_head_t *head = &leg->head;
 
@@ -590,20 +589,25 @@ static ngx_uint_t refusal_in_part(const ngx_http_pdroute_leg_t *leg)
            head->length + (size_t)head->content_length <= HEAD_MAX;
 }
 
-/* Its first body byte is still to be reported; after that its bytes stay in the socket until they are wanted. */
+/* Its first body byte is still to be reported, or it is a refusal that is not all there; after that its bytes stay in the socket until they are wanted. */
 static void read_wait(ngx_http_pdroute_leg_t *leg)
 {
     uint32_t serial = leg->serial;
     ngx_int_t rc;
 
-    while (leg->serial == serial && leg->state == PDROUTE_LEG_WAIT && !leg->body_seen) {
+    while (leg->serial == serial && leg->state == PDROUTE_LEG_WAIT && (!leg->body_seen || leg->withheld)) {
         rc = read_more(leg);
         if (rc == NGX_AGAIN) return;
         if (rc == NGX_ERROR) {
             ngx_http_pdroute_leg_fail(leg, PDR_FAIL_RESET);
             return;
         }
-        after_head(leg);
+        if (!leg->withheld) {
+            after_head(leg);
+        } else if (!ngx_http_pdroute_leg_refuses_in_part(leg)) {
+            leg->withheld = 0;
+            ngx_http_pdroute_relay(leg);
+        }
     }
 }
 
@@ -620,7 +624,7 @@ static void read_head(ngx_http_pdroute_leg_t *leg)
             return;
         }
         rc = ngx_http_pdroute_head_parse(leg->read, leg->read + leg->read_len, &leg->head);
-    } while ((rc == NGX_AGAIN && leg->read_len < HEAD_MAX) || (rc == NGX_OK && refusal_in_part(leg)));
+    } while (rc == NGX_AGAIN && leg->read_len < HEAD_MAX);
     if (rc != NGX_OK) {
         ngx_http_pdroute_leg_fail(leg, PDR_FAIL_PROTOCOL);
         return;

@@ -449,6 +449,10 @@ void ngx_http_pdroute_relay(ngx_http_pdroute_leg_t *leg)
         return;
     }
     job->waiting = NULL;
+    if (ngx_http_pdroute_leg_refuses_in_part(leg)) {
+        leg->withheld = 1;
+        return;
+    }
     if (leg->head.status >= 400 && !leg->head.encoded)
         (void)pdr_error_mask(&job->decision, (char *)leg->read + leg->head.length, leg->read_len - leg->head.length);
     if (ngx_http_pdroute_is_whole(leg)) {

@@ -116,3 +116,34 @@ def test_what_drips_behind_prefills_answer(make_gateway):
     finally:
         prefill.close()
         decode.close()
+
+
+ERROR = b'{"error":{"message":"said by the server itself"}}'
+REFUSAL = b"HTTP/1.1 422 Unprocessable Entity\r\nContent-Type: application/json\r\n"
+REFUSALS = {"in chunks": REFUSAL + b"Transfer-Encoding: chunked\r\n\r\n400\r\n" + ERROR, "long": REFUSAL + b"Content-Length: 1000000\r\n\r\n" + ERROR,
+            "until closed": REFUSAL + b"Connection: close\r\n\r\n" + ERROR, "sized": REFUSAL + b"Content-Length: 1000\r\n\r\n" + ERROR,
+            "busy": b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 7\r\nContent-Length: 1000\r\n\r\n" + ERROR}  # the last, for it pauses
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_refusal_that_drips(role, make_gateway):
+    """An error's body is no stream: all of it has to be there within the bound of silence, however it comes. In any case the client has the status, and how long it is to wait; nobody else is asked."""
+    workers = {"prefill": Answers(SIZED), "decode": Answers(SIZED, after=HANGS)}
+    drips = workers[role] = Drips(b"", b" ")
+    try:
+        gw = made(make_gateway, **workers, **FIRST)
+        for i, (framing, drips.first) in enumerate(REFUSALS.items()):
+            try:
+                with httpx.stream("POST", gw.url + PATHS["chat"], json=body("chat", text=framing), timeout=HANGS) as got:
+                    assert got.status_code == (429 if framing == "busy" else 422), framing
+                    assert framing != "busy" or got.headers["retry-after"] == "7"
+                    began = time.monotonic()
+                    for _ in got.iter_raw():
+                        assert time.monotonic() - began < HANGS, framing
+            except httpx.RemoteProtocolError:  # its head had gone out
+                pass
+            over(gw, drips)
+            assert drips.asked == i + 1, framing
+    finally:
+        for worker in workers.values():
+            worker.close()

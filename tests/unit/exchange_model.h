@@ -265,10 +265,13 @@ static inline const char *model_step(node *s, const pdr_event *ev, const pdr_exc
     if (ev->type == PDR_EV_CLIENT_GONE) MUST(m->finished || m->served);
     if (ev->type == PDR_EV_TICK && ev->now_ns < before.x.deadline_ns)
         MUST(n == 0 && !memcmp(&before.x, &s->x, sizeof s->x));
-    /* an answer whose pieces come, or of which it is not known whether they do, is never given up for silence */
+    /* an answer whose pieces come, or of which it is not known whether they do, is never given up for silence; a refusal only where they wait for the client */
     if (ev->type == PDR_EV_TICK && before.m.relaying && !before.m.served && ev->now_ns < before.x.started_ns + rules->total_timeout_ns &&
         !(before.m.relaying == 1 + PDR_LEG_DECODE && model_waits(&before.m))) {
-        if (!ev->last_byte_ns || ev->last_byte_ns >= ev->now_ns) MUST(n == 0);
+        int refused = before.m.head[before.m.relaying - 1] == 4;
+        if ((!ev->last_byte_ns && !refused) || ev->last_byte_ns >= ev->now_ns) MUST(n == 0);
+        if (refused && ev->last_byte_ns < ev->now_ns && ev->now_ns >= before.x.deadline_ns)
+            MUST(n > 1 && (act[n - 2].type == PDR_ACT_ABORT || (act[n - 2].type == PDR_ACT_RESPOND && act[n - 2].status == before.x.leg_status[before.m.relaying - 1])));
         if (ev->last_byte_ns >= ev->now_ns && ev->now_ns >= before.x.deadline_ns) m->watched |= WATCHED;
     }
     return model_blame(s, ev, &fx);

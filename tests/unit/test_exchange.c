@@ -633,6 +633,19 @@ static void a_stalled_answer_ends(void **state)
     assert_int_equal(t.fx.leg[D].verdict, PDR_VERDICT_FAILED);
     assert_int_equal(t.fx.overran, 1u << D);
 
+    start_bounded(1); /* a refusal has one bound for all of its body: one that drips is no answer, and not retried, but the client has its status */
+    t.retry_after_ms = 7000;
+    assert_string_equal(head(P, 429), "cancelD relay:429P");
+    assert_int_equal(pdr_exchange_deadline(&t.x), t.now + IDLE_US * 1000);
+    assert_string_equal(tick_with(IDLE_US * 1000, t.now + IDLE_US * 1000), ""); /* what has come waits for the client */
+    assert_string_equal(tick_with(IDLE_US * 1000, t.now + IDLE_US * 1000 - 1), "cancelP respond:prefill_timeout:429 finish");
+    assert_int_equal(t.act[1].retry_after_ms, 7000);
+    assert_int_equal(t.fx.leg[P].verdict, PDR_VERDICT_NONE); /* it has one */
+    start_bounded(1);
+    assert_string_equal(head(D, 400), "cancelP relay:400D");
+    sent();
+    assert_string_equal(tick_with(IDLE_US * 1000, 0), "cancelD abort:decode_timeout finish"); /* of which the host knows nothing, too */
+
     start_bounded(1); /* a host that does not know is asked once, and no more */
     head(P, 200);
     head(D, 200);
