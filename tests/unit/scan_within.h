@@ -372,7 +372,7 @@ static void units_of_three_bytes(void **state)
 /* ---------------------------------------------------------------------------------------------------- strings */
 
 static const char *const pieces[] = {"\\\\", "\\\"", "\\n", "\\/", "\\u4f60", "\\u001F", "\\u0041", "\\ud83d\\ude00", "\\uDBFF\\udfff", "\xe4\xbd\xa0", "\xf0\x9f\x98\x80", "\xc3\xa9", "\\t\\r\\b\\f", "x", " y", "\\u00e9", "\\u0022", "\\ue000"};
-static const char *const wrong[] = {"\\ud83d", "\\udc00", "\\u12", "\\x", "\x01", "\x1f", "\xe4\xbd", "\xf0\x9f\x98", "\x80", "\\", "\"", "\\u123g", "\\ud83d\\u0041", "\\uDC00", "\xed\xa0\x80", "\xc0\x80", "\\ud83d\\n", "\\ud83d\\ue000", "\\ud83d\\nde00", "\\ud83dxude00", "\\ud83d\\"};
+static const char *const wrong[] = {"\\ud83d", "\\udc00", "\\u12", "\\x", "\x01", "\x1f", "\xe4\xbd", "\xf0\x9f\x98", "\x80", "\\", "\"", "\\u123g", "\\ud83d\\u0041", "\\uDC00", "\xed\xa0\x80", "\xc0\x80", "\\ud83d\\n", "\\ud83d\\ue000", "\\ud83d\\nde00", "\\ud83dxude00", "\\ud83d\\", "\\ug123", "\\u1g23", "\\u12g3"};
 
 /* {"a":"…"} with some of the pieces in its string, which begins at 6. */
 static size_t random_string(uint8_t *body, uint64_t *seed, int damaged)
@@ -551,9 +551,16 @@ static void strings(void **state)
 /* One byte that is not plain, at every place of a long plain string. */
 static void one_byte_in_many(void **state)
 {
-    static const char *const all[] = {"\"", "\\n", "\\/", "\x01", "\xc3\xa9", "\\u00e9", "\\ud83d\\ude00", "\\udc00", "\x80", "\xe4\xbd\xa0", "\\ue000"};
+    static const char *const all[] = {"\"", "\\n", "\\/", "\x01", "\xc3\xa9", "\\u00e9", "\\ud83d\\ude00", "\\udc00", "\x80", "\xe4\xbd\xa0", "\\ue000", "\\ug123", "\\u1g23", "\\u12g3", "\\u123g", "\xc3", "\xf0\x9f"};
     uint8_t text[600];
     (void)state;
+    for (unsigned at = 60; at < 70; at++) { /* beside a character that is right: each block answers for itself */
+        memset(text, 'x', 200);
+        memcpy(text, "{\"a\":\"\xc3\xa9", 8);
+        text[at] = 0x80;
+        memcpy(text + 198, "\"}", 2);
+        check_string(text, 200, at);
+    }
     for (unsigned which = 0; which < sizeof all / sizeof *all; which++)
         for (unsigned at = 6, size = (unsigned)strlen(all[which]); at < 460; at += at > 70 && at < 120 ? 3 : 1) {
             size_t n = 470 + at % 3 * 50;
@@ -592,6 +599,47 @@ static void pairs_cut_by_the_end(void **state)
             size_t n = (size_t)sprintf((char *)text, "{\"a\":\"%*s%.*s", (int)lead, "", (int)some, "\\ud83d\\ude00");
             check_string(text, n, 0);
         }
+}
+
+/* A string that ends in the block at hand, and is not odd, is found in the masks alone, wherever the block is. */
+static void masks_at_hand_are_used(void **state)
+{
+    uint8_t text[400];
+    (void)state;
+    memset(text, 'x', sizeof text);
+    for (size_t base = 0; base < 320; base += 64)
+        for (unsigned from = 0; from < 64; from++)
+            for (unsigned to = from; to < 64; to += 1 + to % 3) {
+                const uint8_t *body = placed(text, sizeof text, 0);
+                scanner s;
+                int odd = -1;
+                scanner_init(&s, body, sizeof text, 128);
+                s.base = base;
+                s.quotes = 1ull << to | 1ull << 63;
+                s.special = to < 63 ? 1ull << (to + 1) : 0; /* behind it: another string's */
+                if (from) s.special |= 1ull << (from - 1), s.quotes |= 1ull << (from - 1);
+                s.odd = s.bad = s.special;
+                assert_ptr_equal(string_end(&s, body + base + from, &odd), body + base + to);
+                assert_int_equal(odd, 0);
+            }
+}
+
+/* Strings that begin far behind the body's begin, before any block was looked at. */
+static void far_strings(void **state)
+{
+    static uint8_t text[8192];
+    (void)state;
+    for (size_t lead = 4000; lead < 4300; lead++) {
+        scanner s;
+        const uint8_t *body;
+        int odd;
+        memset(text, ' ', lead);
+        memcpy(text + lead, "\"abc\"}", 6);
+        body = placed(text, lead + 6, 0);
+        memset(&s, 0xFF, sizeof s);
+        scanner_init(&s, body, lead + 6, 128);
+        assert_ptr_equal(string_end(&s, body + lead + 1, &odd), body + lead + 4);
+    }
 }
 
 /* Behind the body's last byte no string begins, whatever the block before holds. */
@@ -641,6 +689,19 @@ static void more_long_strings_than_are_remembered(void **state)
             p = end + 2;
         }
     }
+    for (uint32_t i = 0; i < s.longs; i++) s.long_strings[i].length = 11 << 1; /* what is remembered counts, and nothing is looked for */
+    for (uint32_t stride = 1; stride < 4; stride++) {
+        uint32_t known = 0;
+        s.next_long = 0;
+        p = body + 6;
+        for (uint32_t i = 0; i < count; i++) {
+            const uint8_t *end = (const uint8_t *)strchr((const char *)p + 1, '"');
+            while (known < s.longs && s.body + s.long_strings[known].begin < p + 1) known++;
+            if (i % stride == 0) assert_ptr_equal(known_string_end(&s, p + 1, &odd), known < s.longs && s.body + s.long_strings[known].begin == p + 1 ? p + 12 : end);
+            p = end + 2;
+        }
+    }
+    for (uint32_t i = 0; i < s.longs; i++) s.long_strings[i].length = LONG_BYTES << 1;
     for (uint32_t i = 0; i < s.longs; i++) assert_true(s.long_strings[i].length >> 1 >= LONG_BYTES && (!i || s.long_strings[i].begin > s.long_strings[i - 1].begin));
     assert_int_equal(s.longs, LONG_COUNT);
 }
@@ -1007,7 +1068,7 @@ static int scan_within(void)
 {
     const struct CMUnitTest tests[] = { /* those that find most first: tests/tools/mutate.py */
         cmocka_unit_test(nothing_is_known_at_first), cmocka_unit_test(edges), cmocka_unit_test(where_it_ends), cmocka_unit_test(spaces), cmocka_unit_test(escapes),
-        cmocka_unit_test(strings), cmocka_unit_test(values), cmocka_unit_test(integers), cmocka_unit_test(nesting), cmocka_unit_test(lengths), cmocka_unit_test(pairs_cut_by_the_end), cmocka_unit_test(nothing_behind_the_end), cmocka_unit_test(numbers_and_words),
+        cmocka_unit_test(strings), cmocka_unit_test(values), cmocka_unit_test(integers), cmocka_unit_test(nesting), cmocka_unit_test(masks_at_hand_are_used), cmocka_unit_test(far_strings), cmocka_unit_test(lengths), cmocka_unit_test(pairs_cut_by_the_end), cmocka_unit_test(nothing_behind_the_end), cmocka_unit_test(numbers_and_words),
         cmocka_unit_test(one_byte_in_many), cmocka_unit_test(more_long_strings_than_are_remembered), cmocka_unit_test(many_bytes_at_once),
         cmocka_unit_test(every_byte_at_every_place), cmocka_unit_test(words_and_bits), cmocka_unit_test(utf8), cmocka_unit_test(units_of_three_bytes),
     };
