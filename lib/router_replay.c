@@ -540,6 +540,8 @@ static void read_decide(pdr_replay *p, pdr_eye *e, pdr_replay_step *s)
     s->output_tokens = a->job.output_tokens;
     s->block_millitokens = a->job.block_millitokens;
     s->blocks = (uint32_t)p->hashes_n;
+    s->tenant = a->request.tenant;
+    s->priority = a->priority;
     if (e->bad) return;
     open_books(p, &b);
     if (p->synced) restore(p, &b);

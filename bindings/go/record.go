@@ -128,6 +128,8 @@ type ReplayStep struct {
 	BlockMillitokens uint64
 	Blocks           uint32
 	_                uint32
+	Tenant           uint64 // of the request, and its priority with its body's
+	Priority         int64
 }
 
 // Replay makes recorded decisions again. One goroutine at a time.

@@ -64,6 +64,7 @@ static void step_json(struct replaying *r, struct text *o, const pdr_replay_step
     if (s->kind == PDR_REPLAY_USAGE) text_printf(o, ",\"cached_tokens\":%" PRIu64, s->cached_tokens);
     if (s->kind == PDR_REPLAY_PREFILLED) text_printf(o, ",\"prefill_us\":%" PRIu64, s->prefill_us);
     if (s->kind == PDR_REPLAY_ROUTED) text_printf(o, ",\"blocks\":%u,\"block_millitokens\":%" PRIu64, s->blocks, s->block_millitokens);
+    if (s->kind == PDR_REPLAY_ROUTED && (s->tenant || s->priority)) text_printf(o, ",\"tenant\":\"%016" PRIx64 "\",\"priority\":%" PRId64, s->tenant, s->priority);
     if (s->kind == PDR_REPLAY_ROUTED && r->hashes) hashes_json(r, o, s);
     if (s->kind == PDR_REPLAY_ROUTED || s->kind == PDR_REPLAY_RELEASED || s->kind == PDR_REPLAY_REFUSED) {
         choice_json(r, o, "recorded", &s->recorded);

@@ -2,13 +2,14 @@
  * Reader of what `pdroutectl record` wrote: a running gateway's requests as a trace, through the library's public replay interface.
  *
  * Each recorded arrival is a request, with its time, its block hashes (which requests that share a prefix have in common) and the lengths that its answer's usage named;
- * where none did, those that the router expected. The block of the trace is the mean number of tokens per hash. What the hashes do not cover (the last part of a block,
+ * where none did, those that the router expected. Tenants are recorded as hashes: their names here are those, in hexadecimal. The block of the trace is the mean number of tokens per hash. What the hashes do not cover (the last part of a block,
  * or a prompt longer than the router hashes) is shared with nobody. Limits: a retry is recorded as an arrival of its own; arrivals are an open loop.
  */
 #include "trace.h"
 
 #include "pdroute/pdroute.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -49,6 +50,17 @@ static int note(record *r, usage u)
     return 0;
 }
 
+/* As it was told to the router; nobody and no priority in the whole file: the trace has no tenants. */
+static int take_tenant(record *r, sim_entry *e, const pdr_replay_step *s)
+{
+    char    name[24];
+    int64_t n = s->priority < INT32_MIN ? INT32_MIN : s->priority > INT32_MAX ? INT32_MAX : s->priority;
+    if (!s->tenant && !n) return 0;
+    int len = s->tenant ? snprintf(name, sizeof name, "%016" PRIx64, s->tenant) : 0;
+    e->tenant = sim_tenants_row(&r->t->tenants, name, (size_t)len, (int32_t)n);
+    return e->tenant == SIM_NONE ? -1 : 0;
+}
+
 static int add_arrival(record *r, const pdr_replay_step *s)
 {
     size_t     n = r->hash_cap;
@@ -67,6 +79,7 @@ static int add_arrival(record *r, const pdr_replay_step *s)
     e->in = (uint32_t)(s->prompt_tokens < ANSWER_MOST ? s->prompt_tokens : ANSWER_MOST);
     e->out = (uint32_t)(s->output_tokens < ANSWER_MOST ? s->output_tokens : ANSWER_MOST);
     e->n = (uint32_t)n;
+    if (take_tenant(r, e, s)) return -1;
     if (s->block_millitokens) {
         r->tokens += (double)s->prompt_tokens;
         r->blocks += (double)s->prompt_tokens * 1000 / (double)s->block_millitokens;

@@ -749,8 +749,8 @@ typedef struct pdr_replay_step {
     uint64_t          cached_tokens;                /* USAGE */
     uint64_t          prefill_us;                   /* PREFILLED: from sending to the prompt's end */
     uint64_t          block_millitokens;            /* ROUTED: tokens per prefix block, in 1/1000 */
-    uint32_t          blocks;     /* ROUTED: block hashes */
-    uint32_t          reserved;
+    uint32_t          blocks, reserved; /* ROUTED: block hashes */
+    uint64_t          tenant; int64_t priority; /* ROUTED: of the request, the priority with its body's */
 } pdr_replay_step;
 /*
  * Opens a file in memory (borrowed until pdr_replay_close). Checked first: PDR_E_BLOCK_MAGIC not such a file, _LAYOUT of another version, _CORRUPT torn or changed, with the place in the message. Allocates. [object] since 0.1

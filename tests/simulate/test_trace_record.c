@@ -68,6 +68,8 @@ static void request(recording *c, uint64_t i, int answered)
     p.prompt_tokens = ASKED;
     p.blocks = BLOCKS;
     q.lease = c->lease;
+    q.tenant = i == 2 || i == 4 ? 0xabcdef : 0;
+    q.priority = i >= 3 ? -5 : 0;
     c->now += 500000000; /* two a second */
     q.now_ns = c->now;
     assert_int_equal(pdr_route_prompt(c->r, &p, hashes, BLOCKS, &q, &d, NULL), PDR_OK);
@@ -124,6 +126,7 @@ static void a_record_is_a_trace(void **state)
     assert_int_equal(sim_trace_finish(&t), 0);
     assert_int_equal(t.n, REQUESTS);
     assert_false(t.closed);
+    assert_int_equal(t.tenants.n, 4); /* two names, two priorities */
     assert_in_range(t.block, BLOCK - 1, BLOCK + 8); /* tokens per hash, in the engine's count */
     for (uint32_t i = 0; i < REQUESTS; i++) {
         const sim_entry *e = &t.entries[i];
@@ -131,6 +134,8 @@ static void a_record_is_a_trace(void **state)
         assert_int_equal(e->in, i == 1 ? ASKED : SAID);
         if (i != 1) assert_int_equal(e->out, ANSWER);
         assert_int_equal(e->n, (e->in + t.block - 1) / t.block);
+        assert_string_equal(t.tenants.v[e->tenant].name, i == 2 || i == 4 ? "0000000000abcdef" : "");
+        assert_int_equal(t.tenants.v[e->tenant].priority, i >= 3 ? -5 : 0);
         for (uint32_t k = 0; k < e->n; k++) assert_int_equal(t.ids[e->first + k] == t.ids[k], k < SHARED || i == 0);
     }
     sim_trace_free(&t);

@@ -760,9 +760,11 @@ class ReplayStep(Struct):
     block_millitokens: int
     blocks: int
     reserved: int
-    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32), ("number", c_uint64), ("time_ns", c_uint64), ("ticket", c_uint64), ("checked", c_uint32), ("same", c_uint32), ("recorded", ReplayChoice), ("replayed", ReplayChoice), ("prompt_tokens", c_uint64), ("output_tokens", c_uint64), ("cached_tokens", c_uint64), ("prefill_us", c_uint64), ("block_millitokens", c_uint64), ("blocks", c_uint32), ("reserved", c_uint32)]
+    tenant: int
+    priority: int
+    _fields_ = [("struct_size", c_uint32), ("kind", c_uint32), ("number", c_uint64), ("time_ns", c_uint64), ("ticket", c_uint64), ("checked", c_uint32), ("same", c_uint32), ("recorded", ReplayChoice), ("replayed", ReplayChoice), ("prompt_tokens", c_uint64), ("output_tokens", c_uint64), ("cached_tokens", c_uint64), ("prefill_us", c_uint64), ("block_millitokens", c_uint64), ("blocks", c_uint32), ("reserved", c_uint32), ("tenant", c_uint64), ("priority", c_int64)]
     if typing.TYPE_CHECKING:
-        def __init__(self, *, kind: int = ..., number: int = ..., time_ns: int = ..., ticket: int = ..., checked: int = ..., same: int = ..., recorded: ReplayChoice = ..., replayed: ReplayChoice = ..., prompt_tokens: int = ..., output_tokens: int = ..., cached_tokens: int = ..., prefill_us: int = ..., block_millitokens: int = ..., blocks: int = ...) -> None: ...
+        def __init__(self, *, kind: int = ..., number: int = ..., time_ns: int = ..., ticket: int = ..., checked: int = ..., same: int = ..., recorded: ReplayChoice = ..., replayed: ReplayChoice = ..., prompt_tokens: int = ..., output_tokens: int = ..., cached_tokens: int = ..., prefill_us: int = ..., block_millitokens: int = ..., blocks: int = ..., tenant: int = ..., priority: int = ...) -> None: ...
 
 
 class Stats(Struct):
