@@ -81,6 +81,20 @@ static int is_named(const char *path, const struct stat *st)
     return !stat(path, &now) && now.st_dev == st->st_dev && now.st_ino == st->st_ino;
 }
 
+/* The path leads to no file because it is a symbolic link to none: what "No such file" and "File exists" would both hide. 0: it is something else; errno stays. */
+static int dangles(const char *path, pdr_error *err)
+{
+    const int   was = errno;
+    char        to[512];
+    struct stat st;
+    ssize_t     n = readlink(path, to, sizeof to - 1);
+    int         none = n >= 0 && stat(path, &st) && errno == ENOENT;
+    errno = was;
+    if (!none) return 0;
+    to[n] = 0;
+    return pdr_host_fail(err, PDR_E_SYSTEM, "%s is a symbolic link to %s, which does not exist", path, to);
+}
+
 /* Removes temporary files whose creators died. Failures do not matter: it is a courtesy. */
 static void sweep_temps(const char *path)
 {
@@ -230,7 +244,7 @@ static int create_first(pdr_host *h, const pdr_config *config, uint64_t boot, pd
     if (code) return code;
     if (fstat(d.fd, &st)) {
         code = pdr_host_fail_errno(err, "cannot look at", d.path);
-    } else if (link(d.path, h->path)) {
+    } else if (link(d.path, h->path) && !(code = dangles(h->path, err))) {
         code = errno == EEXIST || errno == ENOENT ? PDR_E_AGAIN : pdr_host_fail_errno(err, "cannot create", h->path);
     }
     if (code) {
@@ -324,6 +338,7 @@ static int open_once(pdr_host *h, const pdr_config *config, uint32_t flags, uint
     int code, fd = open(h->path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 && errno == ENOENT && (flags & (PDR_HOST_CREATE | PDR_HOST_RECREATE)))
         return create_first(h, config, boot, err);
+    if (fd < 0 && errno == ENOENT && (code = dangles(h->path, err))) return code;
     if (fd < 0) return pdr_host_fail_errno(err, "cannot open", h->path);
     code = attach_existing(h, fd, config, flags, boot, err);
     if (h->fd != fd) close(fd); /* releases the replacer's lock as well */

@@ -244,6 +244,16 @@ static void odd_paths(void **state)
     assert_int_equal(mkfifo(test_path("fifo"), 0600), 0);
     assert_int_equal(open_block(test_path("fifo"), PDR_HOST_RECREATE, &h, NULL), PDR_E_SYSTEM); /* and does not hang */
     assert_non_null(strstr(err.message, "not a regular file"));
+    assert_int_equal(symlink("/no/such/block", test_path("dangling")), 0);
+    for (uint32_t flags = 0; flags <= PDR_HOST_RECREATE; flags = flags ? flags << 1 : 1) {
+        assert_int_equal(open_block(test_path("dangling"), flags, &h, NULL), PDR_E_SYSTEM); /* not made at the other end, nor in the link's place */
+        assert_non_null(strstr(err.message, "dangling is a symbolic link to /no/such/block, which does not exist"));
+    }
+    assert_int_equal(open_block(test_path("target"), PDR_HOST_CREATE, &h, NULL), PDR_OK);
+    pdr_host_close(h);
+    assert_int_equal(symlink(test_path("target"), test_path("link")), 0);
+    assert_int_equal(open_block(test_path("link"), PDR_HOST_CREATE, &h, NULL), PDR_OK); /* one that leads to a block is as good as it */
+    pdr_host_close(h);
     assert_int_equal(open_block(test_path("x"), 1u << 30, &h, NULL), PDR_E_INVALID);
 }
 
