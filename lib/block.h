@@ -25,7 +25,7 @@
 
 #include <setjmp.h>
 
-#define PDR_LAYOUT_VERSION 17
+#define PDR_LAYOUT_VERSION 18
 
 /* What is learnt about requests in general; what is learnt about a server is in its target. */
 typedef struct pdr_learnt {

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { STEPS_PER_OCTAVE = 8, STEP_BITS = 3, SIZE_LEAST = 64, BUCKETS_LEAST = 64, FAIR_LEAST = 64 /* 1/16 */, FAIR_ALL = 1024 };
+enum { STEPS_PER_OCTAVE = 8, STEP_BITS = 3, SIZE_LEAST = 64, BUCKETS_LEAST = 64, FAIR_LEAST = 64 /* 1/16 */, FAIR_ALL = 1024, OLD_PART = 8 };
 #define PDR_FAIR_HALF_NS 30000000000ull
 #define TIME_MOST_US     (1ull << 32) /* 71 minutes */
 #define TURN_OVERDUE_MOST (1ull << 61)
@@ -86,12 +86,16 @@ static void drop_lane(const pdr_hold *h, uint32_t at)
     h->head->lane_free = at;
 }
 
+static uint64_t half_ns_of(const pdr_held *s) { return s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns; }
+
+int pdr_held_is_old(const pdr_held *s, uint64_t now_ns) { return half_ns_of(s) <= now_ns; }
+
 static void show_head(const pdr_hold *h, pdr_lane *l)
 {
     const pdr_held *s = &h->slots[l->first];
     l->head_ns = s->enqueued_ns;
     l->head_sequence = s->sequence;
-    l->head_half_ns = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
+    l->head_half_ns = half_ns_of(s);
     h->first.came[l->place] = pdr_board_time(l->head_ns, 0);
     h->first.half[l->place] = l->head_half_ns;
 }
@@ -178,7 +182,8 @@ void pdr_hold_remove(const pdr_hold *h, uint32_t slot)
     while (h->head->high && !h->slots[h->head->high - 1].booking) h->head->high--;
 }
 
-static uint64_t halves_of(const pdr_account *a, uint64_t now_ns) { return now_ns > a->served_ns ? (now_ns - a->served_ns) / PDR_FAIR_HALF_NS : 0; }
+/* At the same moments for all accounts, or shares would depend on when each was first charged. */
+static uint64_t halves_of(const pdr_account *a, uint64_t now_ns) { return now_ns > a->served_ns ? now_ns / PDR_FAIR_HALF_NS - a->served_ns / PDR_FAIR_HALF_NS : 0; }
 
 static uint64_t faded(const pdr_account *a, uint64_t now_ns)
 {
@@ -188,9 +193,9 @@ static uint64_t faded(const pdr_account *a, uint64_t now_ns)
 
 static void fade(pdr_account *a, uint64_t now_ns)
 {
-    uint64_t halves = halves_of(a, now_ns);
+    if (!halves_of(a, now_ns)) return;
     a->served_us = faded(a, now_ns);
-    a->served_ns += halves * PDR_FAIR_HALF_NS;
+    a->served_ns = now_ns;
 }
 
 /* Of one of so many tenants that were served `sum` together. Squared: it has to outweigh ages. */
@@ -206,12 +211,18 @@ void pdr_hold_waited(const pdr_hold *h, uint64_t us)
     if (us > h->head->longest_us) h->head->longest_us = us;
 }
 
-void pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, uint64_t now_ns)
+static void charge(pdr_account *a, uint64_t work_us, uint64_t now_ns)
 {
-    pdr_account *a = &h->head->account[account_of(tenant)];
     if (!a->served_ns) a->served_ns = now_ns;
     fade(a, now_ns);
     a->served_us += work_us < TIME_MOST_US ? work_us : TIME_MOST_US;
+}
+
+void pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, uint64_t now_ns, int old)
+{
+    charge(&h->head->account[account_of(tenant)], work_us, now_ns);
+    charge(&h->head->account[PDR_OF_ALL], work_us, now_ns);
+    if (old) charge(&h->head->account[PDR_OF_OLD], work_us, now_ns);
 }
 
 /* ---- order */
@@ -223,6 +234,7 @@ void pdr_hold_pass(const pdr_hold *h, uint64_t now_ns)
     h->head->ranked = 0;
     h->head->looked_at = PDR_NONE;
     h->head->wide = (uint32_t)pdr_least_is_wide();
+    h->head->old_first = faded(&h->head->account[PDR_OF_OLD], now_ns) * OLD_PART <= faded(&h->head->account[PDR_OF_ALL], now_ns);
     if (h->head->tenants < 2) return; /* one tenant alone is always treated fairly */
     for (uint32_t i = 0; i < PDR_TENANTS; i++) {
         if (!h->head->account[i].held) continue;
@@ -247,7 +259,7 @@ static pdr_order order_of(const pdr_hold *h, uint64_t ageing_us, uint64_t now_ns
 /* overdue_ns: when half of its time was over, if it is; UINT64_MAX else. */
 static inline pdr_rank rank(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, uint64_t came_ns, uint64_t half_ns, uint64_t sequence)
 {
-    uint64_t t = o->ageing_us + capped(pdr_elapsed_us(o->now_ns, came_ns)), urgency = t * l->inverse >> 8, overdue = half_ns <= o->now_ns ? half_ns : UINT64_MAX;
+    uint64_t t = o->ageing_us + capped(pdr_elapsed_us(o->now_ns, came_ns)), urgency = t * l->inverse >> 8, overdue = half_ns <= o->now_ns && h->head->old_first ? half_ns : UINT64_MAX;
     if (o->fair) {
         const pdr_account *a = &h->head->account[l->account];
         const uint32_t     fairness = a->held ? a->fairness_q10 : (uint32_t)FAIR_ALL;
@@ -267,8 +279,7 @@ static inline int before(const pdr_rank *a, const pdr_rank *b)
 
 static pdr_rank rank_as(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, const pdr_held *s)
 {
-    uint64_t half = s->deadline_ns > s->enqueued_ns ? s->enqueued_ns + (s->deadline_ns - s->enqueued_ns) / 2 : s->enqueued_ns;
-    return rank(h, o, l, s->enqueued_ns, half, s->sequence);
+    return rank(h, o, l, s->enqueued_ns, half_ns_of(s), s->sequence);
 }
 
 static pdr_rank rank_of(const pdr_hold *h, const pdr_order *o, const pdr_lane *l, uint32_t slot) { return rank_as(h, o, l, &h->slots[slot]); }
@@ -289,7 +300,7 @@ static pdr_rank rank_in_lane(const pdr_hold *h, const pdr_order *o, const pdr_la
 /* The same for all lanes at once, where nobody was looked at in this pass, nobody has a priority, and one tenant has all. */
 static uint32_t rank_all(const pdr_hold *h, const pdr_order *o, int wide)
 {
-    const pdr_turns_now now = {o->ageing_us, TIME_MOST_US, o->now_ns, pdr_board_time(o->now_ns, 0)};
+    const pdr_turns_now now = {o->ageing_us, TIME_MOST_US, h->head->old_first ? o->now_ns : 0, pdr_board_time(o->now_ns, 0)};
     const uint32_t      n = h->head->lanes;
     pdr_turns_of(&h->first, n, &now, &h->turn, wide);
     memcpy(h->ranked, h->active, n * sizeof *h->ranked);

@@ -5,7 +5,7 @@
  * deadline, priority, tenant, and a sample of its prefix chain: up to PDR_HELD_SAMPLES hashes, evenly spaced, so that matching it again costs the same for every
  * prompt and is exact to 1/64 of its length.
  *
- * Order: higher priority first. Within one priority whoever has waited for half of what he may wait, the oldest first; then descending
+ * Order: higher priority first. Within one priority whoever has waited for half of what he may wait, the oldest first, as long as such requests had no more than an eighth of all work lately; then descending
  * (W + age) / size * fairness: shortest first with ageing (docs/scheduling.md). Sizes count in steps of an eighth of an octave (9 %). Fairness: 1, or less for a
  * tenant that was served more than its share lately, down to 1/16.
  *
@@ -20,7 +20,13 @@
 #include "least.h"
 #include "turns.h"
 
-enum { PDR_HELD_SAMPLES = 64, PDR_TENANTS = 256 };
+enum {
+    PDR_HELD_SAMPLES = 64,
+    PDR_TENANTS = 256,
+    PDR_OF_ALL = PDR_TENANTS, /* accounts behind those of the tenants: of everybody, and of whoever had waited for half of his time */
+    PDR_OF_OLD,
+    PDR_ACCOUNTS
+};
 
 typedef struct pdr_held {
     uint64_t booking;        /* id; 0: free */
@@ -71,7 +77,8 @@ typedef struct pdr_hold_head {
     uint64_t unlike;         /* lanes in use of another priority than 0 */
     uint32_t wide, behind;   /* pdr_least_is_wide(), where the last pass was begun; the lane, by its place in turn[], of which one was looked at and the next one's turn is not known: PDR_NONE */
     uint64_t longest_us;     /* that anybody has waited so far */
-    pdr_account account[PDR_TENANTS];
+    uint32_t old_first, reserved; /* in this pass: whoever has waited for half of his time goes first */
+    pdr_account account[PDR_ACCOUNTS];
 } pdr_hold_head;
 
 typedef struct pdr_hold {
@@ -93,8 +100,10 @@ void     pdr_hold_init(const pdr_hold *h, uint32_t max);
 uint32_t pdr_hold_add(const pdr_hold *h, const pdr_job *job, const uint64_t *hashes, size_t n);
 void     pdr_hold_commit(const pdr_hold *h, uint32_t slot, uint64_t booking);
 void     pdr_hold_remove(const pdr_hold *h, uint32_t slot);
-/* A tenant was served, from the queue or past it. */
-void     pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, uint64_t now_ns);
+/* A tenant was served, from the queue or past it; `old`: with somebody who had waited for half of his time. */
+void     pdr_hold_charge(const pdr_hold *h, uint64_t tenant, uint64_t work_us, uint64_t now_ns, int old);
+/* Whether half of its time is over. */
+int      pdr_held_is_old(const pdr_held *s, uint64_t now_ns);
 /* Somebody has waited so long. */
 void     pdr_hold_waited(const pdr_hold *h, uint64_t us);
 /* A pass begins. */

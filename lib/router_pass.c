@@ -75,12 +75,13 @@ static int release(pdr_books *b, pdr_booking *k, uint32_t slot, const pdr_choice
 {
     const pdr_job *job = &b->hold.slots[slot].job; /* nobody writes there before it has left */
     uint64_t       tenant = b->hold.slots[slot].tenant;
+    int            old = pdr_held_is_old(&b->hold.slots[slot], b->now_ns);
     pdr_log_entry *record = pdr_log_begin(b, job, choice);
     k->ready_ns = b->now_ns;
     if (pdr_book(b, k, job, choice, NULL, 0, PDR_BOOKING_READY)) return -1; /* stays held: no rooms left, which its deadline will tell */
     k->held = PDR_NONE; /* not before: a kill in pdr_book leaves it held */
     pdr_hold_remove(&b->hold, slot);
-    pdr_hold_charge(&b->hold, tenant, work_us, b->now_ns);
+    pdr_hold_charge(&b->hold, tenant, work_us, b->now_ns, old);
     pdr_hold_waited(&b->hold, pdr_elapsed_us(b->now_ns, k->enqueued_ns));
     pdr_booking_announce(&b->ledger, k);
     b->r->stats.released++;

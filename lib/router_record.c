@@ -175,7 +175,7 @@ static void key(pdr_books *b)
     pdr_pen_number(&pen, b->hold.head->held);
     for (uint32_t i = 0; i < b->hold.head->high; i++)
         if (b->hold.slots[i].booking) put_held(&pen, &b->hold.slots[i], b->hold.slots[i].booking);
-    for (uint32_t i = 0; i < PDR_TENANTS; i++) {
+    for (uint32_t i = 0; i < PDR_ACCOUNTS; i++) {
         if (!b->hold.head->account[i].served_us) continue;
         pdr_pen_number(&pen, i + 1u);
         pdr_pen_number(&pen, b->hold.head->account[i].served_us);

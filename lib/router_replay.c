@@ -327,8 +327,8 @@ static void read_key(pdr_replay *p, pdr_eye *e)
     restore(p, &b);
     for (uint64_t n = pdr_eye_below(e, p->r->config.max_held); n && !e->bad; n--) read_held(p, e, &b, NULL, NULL);
     pdr_hold_rebuild(&b.hold); /* they were written by slot, and stand in line by arrival */
-    for (uint32_t i = 0; i < PDR_TENANTS; i++) b.hold.head->account[i].served_us = b.hold.head->account[i].served_ns = 0;
-    for (uint64_t i; (i = pdr_eye_below(e, PDR_TENANTS)) && !e->bad;) {
+    for (uint32_t i = 0; i < PDR_ACCOUNTS; i++) b.hold.head->account[i].served_us = b.hold.head->account[i].served_ns = 0;
+    for (uint64_t i; (i = pdr_eye_below(e, PDR_ACCOUNTS)) && !e->bad;) {
         b.hold.head->account[i - 1].served_us = pdr_eye_number(e);
         b.hold.head->account[i - 1].served_ns = pdr_eye_number(e);
     }
@@ -394,7 +394,7 @@ static pdr_turn *turn_of(pdr_turns *t, uint64_t ticket)
 /* Runs the pass again, then puts the queue into the state that the recorded one left. */
 static void read_pass(pdr_replay *p, pdr_eye *e)
 {
-    pdr_account accounts[PDR_TENANTS];
+    pdr_account accounts[PDR_ACCOUNTS];
     pdr_books   b;
     int         again = 0;
     p->recorded.n = p->replayed.n = p->told_recorded = p->told_replayed = 0;
@@ -420,7 +420,7 @@ static void read_pass(pdr_replay *p, pdr_eye *e)
     restore(p, &b);
     memcpy(accounts, b.hold.head->account, sizeof accounts);
     pdr_release_held(&b);
-    for (uint32_t i = 0; i < PDR_TENANTS; i++) { /* who is held is the queue's to say */
+    for (uint32_t i = 0; i < PDR_ACCOUNTS; i++) { /* who is held is the queue's to say */
         b.hold.head->account[i].served_us = accounts[i].served_us;
         b.hold.head->account[i].served_ns = accounts[i].served_ns;
     }
@@ -438,13 +438,16 @@ static void read_pass(pdr_replay *p, pdr_eye *e)
         const pdr_turn *replayed = turn_of(&p->replayed, p->recorded.v[i].ticket);
         uint32_t slot = p->recorded.v[i].result == PDR_SERVED_WAITS ? PDR_NONE : slot_of(p, &b, p->recorded.v[i].ticket);
         uint64_t tenant = 0;
+        int      old = 0;
         if (slot != PDR_NONE) {
             tenant = b.hold.slots[slot].tenant;
+            old = pdr_held_is_old(&b.hold.slots[slot], b.now_ns);
             drop_slot(&b, slot);
         } else if (replayed) {
             tenant = replayed->held.tenant;
+            old = pdr_held_is_old(&replayed->held, b.now_ns);
         }
-        if (p->recorded.v[i].result == PDR_SERVED_RELEASED) pdr_hold_charge(&b.hold, tenant, p->recorded.v[i].work_us, b.now_ns);
+        if (p->recorded.v[i].result == PDR_SERVED_RELEASED) pdr_hold_charge(&b.hold, tenant, p->recorded.v[i].work_us, b.now_ns, old);
     }
 }
 
@@ -631,7 +634,7 @@ static int advance(pdr_replay *p, pdr_replay_step *s, pdr_error *err)
     if (p->joining || p->charging) {
         pdr_books b;
         open_books(p, &b);
-        if (p->charging) pdr_hold_charge(&b.hold, p->ask.request.tenant, p->work_us, b.now_ns);
+        if (p->charging) pdr_hold_charge(&b.hold, p->ask.request.tenant, p->work_us, b.now_ns, 0);
         p->charging = 0;
     }
     if (p->joining) {

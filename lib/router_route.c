@@ -189,7 +189,7 @@ static int send_now(pdr_books *b, const pdr_ask *a, uint32_t lease, const pdr_ch
         pdr_booking_free(&b->ledger, k, b->now_ns);
         return pdr_fail(err, code, "no bootstrap room can be allocated");
     }
-    pdr_hold_charge(&b->hold, a->request.tenant, k->work_us, b->now_ns);
+    pdr_hold_charge(&b->hold, a->request.tenant, k->work_us, b->now_ns, 0);
     *out = k;
     return PDR_OK;
 }

@@ -121,32 +121,44 @@ def test_the_table_has_them_and_no_name_steers_a_terminal(simulate, tmp_path):
 OVERLOAD = ("--trace", "synthetic:chat,n=3000,seed=3", "--prefill", 3, "--decode", 4, "--rate", 2.6)
 
 
+def mean(rows, *names):
+    """Mean TTFT of these tenants' requests together."""
+    return sum(rows[n]["ttft"]["mean"] * rows[n]["finished"] for n in names) / sum(rows[n]["finished"] for n in names)
+
+
 def test_a_flood_does_not_drown_the_others(simulate):
     """One tenant sends eight times as much as each other, more than the fleet can do, for longer than anybody may wait: the others hardly feel it, and nobody waits for longer than he may."""
     policies = ("pdroute:wait=60", "pdroute:wait=60,tenants=0", "dynamo-queue", "sglang")
     fair, blind, queue, sglang = (tenants(r) for r in simulate(*OVERLOAD, "--tenants", "flood=8,a,b,c,d", *(x for p in policies for x in ("--policy", p)))["runs"])
     for name in "abcd":
         assert fair[name]["refused"] == 0 and fair[name]["ttft"]["mean"] < 1.5
-        assert fair[name]["goodput"]["2s_50ms"] > blind[name]["goodput"]["2s_50ms"] + .2
-        assert all(other[name]["ttft"]["mean"] > 1.5 * fair[name]["ttft"]["mean"] for other in (queue, sglang))
-        assert blind[name]["ttft"]["mean"] > 5 * fair[name]["ttft"]["mean"]
-    assert fair["flood"]["wait"]["max"] < 62 and fair["flood"]["refused"] < .1 * fair["flood"]["requests"]
-    assert fair["flood"]["ttft"]["mean"] < blind["flood"]["ttft"]["mean"]  # it gains, too: its own order is kept
+        assert fair[name]["goodput"]["scaled_50ms"] > blind[name]["goodput"]["scaled_50ms"]
+    assert mean(blind, *"abcd") > 1.5 * mean(fair, *"abcd")
+    assert all(mean(other, *"abcd") > 4 * mean(fair, *"abcd") for other in (queue, sglang))
+    assert fair["flood"]["wait"]["max"] < 62 and fair["flood"]["refused"] < .05 * fair["flood"]["requests"]
 
 
 def test_a_flood_takes_nobody_elses_places(simulate):
-    """So large a flood that requests are refused on arrival: its own are."""
+    """So large a flood that requests are refused on arrival: its own are, of the others hardly any."""
     fair = tenants(simulate("--trace", "synthetic:lengths,n=4000,rate=16", "--prefill", 2, "--decode", 4, "--tenants", "flood=16,a,b", "--policy", "pdroute:wait=30")["runs"][0])
-    assert fair["flood"]["refused"] > 300
-    assert fair["a"]["refused"] == fair["b"]["refused"] == 0
+    assert fair["flood"]["refused"] > .2 * fair["flood"]["requests"]
+    assert fair["a"]["refused"] + fair["b"]["refused"] < .04 * (fair["a"]["requests"] + fair["b"]["requests"])
 
 
 def test_a_higher_priority_goes_first_and_nobody_waits_for_ever(simulate):
     policies = ("pdroute:wait=60,tenants=0", "pdroute:wait=60,tenants=0,priorities=0")
     told, alike = (tenants(r) for r in simulate(*OVERLOAD, "--tenants", "chat=1,batch=3", "--priority", "chat=1", *(x for p in policies for x in ("--policy", p)))["runs"])
-    assert told["chat"]["ttft"]["mean"] < 1.5 < 5 < alike["chat"]["ttft"]["mean"]
+    assert told["chat"]["ttft"]["mean"] < 1.2 < 1.5 < alike["chat"]["ttft"]["mean"]
     assert told["chat"]["refused"] == 0 and told["chat"]["wait"]["max"] < 15
     assert told["batch"]["ttft"]["mean"] > alike["batch"]["ttft"]["mean"]
-    assert told["batch"]["wait"]["max"] < 62
-    alone = tenants(simulate(*OVERLOAD, "--tenants", "chat=1,batch=3", "--priority", "chat=1,batch=1", "--policy", policies[0])["runs"][0])
-    assert alone["chat"]["ttft"] == alike["chat"]["ttft"]  # priorities that are alike are none
+    assert told["batch"]["wait"]["max"] < 62 and told["batch"]["refused"] < .04 * told["batch"]["requests"]
+    one = tenants(simulate(*OVERLOAD, "--tenants", "chat=1,batch=3", "--priority", "chat=1,batch=1", "--policy", policies[0])["runs"][0])
+    assert one["chat"]["ttft"] == alike["chat"]["ttft"]  # priorities that are alike are none
+
+
+@pytest.mark.parametrize("trace, prefill, decode, rate", [("synthetic:chat,n=3000,seed=3", 3, 4, 2.6), ("synthetic:lengths,n=4000,seed=3,rate=12", 3, 8, 1)])
+def test_an_overload_that_lasts_is_not_first_come_first_served(simulate, trace, prefill, decode, rate):
+    """Longer than half of what anybody may wait, so that all who are held have waited for that: most are still served soon, and those who are not are refused in time."""
+    run = simulate("--trace", trace, "--prefill", prefill, "--decode", decode, "--rate", rate, "--policy", "pdroute:wait=60")["runs"][0]
+    assert run["goodput"]["2s_50ms"] > .7 and run["ttft"]["p50"] < 1
+    assert run["refused"] < .12 * run["requests"] and run["held"]["max"] < 62

@@ -81,7 +81,7 @@ static uint32_t serve(queue *q, uint64_t ageing_us)
 {
     uint32_t slot = next(q, ageing_us);
     assert_int_not_equal(slot, PDR_NONE);
-    pdr_hold_charge(&q->h, q->h.slots[slot].tenant, q->h.slots[slot].size_us, q->now);
+    pdr_hold_charge(&q->h, q->h.slots[slot].tenant, q->h.slots[slot].size_us, q->now, pdr_held_is_old(&q->h.slots[slot], q->now));
     pdr_hold_remove(&q->h, slot);
     return slot;
 }
@@ -151,7 +151,7 @@ static void the_order_is_that_of_the_places(void **state)
         }
         uint64_t W = 1 + draw(&q, 3000000);
         uint32_t held = q.h.head->held;
-        pdr_hold_charge(&q.h, draw(&q, 5), draw(&q, 2000000), q.now);
+        pdr_hold_charge(&q.h, draw(&q, 5), draw(&q, 2000000), q.now, !draw(&q, 8));
         pdr_hold_pass(&q.h, q.now);
         for (uint32_t i = 0; i < MAX; i++)
             if (q.h.slots[i].booking) place[i] = pdr_hold_standing(&q.h, &q.h.slots[i], W, q.now).place;
@@ -195,6 +195,33 @@ static void half_of_the_time_is_the_bound(void **state)
     end(&q);
 }
 
+/* In an overload that lasts, everybody has waited for half of his time at last. An eighth of the work is for them, oldest first: small requests that come are still served soon. */
+static void those_who_have_waited_get_an_eighth(void **state)
+{
+    (void)state;
+    queue    q;
+    uint64_t work[2] = {0, 0}, last = 0;
+    begin(&q);
+    for (int i = 0; i < 100; i++) add(&q, 1000000, 0, 0, 600 * SECOND);
+    q.now += 301 * SECOND;
+    for (int i = 0; i < 3000; i++) {
+        const pdr_held *s;
+        if (!q.h.head->held || draw(&q, 20)) add(&q, 50000, 0, 0, 600 * SECOND);
+        s = &q.h.slots[serve(&q, 100000000)];
+        int large = s->size_us == 1000000;
+        if (large) assert_true(s->sequence == last + 1); /* the oldest */
+        if (large) last = s->sequence;
+        else assert_true(q.now - s->enqueued_ns < 20 * SECOND);
+        work[large] += s->size_us;
+        q.now += s->size_us * 1000;
+        if (!large) continue;
+        for (int k = 0; k < 19; k++) add(&q, 50000, 0, 0, 600 * SECOND); /* as many as come in that time: nearly all that can be done */
+    }
+    double part = (double)work[1] / (double)(work[0] + work[1]);
+    assert_true(part > .1 && part < .16);
+    end(&q);
+}
+
 /* One tenant asks for ten times as much as the other: each gets half while both want it. */
 static void a_greedy_tenant_waits_longer(void **state)
 {
@@ -219,7 +246,7 @@ static void one_tenant_alone_is_not_slowed(void **state)
     (void)state;
     queue q;
     begin(&q);
-    pdr_hold_charge(&q.h, 7, 1000000000, q.now);
+    pdr_hold_charge(&q.h, 7, 1000000000, q.now, 0);
     uint32_t small = add(&q, 10000, 0, 7, 60 * SECOND);
     add(&q, 20000, 0, 7, 60 * SECOND);
     assert_int_equal(next(&q, 1000), small);
@@ -232,7 +259,7 @@ static void a_flood_does_not_go_first_by_age(void **state)
     (void)state;
     queue q;
     begin(&q);
-    pdr_hold_charge(&q.h, 7, 20000000, q.now);
+    pdr_hold_charge(&q.h, 7, 20000000, q.now, 0);
     uint32_t small = add(&q, 10000, 0, 7, 60 * SECOND), flood = add(&q, 2000000, 0, 7, 60 * SECOND), large = add(&q, 1000000, 0, 8, 60 * SECOND);
     q.now += 31 * SECOND;
     assert_int_equal(next(&q, 1000000), large); /* it had no more than its share, and half of its time is over */
@@ -279,7 +306,7 @@ static void what_comes_before_a_tenant(void **state)
     const uint64_t far = UINT64_MAX;
     queue          q;
     begin(&q);
-    pdr_hold_charge(&q.h, 7, 20000000, q.now);
+    pdr_hold_charge(&q.h, 7, 20000000, q.now, 0);
     add(&q, 10000, 0, 7, 60 * SECOND);
     add(&q, 1000000, 0, 7, 60 * SECOND);
     assert_int_equal(pdr_hold_ahead_of_us(&q.h, 1500000, 0, 7, far, q.now), 1010000); /* one tenant: all that are not larger */
@@ -323,6 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nobody_goes_before_one_much_more_urgent), cmocka_unit_test(a_pass_sees_everybody_once),
         cmocka_unit_test(the_order_is_that_of_the_places),
+        cmocka_unit_test(those_who_have_waited_get_an_eighth),
         cmocka_unit_test(half_of_the_time_is_the_bound),           cmocka_unit_test(a_greedy_tenant_waits_longer),
         cmocka_unit_test(a_flood_does_not_go_first_by_age),
         cmocka_unit_test(one_tenant_alone_is_not_slowed),          cmocka_unit_test(what_comes_before),
