@@ -25,10 +25,10 @@ void ngx_http_pdroute_leg_forget(ngx_http_pdroute_leg_t *leg)
     leg->read_owned = 0;
 }
 
-/* A complete answer to a request of which not everything is sent yet. */
+/* A complete answer to a request of which not everything is sent yet. An exiting process keeps no connection: it does not send on. */
 static ngx_uint_t must_flush(ngx_http_pdroute_leg_t *leg)
 {
-    if (leg->c == NULL || leg->out == NULL || !leg->complete || !leg->keepalive) return 0;
+    if (leg->c == NULL || leg->out == NULL || !leg->complete || !leg->keepalive || ngx_exiting || ngx_terminate) return 0;
     return ngx_http_pdroute_leg_detach(leg) == NGX_OK;
 }
 
@@ -42,6 +42,7 @@ void ngx_http_pdroute_leg_release(ngx_http_pdroute_leg_t *leg)
         leg->state = PDROUTE_LEG_FLUSH;
         ngx_http_pdroute_leg_forget(leg);
         leg->c->data = leg;
+        leg->c->idle = 1; /* closed when the worker exits gracefully, as kept ones are */
         leg->c->read->handler = read_handler;
         leg->c->write->handler = write_handler;
         leg->c->log = leg->c->pool->log = leg->c->read->log = leg->c->write->log = ngx_cycle->log;

@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -177,3 +178,40 @@ def test_a_long_body_in_time(gw, fleet):
             s.sendall(sent[i:i + 30000])
             time.sleep(0.05)
         assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+class Early(Listener):
+    """Answers as soon as it has a head, keeps the connection, and reads no more of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.over = threading.Event()
+
+    def serve(self, s):
+        with s:
+            read_head(s)
+            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"choices\":[]}")
+            self.over.wait(60)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["answered before", "answered while it ends"])
+def test_an_exit_does_not_wait_for_a_server_that_reads_no_more(before, make_gateway):
+    """What was answered early is sent to its end only for the connection's sake, and an exiting process keeps none."""
+    worker = Early()
+    try:
+        gw = make_gateway([{"role": "both", "host": "127.0.0.1", "port": worker.port}], config={"hold": "off"})
+        sent = json.dumps(body("chat", text="word " * 2_000_000)).encode()  # more than any socket buffer holds
+        with socket.create_connection(("127.0.0.1", gw.port), 10) as s:
+            s.sendall(f"POST {PATHS['chat']} HTTP/1.1\r\n{HEAD}Content-Length: {len(sent)}\r\n\r\n".encode() + (sent if before else sent[:-1]))
+            if not before:
+                gw.process.send_signal(gw.stop_signal)
+                assert wait_for(lambda: not gw.listens(), timeout=10)
+                s.sendall(sent[-1:])
+            got = b""
+            while b"]}" not in got and (piece := s.recv(65536)):
+                got += piece
+            assert got.startswith(b"HTTP/1.1 200 "), got
+        assert gw.stop(timeout=30) < 6  # the time for which other ends are waited for; send_timeout is 60 s
+    finally:
+        worker.over.set()
+        worker.close()
