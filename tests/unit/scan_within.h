@@ -578,13 +578,14 @@ static void lengths(void **state)
     uint8_t text[400];
     (void)state;
     for (unsigned length = 0; length < 200; length++)
-        for (unsigned escape = 0; escape < 4; escape++) { /* 3: with no closing quote */
+        for (unsigned escape = 0; escape < 5; escape++) { /* 3 and 4: with no closing quote */
             size_t n = 6;
             memcpy(text, "{\"a\":\"", 6);
             memset(text + n, 'x', length);
-            if (length >= 2 && escape % 3) memcpy(text + n + length - 2, escape == 1 ? "\\n" : "\\/", 2);
+            for (unsigned i = 1; escape == 4 && i + 1 < length; i += 2) memcpy(text + n + i, "\\\"", 2); /* an escape that is cut by each block's end */
+            if (length >= 2 && (escape == 1 || escape == 2)) memcpy(text + n + length - 2, escape == 1 ? "\\n" : "\\/", 2);
             n += length;
-            memcpy(text + n, escape == 3 ? "}}" : "\"}", 2);
+            memcpy(text + n, escape >= 3 ? "}}" : "\"}", 2);
             check_string(text, n + 2, length);
         }
 }
