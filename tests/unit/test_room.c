@@ -118,6 +118,21 @@ static void zero_is_skipped_and_the_end_is_an_error(void **state)
     assert_int_equal(pdr_room_alloc(&s, 0, PDR_NONE, 1, &room, &first), PDR_OK);
 }
 
+/* Draws of one room for servers of one rank take one counter each, in order. */
+static void one_room_takes_one_counter(void **state)
+{
+    struct pdr_room_state s;
+    (void)state;
+    pdr_room_init(&s, 3);
+    for (uint32_t i = 0; i < 100; i++) {
+        uint64_t room, number, before = s.counter;
+        assert_int_equal(pdr_room_alloc(&s, i % 2, i % 3 ? PDR_NONE : 0, 1, &room, &number), PDR_OK);
+        assert_int_equal(number, before);
+        assert_int_equal(room, pdr_room_at(s.key, number));
+        assert_int_equal(s.counter, before + 1);
+    }
+}
+
 static void arguments_beyond_limits(void **state)
 {
     (void)state;
@@ -313,6 +328,7 @@ int main(void)
         cmocka_unit_test(small_changes_spread),
         cmocka_unit_test(counters_spread_evenly),
         cmocka_unit_test(zero_is_skipped_and_the_end_is_an_error),
+        cmocka_unit_test(one_room_takes_one_counter),
         cmocka_unit_test(arguments_beyond_limits),
         cmocka_unit_test(reserved_counters_suffice_and_stay_apart),
         cmocka_unit_test(seeds_give_other_rooms),
