@@ -1,5 +1,9 @@
 """The Python gateway under uvicorn alone, as its first page says to start it; the rest of the suite has gunicorn."""
 
+import resource
+import socket
+from pathlib import Path
+
 import httpx
 import pytest
 from conftest import block_stats
@@ -34,3 +38,22 @@ def test_four_workers_share_one_router(fleet, make_gateway, monkeypatch):
     assert sum(hit > 0 for hit in hits) >= sent - 2  # two prefill servers, at most one first prompt for each
     assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=10)
     gw.stop(timeout=60)  # five processes, on whatever machine
+
+
+def test_no_descriptor_left_for_clients(fleet, make_gateway, monkeypatch):
+    """With asyncio's own loop a process without descriptors takes no client until it has some again: none is reset, each is answered. (uvloop's, which is libuv's, accepts and closes them.)"""
+    monkeypatch.setattr(python, "UVICORN", True)
+    command = python.Gateway.command
+    monkeypatch.setattr(python.Gateway, "command", lambda self: [*command(self), "--loop", "asyncio"])
+    gw = make_gateway(fleet)
+    gw.expect_alerts = True  # asyncio logs that it could not accept
+    used = len(list(Path(f"/proc/{gw.process.pid}/fd").iterdir()))
+    resource.prlimit(gw.process.pid, resource.RLIMIT_NOFILE, (used + 40, used + 40))
+    sockets = [socket.create_connection(("127.0.0.1", gw.port), 20) for _ in range(100)]
+    for s in sockets:
+        s.sendall(b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    for i, s in enumerate(sockets):
+        s.settimeout(60)
+        with s:
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 "), i
+    assert "out of system resource" in gw.errors()

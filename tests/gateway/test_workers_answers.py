@@ -260,3 +260,23 @@ def test_no_descriptor_left(fleet, make_gateway):
     assert clients[3].post(PATHS["chat"], json=body("chat")).status_code == 200
     for client in clients:
         client.close()
+
+
+@pytest.mark.only("python", "go")
+def test_more_clients_than_the_soft_limit_of_descriptors(fleet, make_gateway):
+    """A gateway takes as many as the system allows it (the hard limit), not as few as a shell's or a service's default: none is reset, each is answered."""
+    was = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (160, was[1]))  # which the gateway inherits
+    try:
+        gw = make_gateway(fleet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, was)
+    sockets = [socket.create_connection(("127.0.0.1", gw.port), 20) for _ in range(300)]
+    try:
+        for s in sockets:
+            s.sendall(b"GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n")
+        answers = [s.recv(65536) for s in sockets]
+        assert [answer for answer in answers if not answer.startswith(b"HTTP/1.1 200 ")] == []
+    finally:
+        for s in sockets:
+            s.close()

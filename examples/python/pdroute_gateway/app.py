@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import sys
 import typing
 from pathlib import Path
@@ -49,6 +50,7 @@ class Gateway:
     # ----------------------------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
+        raise_limit()
         settings = self.settings
         config, text = None, b""
         if settings.config:
@@ -347,6 +349,16 @@ class Gateway:
         except Error as error:
             answer = answer_to(error)
             return 503, JSON, error_body(503, answer.code, answer.message), 1000
+
+
+def raise_limit() -> None:
+    """As many descriptors as the system allows, as servers do: with none left libuv, under uvloop, resets clients that it has accepted, and nobody is asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            log.warning("the limit of open files stays %d: %s", soft, error)
 
 
 COMPRESSED = Answer(415, "unsupported_media_type", "the body is compressed (Content-Encoding), which is not understood here: send it as it is")
