@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The gateway of docs/go.md is the one in examples/gateway, builds, serves, and ends when told to.
+// The gateway of docs/go.md is the one in examples/gateway, has 30 lines of code at most, builds, serves, and ends when told to.
 func TestMinimalGateway(t *testing.T) {
 	source, err := os.ReadFile("examples/gateway/main.go")
 	if err != nil {
@@ -25,6 +25,15 @@ func TestMinimalGateway(t *testing.T) {
 	}
 	if !strings.Contains(string(page), "```go\n"+strings.TrimSpace(string(source))+"\n```") {
 		t.Error("docs/go.md shows another program than examples/gateway/main.go")
+	}
+	lines := 0 // of code: imports are, empty lines and comments are not
+	for _, line := range strings.Split(string(source), "\n") {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+			lines++
+		}
+	}
+	if lines > 30 {
+		t.Errorf("a gateway takes %d lines of a user, 30 are promised", lines)
 	}
 	dir := t.TempDir()
 	program := filepath.Join(dir, "gateway")
