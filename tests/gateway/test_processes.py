@@ -177,7 +177,8 @@ def test_kills_under_load(fleet, make_gateway):
     load.stop()
     assert load.done > 3
     assert not [f for f in load.failed if isinstance(f, tuple)], "an answer that is not 200"
-    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=5), block_stats(gw)
+    # lease_ttl_ms is 10 s: so long it takes where both were dead at once, and nobody is there who had seen them alive
+    assert wait_for(lambda: block_stats(gw)["bookings"] == 0, timeout=15), block_stats(gw)
     with Block(gw.block) as block:
         block.check()
 
@@ -253,7 +254,7 @@ def test_a_worker_hears_from_its_first_moment_on(fleet, make_gateway):
         with open(f"/proc/{master}/task/{master}/children") as children:
             return set(map(int, children.read().split()))
 
-    assert len(workers()) == 2
+    assert wait_for(lambda: len(gw.worker_pids()) == 2, timeout=30)
     for after in (0, 0.01, 0.03):
         before = workers()
         os.kill(min(before), signal.SIGKILL)
